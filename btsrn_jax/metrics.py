@@ -1,0 +1,134 @@
+"""PSNR and SSIM under named protocols (PAPER.md, section 3).
+
+A bare "PSNR" means nothing in this field: figures of one image differ by a decibel with
+the border, the colour space and the rounding. A protocol fixes all three.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from skimage.metrics import structural_similarity
+
+from btsrn_jax.errors import InputError
+
+
+class Protocol(NamedTuple):
+    """How two uint8 images are compared.
+
+    channels: "rgb" (one MSE over the three) or "y" (luminance, BT.601, 16..235).
+    border, border_scale: border + border_scale * s pixels are ignored on each side.
+    round_y: luminance is rounded to whole grey levels, as MATLAB does on uint8.
+    mod_crop: HR is cut to a multiple of s before LR is made from it.
+    """
+
+    channels: str
+    border: int
+    border_scale: int
+    round_y: bool
+    mod_crop: bool
+
+    def ignored(self, scale: int) -> int:
+        """Pixels ignored on each side."""
+        return self.border + self.border_scale * scale
+
+
+PROTOCOLS = {
+    # The NTIRE 2017 challenge; the paper's Tables 1 to 3.
+    "ntire": Protocol("rgb", 6, 1, round_y=False, mod_crop=True),
+    # The paper's Table 4.
+    "benchmark": Protocol("y", 2, 0, round_y=True, mod_crop=False),
+    # Most papers since 2017.
+    "modern": Protocol("y", 0, 1, round_y=False, mod_crop=True),
+}
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name; InputError lists the names."""
+    if name not in PROTOCOLS:
+        raise InputError(f"unknown protocol {name!r}: one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def mod_crop(image: np.ndarray, scale: int) -> np.ndarray:
+    """Cuts (h, w[, c]) top-left to multiples of scale."""
+    h, w = image.shape[:2]
+    return image[: h - h % scale, : w - w % scale]
+
+
+def luminance(image: np.ndarray) -> np.ndarray:
+    """BT.601 luminance as MATLAB's `rgb2ycbcr`: uint8 or float RGB in 0..255 (h, w, 3)
+    -> (h, w) float64 in 16..235."""
+    return 16 + image.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255
+
+
+def psnr(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
+    """Peak signal-to-noise ratio in dB; infinite for equal images.
+
+    Args:
+      sr: (H, W, 3) uint8; (H, W) where the network was not asked (grey bicubic).
+      hr: (H', W', 3) uint8, or (H', W') for a grey image, whose values are its
+        luminance as they are; sizes may differ by less than `scale` pixels a side, and
+        the common top-left part counts.
+      protocol: "ntire", "benchmark" or "modern".
+      scale: 2, 3 or 4.
+    """
+    a, b = _compared(sr, hr, protocol, scale)
+    mse = np.mean((a - b) ** 2)
+    return float("inf") if mse == 0 else float(10 * np.log10(255**2 / mse))
+
+
+def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
+    """Structural similarity, on the same pixels as `psnr`, with the settings of Wang's
+    MATLAB code: an 11 x 11 Gaussian window of sigma 1.5, population covariance, the mean
+    over windows that lie inside. For RGB the mean of the three channels; nan where the
+    image is smaller than a window."""
+    a, b = _compared(sr, hr, protocol, scale)
+    if min(a.shape[:2]) < 11:
+        return float("nan")
+    value = structural_similarity(
+        a,
+        b,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        channel_axis=2 if a.ndim == 3 else None,
+    )
+    return float(value)
+
+
+def _compared(sr, hr, protocol, scale):
+    """The two float64 arrays, (h, w) or (h, w, 3), whose difference is measured."""
+    rule = get_protocol(protocol)
+    for name, image in (("sr", sr), ("hr", hr)):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise InputError(
+                f"{name} is {image.shape} {image.dtype}: uint8 (h, w) or (h, w, 3)"
+                " was expected"
+            )
+    if any(abs(m - n) >= scale for m, n in zip(sr.shape, hr.shape[:2], strict=False)):
+        raise InputError(
+            f"sr is {sr.shape[0]}x{sr.shape[1]}, hr {hr.shape[0]}x{hr.shape[1]}:"
+            f" they may differ by less than {scale} pixels a side"
+        )
+    sr, hr = (_channels(image, hr.ndim == 2, rule) for image in (sr, hr))
+    border = rule.ignored(scale)
+    h, w = (min(m, n) for m, n in zip(sr.shape[:2], hr.shape[:2], strict=True))
+    if min(h, w) <= 2 * border:
+        raise InputError(
+            f"image of {h}x{w} is all border: {protocol} ignores {border} on each side"
+        )
+    inside = np.s_[border : h - border, border : w - border]
+    return sr[inside], hr[inside]
+
+
+def _channels(image, grey, rule):
+    if image.ndim == 2:
+        return image.astype(np.float64)
+    if grey:  # the float mean of the three channels of the output
+        values = image.astype(np.float64).mean(axis=2)
+    elif rule.channels == "y":
+        values = luminance(image)
+    else:
+        return image.astype(np.float64)
+    return np.floor(values + 0.5) if rule.round_y else values
