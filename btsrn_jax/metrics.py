@@ -79,9 +79,9 @@ def psnr(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
 
 def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
     """Structural similarity, on the same pixels as `psnr`, with the settings of Wang's
-    MATLAB code: an 11 x 11 Gaussian window of sigma 1.5, population covariance, the mean
-    over windows that lie inside. For RGB the mean of the three channels; nan where the
-    image is smaller than a window."""
+    MATLAB code: an 11 x 11 Gaussian window of sigma 1.5, population covariance, the
+    mean over windows that lie inside. For RGB the mean of the three channels; nan where
+    the image is smaller than a window."""
     a, b = _compared(sr, hr, protocol, scale)
     if min(a.shape[:2]) < 11:
         return float("nan")
