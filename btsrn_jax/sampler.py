@@ -1,0 +1,129 @@
+"""batch = f(seed, step): patches and their augmentation.
+
+Images stay decoded in one array on the device, and the patches are cut inside the
+compiled step, so that the input pipeline costs no host time. Indices come from integer
+arithmetic on threefry bits: the same on every platform, topology and host.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Index(NamedTuple):
+    """Where the images lie in a store; all (images,).
+
+    offset: first LR row, int32. height, width: of the LR image, int32.
+    threshold: an image is drawn where the bits fall below it (and not below the one
+      before), uint32: images are drawn in proportion to their pixels.
+    """
+
+    offset: jax.Array
+    height: jax.Array
+    width: jax.Array
+    threshold: jax.Array
+
+
+class Store(NamedTuple):
+    """Decoded images below each other. lr: (rows, 3 width) uint8, hr: (scale rows,
+    3 scale width) uint8; narrower images leave the right part unused. Whole rows are
+    gathered, then columns sliced: one slice of both was seen to copy the store."""
+
+    lr: jax.Array
+    hr: jax.Array
+    index: Index
+
+
+class Draw(NamedTuple):
+    """What one step takes; all (batch,) int32. turn: 0..7, one of the eight flips and
+    rotations."""
+
+    image: jax.Array
+    top: jax.Array
+    left: jax.Array
+    turn: jax.Array
+
+
+def make_store(pairs: list[tuple[np.ndarray, np.ndarray]], scale: int) -> Store:
+    """Packs [(lr, hr)] of uint8 (h, w, 3), hr exactly `scale` times lr, as NumPy."""
+    heights = np.array([lr.shape[0] for lr, _ in pairs])
+    widths = np.array([lr.shape[1] for lr, _ in pairs])
+    offsets = np.concatenate([[0], np.cumsum(heights)[:-1]])
+    rows, columns = int(heights.sum()), 3 * int(widths.max())
+    lr_rows = np.zeros((rows, columns), np.uint8)
+    hr_rows = np.zeros((scale * rows, scale * columns), np.uint8)
+    for (lr, hr), offset in zip(pairs, offsets, strict=True):
+        for store, image, top in ((lr_rows, lr, offset), (hr_rows, hr, scale * offset)):
+            h, w, _ = image.shape
+            store[top : top + h, : 3 * w] = image.reshape(h, 3 * w)
+    share = np.cumsum(heights * widths) / np.sum(heights * widths)
+    threshold = np.floor(share * 2.0**32).clip(0, 2**32 - 1).astype(np.uint32)
+    offsets, heights, widths = (a.astype(np.int32) for a in (offsets, heights, widths))
+    return Store(lr_rows, hr_rows, Index(offsets, heights, widths, threshold))
+
+
+def draw(index: Index, seed: int, step: jax.Array, batch_size: int, side: int) -> Draw:
+    """The patches of one step: LR squares of `side`, uniform in position and turn."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    keys = jax.random.split(key, 4)
+    shape = (batch_size,)
+    bits = jax.random.bits(keys[0], shape, jnp.uint32)
+    # The last image takes what rounding left above its threshold.
+    image = jnp.searchsorted(index.threshold[:-1], bits, side="right")
+    top = jax.random.randint(keys[1], shape, 0, index.height[image] - side + 1)
+    left = jax.random.randint(keys[2], shape, 0, index.width[image] - side + 1)
+    return Draw(image, top, left, jax.random.randint(keys[3], shape, 0, 8))
+
+
+def cut(store: Store, drawn: Draw, side: int, target: int) -> tuple:
+    """The patches of a draw, not yet turned.
+
+    Returns:
+      lr: (B, side, side, 3) uint8.
+      hr: (B, target, target, 3) uint8, the centre of the enlarged patch.
+    """
+    scale = store.hr.shape[0] // store.lr.shape[0]
+    border = (scale * side - target) // 2
+    top = store.index.offset[drawn.image] + drawn.top
+    lr = _squares(store.lr, top, drawn.left, side)
+    top, left = scale * top + border, scale * drawn.left + border
+    return lr, _squares(store.hr, top, left, target)
+
+
+def _squares(rows, top, left, side):
+    bands = rows[top[:, None] + jnp.arange(side)]  # (B, side, 3 width)
+
+    def columns(band, start):
+        return jax.lax.dynamic_slice_in_dim(band, 3 * start, 3 * side, axis=1)
+
+    squares = jax.vmap(columns)(bands, left)
+    return squares.reshape(-1, side, side, 3)
+
+
+def turn(x: jax.Array, k: jax.Array) -> jax.Array:
+    """View k (B,) of 0..7 of square patches (B, n, n, c): bit 0 flips left-right, bit 1
+    top-bottom, bit 2 transposes; together the eight flips and rotations."""
+    bit = [(k >> i & 1).astype(bool)[:, None, None, None] for i in range(3)]
+    x = jnp.where(bit[0], x[:, :, ::-1], x)
+    x = jnp.where(bit[1], x[:, ::-1], x)
+    return jnp.where(bit[2], x.swapaxes(1, 2), x)
+
+
+def batch(store: Store, seed: int, step, batch_size: int, side: int, target: int):
+    """The (lr, hr) of a step: float32 in [0, 1], turned; see `draw` and `cut`."""
+    drawn = draw(store.index, seed, step, batch_size, side)
+    patches = cut(store, drawn, side, target)
+    return tuple(turn(x, drawn.turn).astype(jnp.float32) / 255 for x in patches)
+
+
+def steps_per_pass(sizes: list[tuple[int, int]], batch_size: int) -> int:
+    """Steps of one pass as the released code counts it (PAPER.md, section 2): on a grid
+    of stride 84 over HR images (height, width), twice (upright and turned)."""
+    patches = sum(2 * _grid(h) * _grid(w) for h, w in sizes)
+    return max(1, patches // batch_size)
+
+
+def _grid(side):
+    return max(1, (side - 24 - 108) // 84 + 1)

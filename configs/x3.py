@@ -1,0 +1,23 @@
+"""BTSRN x3 as in the paper: Sec. 3 and 4, challenge track `bicubic` or `unknown`.
+
+    python -m btsrn_jax.main --config configs/x3.py            # DIV2K, bicubic
+    python -m btsrn_jax.main --config configs/x3.py:unknown
+
+Needs `btsrn prepare div2k/bicubic_x3 --data-dir data` once. About 290,000 steps of 32
+patches. The paper reports 30.44 dB on the challenge's test set (900 training images,
+ensemble; bicubic 28.22). Patches of 108 HR pixels (36 LR), MSE on RGB residuals, Adam
+at 0.001, x 0.6 after each of 16 passes: all of it the schema's defaults.
+"""
+
+from btsrn_jax import config as schema
+from btsrn_jax.errors import InputError
+
+
+def get_config(track=None):
+    track = track or "bicubic"
+    if track not in ("bicubic", "unknown"):
+        raise InputError(f"configs/x3.py:{track} is unknown: bicubic, unknown")
+    config = schema.defaults()
+    config.scale = 3
+    config.data.track = track
+    return config
