@@ -101,11 +101,14 @@ def _compared(sr, hr, protocol, scale):
     """The two float64 arrays, (h, w) or (h, w, 3), whose difference is measured."""
     rule = get_protocol(protocol)
     for name, image in (("sr", sr), ("hr", hr)):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+        if image.dtype != np.uint8 or not shaped:
             raise InputError(
                 f"{name} is {image.shape} {image.dtype}: uint8 (h, w) or (h, w, 3)"
                 " was expected"
             )
+    if sr.ndim < hr.ndim:
+        raise InputError(f"sr is grey {sr.shape}, hr is not {hr.shape}")
     if any(abs(m - n) >= scale for m, n in zip(sr.shape, hr.shape[:2], strict=False)):
         raise InputError(
             f"sr is {sr.shape[0]}x{sr.shape[1]}, hr {hr.shape[0]}x{hr.shape[1]}:"
