@@ -4,6 +4,9 @@ Parameters are replicated (0.9 M of them), batches are split along the axis; wha
 be summed over devices follows from the mean over the batch.
 """
 
+import math
+import os
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -34,3 +37,23 @@ def split(mesh: Mesh) -> NamedSharding:
 def platform(mesh: Mesh) -> str:
     """What `ops` is asked for: "cpu" or "plain"."""
     return "cpu" if mesh.devices.flat[0].platform == "cpu" else "plain"
+
+
+def prepare(batch_size: int) -> str:
+    """Settings of a process that are to be made before the first use of a device; says
+    in a line what was set. Only entry points call this.
+
+    Without an accelerator, as many CPU devices as there are cores (and as divide the
+    batch) compute a part of the batch each: small batches suit the caches.
+    """
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "host_platform_device_count" in flags:
+        return "CPU devices as XLA_FLAGS says"
+    if jax.__version__ in CPU_FLAG_VERSIONS and CPU_FLAG.split("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {CPU_FLAG}".strip()
+    if platforms in ("", "cpu"):
+        jax.config.update("jax_num_cpu_devices", math.gcd(os.cpu_count(), batch_size))
+    if jax.default_backend() != "cpu":
+        return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return f"{jax.device_count()} CPU devices"

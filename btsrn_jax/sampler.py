@@ -111,9 +111,16 @@ def turn(x: jax.Array, k: jax.Array) -> jax.Array:
     return jnp.where(bit[2], x.swapaxes(1, 2), x)
 
 
-def batch(store: Store, seed: int, step, batch_size: int, side: int, target: int):
-    """The (lr, hr) of a step: float32 in [0, 1], turned; see `draw` and `cut`."""
+def batch(
+    store: Store, seed: int, step, batch_size: int, side: int, target: int, divided=None
+):
+    """The (lr, hr) of a step: float32 in [0, 1], turned; see `draw` and `cut`.
+
+    divided: sharding of the batch. Without it every device would cut all patches.
+    """
     drawn = draw(store.index, seed, step, batch_size, side)
+    if divided is not None:
+        drawn = jax.lax.with_sharding_constraint(drawn, divided)
     patches = cut(store, drawn, side, target)
     return tuple(turn(x, drawn.turn).astype(jnp.float32) / 255 for x in patches)
 

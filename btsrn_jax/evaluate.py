@@ -1,0 +1,246 @@
+"""Sets x protocols -> figures, tables, CSV, images."""
+
+import csv
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from btsrn_jax import datasets, images, inference, metrics, pictures
+from btsrn_jax.errors import InputError
+from btsrn_jax.resize import imresize
+
+# Table 4 of the paper (protocol `benchmark`): BTSRN, VDSR, bicubic at x2, x3, x4.
+PAPER = {
+    "Set5": ((37.75, 34.03, 31.85), (37.53, 33.66, 31.35), (33.64, 30.38, 28.42)),
+    "Set14": ((33.20, 29.90, 28.20), (33.03, 29.77, 28.01), (30.22, 27.51, 25.95)),
+    "B100": ((32.05, 28.97, 27.47), (31.90, 28.82, 27.29), (29.55, 27.20, 25.97)),
+    "Urban100": ((31.63, 27.75, 25.74), (30.76, 27.14, 25.18), (26.87, 24.46, 23.14)),
+}
+PAPER_MODELS = ("btsrn", "vdsr", "bicubic")
+
+
+class Row(NamedTuple):
+    """One line of the CSV: an image under a protocol, or a set's mean (image "mean").
+    psnr in dB; ensemble 0 or 1."""
+
+    set: str
+    image: str
+    scale: int
+    model: str
+    ensemble: int
+    protocol: str
+    psnr: float
+    ssim: float
+
+
+class Subject(NamedTuple):
+    """What is evaluated: enlarge(lr) -> sr, both (h, w, 3) uint8, and its labels."""
+
+    name: str
+    scale: int
+    ensemble: bool
+    enlarge: Callable
+
+
+def evaluate_set(
+    set_name: str,
+    pairs: list[datasets.Pair],
+    subject: Subject,
+    protocols: Iterable[str],
+    save_images: pathlib.Path | None = None,
+    progress: bool = True,
+) -> list[Row]:
+    """Evaluates every image of a set under every protocol.
+
+    LR that is not given is made from HR by `imresize`: once for equal sizes, so that
+    protocols that crop alike share one enlargement.
+
+    Returns:
+      A row per image and protocol, then the mean of each protocol.
+    """
+    rules = {name: metrics.get_protocol(name) for name in protocols}
+    rows = []
+    for pair in tqdm(
+        pairs, set_name, unit="image", delay=2, disable=not progress, leave=False
+    ):
+        enlarged = {}  # by HR size
+        lr_given, hr_full = pair.load()
+        for protocol, rule in rules.items():
+            lr, hr = _inputs(lr_given, hr_full, subject.scale, rule.mod_crop, pair.name)
+            size = hr.shape[:2]
+            if size not in enlarged:
+                if lr is None:
+                    lr = imresize(hr, 1 / subject.scale)
+                enlarged[size] = subject.enlarge(images.as_rgb(lr))
+            sr = enlarged[size]
+            try:
+                values = [
+                    measure(sr, hr, protocol, subject.scale)
+                    for measure in (metrics.psnr, metrics.ssim)
+                ]
+            except InputError as error:
+                raise InputError(f"{set_name}/{pair.name}: {error}") from None
+            rows.append(Row(set_name, pair.name, *_labels(subject), protocol, *values))
+        if save_images:
+            sr = next(iter(enlarged.values()))[: hr_full.shape[0], : hr_full.shape[1]]
+            images.write(save_images / f"{pair.name}.png", sr)
+    return rows + [mean_row(rows, protocol) for protocol in rules]
+
+
+def _labels(subject):
+    return subject.scale, subject.name, int(subject.ensemble)
+
+
+def _inputs(lr, hr, scale, mod_crop, name):
+    if lr is None:
+        return None, metrics.mod_crop(hr, scale) if mod_crop else hr
+    return lr, _fit(lr, hr, scale, name)
+
+
+def _fit(lr, hr, scale, name):
+    try:
+        return datasets.check_pair(lr, hr, scale)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def mean_row(rows: list[Row], protocol: str) -> Row:
+    """The mean over the images of one set, of the PSNRs (not of the errors)."""
+    of_protocol = [row for row in rows if row.protocol == protocol]
+    return of_protocol[0]._replace(
+        image="mean",
+        psnr=float(np.mean([row.psnr for row in of_protocol])),
+        ssim=float(np.nanmean([row.ssim for row in of_protocol])),
+    )
+
+
+def network_subject(
+    name: str, config: Mapping, variables: Mapping, devices, ensemble: bool
+) -> Subject:
+    """A trained network, for evaluation on a mesh."""
+    enlarge = inference.enlarge_for(config, devices, ensemble)
+    function = functools.partial(enlarge, variables)
+    return Subject(name, config["scale"], ensemble, function)
+
+
+def bicubic_subject(scale: int) -> Subject:
+    """What every table starts with."""
+    return Subject("bicubic", scale, False, inference.make_bicubic(scale))
+
+
+def compare(
+    subject: Subject,
+    sets: Mapping[str, list[datasets.Pair]],
+    protocols: list[str],
+    workdir: pathlib.Path,
+    name: str,
+    log: Callable[[str], None] = print,
+) -> None:
+    """A network against bicubic on whole sets: a table to `log`, NAME.csv, and crops of
+    the first images as NAME.png, both in `workdir`."""
+    bicubic = bicubic_subject(subject.scale)
+    rows, baseline = [], []
+    for set_name, pairs in sets.items():
+        rows += evaluate_set(set_name, pairs, subject, protocols)
+        baseline += evaluate_set(set_name, pairs, bicubic, protocols)
+    write_csv(workdir / f"{name}.csv", baseline + rows)
+    log(per_image_table(rows, baseline))
+    crops = [
+        crop_row(pair, [bicubic, subject]) for pair in next(iter(sets.values()))[:3]
+    ]
+    images.write(workdir / f"{name}.png", pictures.side_by_side(crops))
+    log(f"figures: {workdir / name}.csv  crops side by side: {workdir / name}.png")
+
+
+def crop_row(pair: datasets.Pair, subjects: list[Subject], side: int = 96) -> list:
+    """[(label with PSNR, crop)] of one image for `pictures.side_by_side`: its busiest
+    square as each subject gives it, then HR."""
+    scale = subjects[0].scale
+    lr, hr = pair.load()
+    hr = metrics.mod_crop(hr, scale) if lr is None else _fit(lr, hr, scale, pair.name)
+    lr = imresize(hr, 1 / scale) if lr is None else lr
+    side = min(side, *hr.shape[:2])
+    top, left = pictures.busiest(hr, side)
+    square = np.s_[top : top + side, left : left + side]
+    row = []
+    for subject in subjects:
+        sr = subject.enlarge(images.as_rgb(lr))
+        psnr = metrics.psnr(sr, hr, "ntire", scale)
+        row.append((f"{subject.name} {psnr:.2f} dB (ntire)", sr[square]))
+    return [*row, (f"original: {pair.name}", hr[square])]
+
+
+def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
+    """Writes all rows, whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row._fields)
+        for row in rows:
+            psnr, ssim = f"{row.psnr:.6f}", f"{row.ssim:.6f}"
+            writer.writerow(row._replace(psnr=psnr, ssim=ssim))
+    os.replace(temporary, path)
+
+
+def paper_psnr(row: Row, model: str = "btsrn") -> float | None:
+    """The paper's figure beside a mean, where Table 4 has one."""
+    if row.protocol != "benchmark" or row.set not in PAPER:
+        return None
+    return PAPER[row.set][PAPER_MODELS.index(model)][row.scale - 2]
+
+
+def table(rows: list[Row], baseline: list[Row] = ()) -> str:
+    """The means as a Markdown table: a line per set, scale and protocol; with the
+    baseline's figures (bicubic) and the paper's beside them where there are any."""
+    known = {(r.set, r.scale, r.protocol): r for r in baseline if r.image == "mean"}
+    means = [row for row in rows if row.image == "mean"]
+    header = ["set", "scale", "protocol"]
+    header += ["bicubic PSNR"] if known else []
+    header += ["model", "PSNR", "SSIM"]
+    with_paper = any(paper_psnr(row) for row in means)
+    header += ["paper's PSNR"] if with_paper else []
+    lines = []
+    for row in means:
+        line = [row.set, f"x{row.scale}", row.protocol]
+        if known:
+            line.append(f"{known[row.set, row.scale, row.protocol].psnr:.2f}")
+        name = row.model + (" + ensemble" if row.ensemble else "")
+        line += [name, f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
+        if with_paper:
+            column = "bicubic" if row.model == "bicubic" else "btsrn"
+            value = paper_psnr(row, column)
+            line.append("" if value is None else f"{value:.2f}")
+        lines.append(line)
+    return markdown(header, lines)
+
+
+def per_image_table(rows: list[Row], baseline: list[Row]) -> str:
+    """Bicubic and a model beside each other, image by image, as Markdown."""
+    lines = []
+    for row, base in zip(rows, baseline, strict=True):
+        gain = row.psnr - base.psnr
+        figures = [f"{base.psnr:.2f}", f"{row.psnr:.2f}", f"{gain:+.2f}"]
+        figures += [f"{base.ssim:.4f}", f"{row.ssim:.4f}"]
+        lines.append([row.set, row.image, f"x{row.scale}", row.protocol, *figures])
+    label = rows[0].model + (" + ensemble" if rows[0].ensemble else "")
+    header = ["set", "image", "scale", "protocol", "bicubic PSNR", f"{label} PSNR"]
+    return markdown([*header, "gain", "bicubic SSIM", f"{label} SSIM"], lines)
+
+
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table, aligned so that it reads well on a console, too."""
+    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
+
+    def text(cells):
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([text(header), rule, *map(text, lines)])

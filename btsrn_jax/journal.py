@@ -1,0 +1,109 @@
+"""metrics.jsonl, TensorBoard events, progress on the console."""
+
+import json
+import pathlib
+import sys
+import time
+
+from tensorboardX import SummaryWriter
+
+METRICS = "metrics.jsonl"
+
+
+class Journal:
+    """Writes down what a run measures. On a continued run, lines after `start` are cut
+    off, so that each step stands there once."""
+
+    def __init__(self, workdir: pathlib.Path, start: int = 0):
+        self.path = pathlib.Path(workdir) / METRICS
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [line for line in read(self.path) if line["step"] <= start]
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        temporary.replace(self.path)
+        self._file = self.path.open("a")
+        self._events = SummaryWriter(str(workdir), purge_step=start + 1)
+
+    def write(self, step: int, **values: float) -> None:
+        """One line of metrics at a step; flushed at once."""
+        line = {"step": step, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        self._file.close()
+        self._events.close()
+
+
+def read(path: pathlib.Path) -> list[dict]:
+    """The lines of a metrics.jsonl; a half-written one (a killed run) is dropped."""
+    lines = []
+    if path.exists():
+        for text in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+    return lines
+
+
+class Progress:
+    """Step, loss, rate and ETA on the console: a line that is written over on a
+    terminal, elsewhere a line every `seconds`."""
+
+    def __init__(self, start: int, steps: int, batch_size: int, seconds: float = 10.0):
+        self.steps, self.batch_size = steps, batch_size
+        self.terminal = sys.stderr.isatty()
+        self.seconds = 0.5 if self.terminal else seconds
+        self.width = 0
+        self.values = {}
+        self.begin(start)
+
+    def begin(self, step: int) -> None:
+        """Restarts the clock: after what is not training (compiling, validation)."""
+        self.last_step, self.last_time, self.rate = step, time.monotonic(), None
+        self.printed = 0.0
+
+    def update(self, step: int, **values: float) -> None:
+        """Notes values, and prints where it is time to."""
+        self.values |= values
+        now = time.monotonic()
+        if now - self.printed < self.seconds and step < self.steps:
+            return
+        if now > self.last_time and step > self.last_step:
+            rate = (step - self.last_step) / (now - self.last_time)
+            self.rate = rate if self.rate is None else 0.7 * self.rate + 0.3 * rate
+            self.last_step, self.last_time = step, now
+        self.printed = now
+        parts = [f"step {step}/{self.steps}"]
+        parts += [f"{name} {value:.4g}" for name, value in self.values.items()]
+        if self.rate:
+            parts.append(f"{self.rate:.3g} steps/s")
+            parts.append(f"{self.rate * self.batch_size:.3g} patches/s")
+            parts.append(f"ETA {duration((self.steps - step) / self.rate)}")
+        self._print("  ".join(parts))
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self.terminal and self.width:
+            sys.stderr.write("\n")
+            self.width = 0
+        print(text, file=sys.stderr, flush=True)
+
+    def _print(self, text):
+        if self.terminal:
+            sys.stderr.write("\r" + text.ljust(self.width))
+            sys.stderr.flush()
+            self.width = len(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss"""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,187 @@
+"""Training: the state and the step, compiled once over the mesh (paper, Sec. 4)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from btsrn_jax import checkpoint, mesh, sampler, weights
+from btsrn_jax import model as network
+from btsrn_jax.errors import InputError
+
+
+class TrainState(NamedTuple):
+    """Everything that changes. step: updates tried, int32. model_state: batch
+    statistics. ema: averaged params, {} without. skipped: updates not made because the
+    loss or the gradient was not finite, in a row, int32."""
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    ema: Any
+    skipped: jax.Array
+
+
+class Recipe(NamedTuple):
+    """What the step is compiled for. side, target: LR and HR pixels of a patch."""
+
+    model: network.BTSRN
+    optimizer: optax.GradientTransformation
+    schedule: Callable
+    loss: str
+    ema: float
+    seed: int
+    batch_size: int
+    side: int
+    target: int
+
+
+LOSSES = {
+    "mse": lambda error: jnp.mean(error**2),
+    "l1": lambda error: jnp.mean(jnp.abs(error)),
+    "charbonnier": lambda error: jnp.mean(jnp.sqrt(error**2 + 1e-6)),
+}
+
+
+def train_step(state: TrainState, store: sampler.Store, recipe: Recipe, divided: Any):
+    """One update, pure. The batch is a function of (seed, step) alone.
+
+    Args:
+      store: the images, on every device.
+      divided: sharding of a batch; the mean over it makes the all-reduce.
+
+    Returns:
+      The next state, and metrics: loss, grad_norm, learning_rate, skipped.
+    """
+    r = recipe
+    lr, hr = sampler.batch(
+        store, r.seed, state.step, r.batch_size, r.side, r.target, divided
+    )
+
+    def loss_of(params):
+        variables = {"params": params, **state.model_state}
+        sr, model_state = network.super_resolve(r.model, variables, lr, train=True)
+        # HR - B(LR) less the residual is HR less their sum.
+        return LOSSES[r.loss](sr - hr), model_state
+
+    (loss, model_state), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+        state.params
+    )
+    norm = optax.global_norm(gradient)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    updates, opt_state = r.optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # Early averages follow quickly, so that the start is forgotten.
+    decay = jnp.minimum(r.ema, (1.0 + state.step) / (10.0 + state.step))
+    ema = (
+        jax.tree.map(
+            lambda old, new: decay * old + (1 - decay) * new, state.ema, params
+        )
+        if r.ema
+        else {}
+    )
+    made = state._replace(
+        params=params, model_state=model_state, opt_state=opt_state, ema=ema
+    )
+    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), made, state)
+    state = state._replace(
+        step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1)
+    )
+    return state, {
+        "loss": loss,
+        "grad_norm": norm,
+        "learning_rate": r.schedule(state.step - 1),
+        "skipped": state.skipped,
+    }
+
+
+def make_schedule(train: ConfigDict) -> Callable:
+    """Learning rate by step: staircase exponential as in the paper, or cosine."""
+    if train.schedule == "exponential":
+        return optax.exponential_decay(
+            train.learning_rate, train.decay_steps, train.decay_rate, staircase=True
+        )
+    return optax.warmup_cosine_decay_schedule(
+        0.0 if train.warmup_steps else train.learning_rate,
+        train.learning_rate,
+        train.warmup_steps,
+        train.steps,
+    )
+
+
+def make_recipe(config: ConfigDict, devices) -> Recipe:
+    """The recipe of a resolved config on a mesh."""
+    train = config.train
+    schedule = make_schedule(train)
+    clip = [optax.clip_by_global_norm(train.clip_norm)] if train.clip_norm else []
+    platform = mesh.platform(devices)
+    dtype = config.model.dtype
+    if dtype == "auto":
+        dtype = "float32" if platform == "cpu" else "bfloat16"
+    compute = network.Compute(jnp.dtype(dtype), platform)
+    model = network.build(config.model, config.scale, compute)
+    side = train.patch // config.scale
+    return Recipe(
+        model,
+        optax.chain(*clip, optax.adam(schedule)),
+        schedule,
+        train.loss,
+        train.ema,
+        train.seed,
+        train.batch_size,
+        side,
+        network.output_size(model, side),
+    )
+
+
+def create_state(recipe: Recipe, devices, params: Any = None) -> TrainState:
+    """The state at step 0, born on the mesh; `params` replace fresh ones."""
+
+    def create(params):
+        variables = network.init(recipe.model, jax.random.key(recipe.seed))
+        params = variables.pop("params") if params is None else params
+        zero = jnp.zeros((), jnp.int32)
+        ema = jax.tree.map(jnp.copy, params) if recipe.ema else {}
+        opt_state = recipe.optimizer.init(params)
+        return TrainState(zero, params, variables, opt_state, ema, zero)
+
+    return jax.jit(create, out_shardings=mesh.replicated(devices))(params)
+
+
+def compile_step(recipe: Recipe, devices) -> Callable:
+    """step(state, store) -> (state, metrics), jitted over the mesh; state is donated."""
+    whole, divided = mesh.replicated(devices), mesh.split(devices)
+    return jax.jit(
+        functools.partial(train_step, recipe=recipe, divided=divided),
+        in_shardings=(whole, whole),
+        out_shardings=(whole, whole),
+        donate_argnums=0,
+    )
+
+
+def initial_params(source: str, recipe: Recipe) -> Any:
+    """Parameters from another model: all layers at the same scale, all but the
+    upsampler from another one (x3 and x4 start from x2). What the source lacks, such as
+    mid blocks, starts fresh."""
+    loaded = weights.load(source)
+    theirs = checkpoint.flatten(loaded.variables["params"])
+    variables = network.init(recipe.model, jax.random.key(recipe.seed))
+    ours = checkpoint.flatten(variables["params"])
+    for name, array in ours.items():
+        upsampler = (
+            name.startswith("up") and loaded.config["scale"] != recipe.model.scale
+        )
+        if upsampler or name not in theirs:
+            continue
+        if theirs[name].shape != array.shape:
+            raise InputError(
+                f"config.train.init_from={source}: {name} is {theirs[name].shape},"
+                f" {array.shape} was expected"
+            )
+        ours[name] = jnp.asarray(theirs[name])
+    return checkpoint.fill(variables["params"], ours)
