@@ -14,6 +14,7 @@ import itertools
 import json
 import shlex
 import shutil
+import sys
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -51,19 +52,13 @@ def archives(config: str) -> dict[str, Archive]:
     """
     _folder(config, Path())  # refuses an unknown config
     stock = _tfds().builder_cls("div2k")
-    urls = stock.builder_configs[
-        config
-    ].download_urls  # by train_lr_url, valid_lr_url...
-    urls = {
-        f"{split}_{kind}": urls[f"{split[:5]}_{kind}_url"]
-        for split in FIRST
-        for kind in ("lr", "hr")
-    }
-    infos = {url: stock.url_infos[url] for url in urls.values()}
-    return {
-        part: Archive(url, int(infos[url].size), infos[url].checksum)
-        for part, url in urls.items()
-    }
+    urls = stock.builder_configs[config].download_urls
+    found = {}
+    for split, kind in itertools.product(FIRST, ("lr", "hr")):
+        url = urls[f"{split[:5]}_{kind}_url"]  # the stock builder says "valid"
+        info = stock.url_infos[url]
+        found[f"{split}_{kind}"] = Archive(url, int(info.size), info.checksum)
+    return found
 
 
 def sizes(config: str) -> tuple[int, int]:
@@ -83,9 +78,8 @@ def is_prepared(config: str, data_dir: Path) -> bool:
     except (OSError, ValueError):
         return False
     # Under TensorFlow TFDS writes tfrecord by default, which has no random access.
-    return info.get("fileFormat") == "array_record" and (
-        (folder / "features.json").is_file()
-    )
+    readable = info.get("fileFormat") == "array_record"
+    return readable and (folder / "features.json").is_file()
 
 
 def missing_message(config: str, data_dir: Path) -> str:
@@ -128,22 +122,24 @@ def prepare(
         )
     if zips is not None and not Path(zips).is_dir():
         raise InputError(f"no folder {zips} (--zips)")
-    store = Path(zips or Path(data_dir) / "downloads" / "div2k")
+    root = folder.parents[2]  # data_dir
+    store = Path(zips or root / "downloads" / "div2k")
     sources = sources or archives(config)
     paths = {part: store / archive.name for part, archive in sources.items()}
     try:
         store.mkdir(parents=True, exist_ok=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder.parent.parent / ".prepare.lock"):
+        with _only_one(root / "div2k" / ".prepare.lock"):
             for stale in folder.parent.glob(f"incomplete.*_{VERSION}"):
                 shutil.rmtree(stale)  # of a killed run; TFDS never removes them
             _collect(list(sources.values()), store, folder.parent)
-            builder = _builder_class(paths)(config=config, data_dir=data_dir)
+            builder = _builder_class(paths)(config=config, data_dir=root)
             # TFDS announces sizes that it does not know.
             with contextlib.redirect_stdout(io.StringIO()):
                 builder.download_and_prepare(file_format="array_record")
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot prepare {folder}: {error}") from None
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        # RuntimeError is array_record's for a full disk.
+        raise InputError(f"cannot prepare {folder}: {_line(error)}") from None
     print(f"{folder} is prepared")
 
 
@@ -173,13 +169,10 @@ def pairs(
             lengths = zip(info.filepaths, info.shard_lengths, strict=True)
             files = [file for file, length in lengths for _ in range(length)]
             # The features hold no name, but the order of the records tells it.
-            names = [
-                f"{FIRST[part] + i:04d}x{config[-1]}.png" for i in range(len(files))
-            ]
-            for i, name in enumerate(_tfds_order(part, names)):
-                loaders.append(
-                    (name[:4], functools.partial(_load, records, i, files[i]))
-                )
+            numbers = range(FIRST[part], FIRST[part] + len(files))
+            names = _tfds_order(part, [f"{n:04d}x{config[-1]}.png" for n in numbers])
+            for i, (name, file) in enumerate(zip(names, files, strict=True)):
+                loaders.append((name[:4], functools.partial(_load, records, i, file)))
     except Exception as error:  # protobuf, JSON and TFDS raise many types
         raise _damaged(folder, error) from None
     return sorted(loaders, key=lambda pair: pair[0])
@@ -198,9 +191,11 @@ def _load(records: Sequence, index: int, file: Path) -> tuple[np.ndarray, np.nda
 
 def _tfds_order(split: str, names: list[str]) -> list[str]:
     """LR file names as TFDS orders its records: by a hash of the name, salted."""
-    return sorted(
-        names, key=lambda name: hashlib.md5(f"{split}{name}".encode()).digest()
-    )
+
+    def key(name: str) -> bytes:
+        return hashlib.md5(f"{split}{name}".encode()).digest()
+
+    return sorted(names, key=key)
 
 
 def _builder_class(paths: dict[str, Path]) -> type:
@@ -246,19 +241,15 @@ def _write_split(builder, split: str, paths: dict[str, Path]):
         count = config.get_number_shards(total, len(lr_files))
         ends = [round(len(lr_files) * i / count) for i in range(count + 1)]
         lengths = [end - start for start, end in itertools.pairwise(ends)]
-        kind = tfds.core.FileFormat.ARRAY_RECORD
-        template = tfds.core.ShardedFileTemplate(
-            builder.data_path,
-            dataset_name="div2k",
-            split=split,
-            filetype_suffix=kind.value,
+        template, writer = (
+            builder._get_filename_template(split),
+            builder._example_writer(),
         )
         with _bar(f"write {split}", total) as bar:
             stream = records(bar)
             for i, length in enumerate(lengths):
                 path = template.sharded_filepath(shard_index=i, num_shards=count)
-                records_of_shard = itertools.islice(stream, length)
-                tfds.core.ExampleWriter(kind).write(path, records_of_shard)
+                writer.write(path, itertools.islice(stream, length))
     return tfds.core.SplitInfo(split, lengths, sum(written), template)
 
 
@@ -274,7 +265,11 @@ def _collect(sources: list[Archive], store: Path, target: Path) -> None:
     missing = [archive for archive in sources if archive not in here]
     download = sum(archive.size for archive in missing)
     prepared = sum(archive.size for archive in sources)
-    print(f"{_gb(download)} to download, about {_gb(prepared)} to write", flush=True)
+    print(
+        f"{_gb(download)} to download into {store}, "
+        f"about {_gb(prepared)} to write into {target}",
+        flush=True,
+    )
     if store.stat().st_dev == target.stat().st_dev:
         prepared += download
     for folder, size in ((store, download), (target, prepared)):
@@ -312,14 +307,15 @@ def _download(archive: Archive, path: Path) -> None:
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             # A server that knows no ranges sends the file from its start.
-            mode, done = ("ab", done) if response.status == 206 else ("wb", 0)
-            with part.open(mode) as file, _bar(f"get {path.name}", archive.size) as bar:
+            done = done if response.status == 206 else 0
+            bar = _bar(f"download {path.name}", archive.size)
+            with bar, part.open("ab" if done else "wb") as file:
                 bar.update(done)
                 while block := response.read(1 << 20):
                     file.write(block)
                     bar.update(len(block))
     except (OSError, http.client.HTTPException) as error:
-        reason = str(error) or type(error).__name__
+        reason = _line(error)
     if (size := part.stat().st_size) != archive.size:
         raise InputError(
             f"no {path.name} in {path.parent}, and its download from {archive.url} "
@@ -353,12 +349,17 @@ def _tfds():
 def _folder(config: str, data_dir: Path) -> Path:
     if config not in CONFIGS:
         raise InputError(f"no config {config!r} of DIV2K: {', '.join(CONFIGS)}")
-    return Path(data_dir) / "div2k" / config / VERSION
+    return Path(data_dir).expanduser() / "div2k" / config / VERSION
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:200]
-    return InputError(f"{path} is damaged ({reason}): remove its folder, prepare again")
+    return InputError(
+        f"{path} is damaged ({_line(error)}): remove its folder and prepare again"
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _gb(size: int) -> str:
@@ -366,4 +367,5 @@ def _gb(size: int) -> str:
 
 
 def _bar(what: str, size: int) -> tqdm:
-    return tqdm(desc=what, total=size, unit="B", unit_scale=True)
+    wait = 0.1 if sys.stderr.isatty() else 10  # s; a batch job's log stays short
+    return tqdm(desc=what, total=size, unit="B", unit_scale=True, mininterval=wait)
