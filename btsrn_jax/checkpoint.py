@@ -38,7 +38,10 @@ class Checkpoints:
         self._move_unreadable_aside()
         self.manager = ocp.CheckpointManager(
             self.folder,
-            item_names=("state", "about"),
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "about": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 best_fn=_score,
                 preservation_policy=AnyPreservationPolicy(

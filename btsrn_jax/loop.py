@@ -65,6 +65,8 @@ class Run:
             losses.append(metrics["loss"])
             if pending:
                 self._record(journal, *pending)
+            elif step == start + 1:  # compiled now; the clock starts
+                self.progress.begin(step)
             due = step % settings.log_every == 0 or step == last
             pending = (step, metrics, losses if due else None)
             if due:
@@ -186,19 +188,18 @@ def describe(config, sizes, one_pass, sets, devices) -> str:
     model = network.build(config.model, config.scale)
     megapixels = sum(h * w for h, w in sizes) / 1e6
     validated = ", ".join(f"{name} ({len(pairs)})" for name, pairs in sets.items())
-    kind = devices.devices.flat[0].device_kind
     return (
         f"BTSRN x{config.scale}: {network.parameter_count(model):,} parameters\n"
         f"data: {len(sizes)} images, {megapixels:.1f} HR megapixels; a pass is"
         f" {one_pass} steps of {config.train.batch_size} patches\n"
-        f"training: {config.train.steps} steps on {devices.size} device(s), {kind}\n"
+        f"training: {config.train.steps} steps on {mesh.describe(devices)}\n"
         f"validation: {validated or 'none (config.eval.sets is empty)'}"
     )
 
 
 def make_validation(config: ConfigDict, sets: dict, devices) -> Callable:
-    """validate(variables, limit) -> rows of evaluate.py, no ensemble; of at most `limit`
-    images a set, all where it is None. Compiled once."""
+    """validate(variables, limit) -> rows of evaluate.py, no ensemble; of at most
+    `limit` images a set, all where it is None. Compiled once."""
     enlarge = inference.enlarge_for(config, devices, ensemble=False)
 
     def validate(variables, limit=None):

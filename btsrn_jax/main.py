@@ -14,7 +14,7 @@ import os
 import pathlib
 import sys
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from btsrn_jax.errors import InputError
@@ -111,7 +111,7 @@ def run(argv: list[str]) -> int:
 
     from btsrn_jax import mesh
 
-    print(mesh.prepare(values.config.train.batch_size), file=sys.stderr)
+    mesh.prepare(values.config.train.batch_size)
     from btsrn_jax import datasets, evaluate, loop, weights
 
     devices = mesh.make_mesh()
@@ -139,6 +139,7 @@ def _log(text):
 
 def main() -> None:
     """The process: exit codes, and one line for what a user did wrong."""
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
     try:
         sys.exit(run(sys.argv))
     except InputError as error:

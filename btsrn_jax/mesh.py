@@ -4,6 +4,7 @@ Parameters are replicated (0.9 M of them), batches are split along the axis; wha
 be summed over devices follows from the mean over the batch.
 """
 
+import importlib.util
 import math
 import os
 
@@ -39,21 +40,30 @@ def platform(mesh: Mesh) -> str:
     return "cpu" if mesh.devices.flat[0].platform == "cpu" else "plain"
 
 
-def prepare(batch_size: int) -> str:
-    """Settings of a process that are to be made before the first use of a device; says
-    in a line what was set. Only entry points call this.
+def describe(mesh: Mesh) -> str:
+    """Such as "2 x cpu" or "8 x NVIDIA H100"."""
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+
+
+def prepare(batch_size: int = 0) -> None:
+    """Settings that a process makes before it first uses a device. Only entry points
+    call this; what the user has set in the environment stays.
 
     Without an accelerator, as many CPU devices as there are cores (and as divide the
     batch) compute a part of the batch each: small batches suit the caches.
     """
-    platforms = os.environ.get("JAX_PLATFORMS", "")
     flags = os.environ.get("XLA_FLAGS", "")
-    if "host_platform_device_count" in flags:
-        return "CPU devices as XLA_FLAGS says"
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms not in ("", "cpu") or (not platforms and _accelerated()):
+        return
     if jax.__version__ in CPU_FLAG_VERSIONS and CPU_FLAG.split("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {CPU_FLAG}".strip()
-    if platforms in ("", "cpu"):
-        jax.config.update("jax_num_cpu_devices", math.gcd(os.cpu_count(), batch_size))
-    if jax.default_backend() != "cpu":
-        return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return f"{jax.device_count()} CPU devices"
+    if "host_platform_device_count" not in flags:
+        cores = len(os.sched_getaffinity(0))
+        jax.config.update("jax_num_cpu_devices", math.gcd(cores, batch_size))
+
+
+def _accelerated():
+    """Whether JAX will find something else than the CPU, asked without waking it."""
+    plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
+    return any(importlib.util.find_spec(name) for name in plugins)

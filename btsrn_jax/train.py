@@ -164,6 +164,11 @@ def compile_step(recipe: Recipe, devices) -> Callable:
     )
 
 
+def inference_variables(state: TrainState) -> dict:
+    """The variables to evaluate: averaged params where there are any."""
+    return {"params": state.ema or state.params, **state.model_state}
+
+
 def initial_params(source: str, recipe: Recipe) -> Any:
     """Parameters from another model: all layers at the same scale, all but the
     upsampler from another one (x3 and x4 start from x2). What the source lacks, such as

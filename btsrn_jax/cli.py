@@ -1,0 +1,189 @@
+"""`btsrn`: what one does with images and models; thin, no logic.
+
+JAX is imported inside the commands, so that `btsrn --help` answers at once.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from btsrn_jax import __version__
+from btsrn_jax.errors import InputError
+
+MODEL = "a released name, an exported directory, a run directory, or bicubic"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="btsrn",
+        description="Super-resolution by balanced two-stage residual networks, in JAX."
+        " Training is `python -m btsrn_jax.main --config configs/x4.py`.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, help, function):
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = command(
+        "prepare", "download and prepare DIV2K (needs no TensorFlow)", prepare
+    )
+    sub.add_argument("dataset", help="div2k/CONFIG, such as div2k/bicubic_x4")
+    sub.add_argument(
+        "--data-dir",
+        type=pathlib.Path,
+        default="data",
+        metavar="DIR",
+        help="where prepared data goes (default: data)",
+    )
+    sub.add_argument(
+        "--zips",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="a folder with DIV2K's zip files; only missing ones are downloaded",
+    )
+
+    sub = command("upscale", "enlarge pictures", upscale)
+    sub.add_argument(
+        "inputs",
+        nargs="+",
+        type=pathlib.Path,
+        metavar="IN",
+        help="a picture or a folder of pictures",
+    )
+    sub.add_argument(
+        "output",
+        type=pathlib.Path,
+        metavar="OUT",
+        help="a file for one picture, else a folder",
+    )
+    sub.add_argument("--model", help=MODEL + " (default: the released one)")
+    sub.add_argument("--scale", type=int, help="2, 3 or 4 (default: the model's, or 2)")
+    sub.add_argument(
+        "--ensemble",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="average over eight flips and rotations: a little better,"
+        " eight times slower (default: off)",
+    )
+    group = sub.add_mutually_exclusive_group()
+    group.add_argument(
+        "--force", action="store_true", help="overwrite existing outputs"
+    )
+    group.add_argument("--resume", action="store_true", help="skip existing outputs")
+
+    sub = command("evaluate", "PSNR and SSIM on sets of images", evaluate)
+    sub.add_argument("--model", required=True, help=MODEL)
+    sub.add_argument(
+        "--sets",
+        required=True,
+        metavar="SET[,SET]",
+        help="folders of HR images, div2k/CONFIG, or samples",
+    )
+    sub.add_argument(
+        "--scale", default="", metavar="S[,S]", help="2, 3 or 4 (default: the model's)"
+    )
+    sub.add_argument(
+        "--protocol",
+        default="ntire,benchmark,modern",
+        help="one or several of ntire, benchmark, modern (default: all)",
+    )
+    sub.add_argument(
+        "--ensemble",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="average over eight flips and rotations (default: on)",
+    )
+    sub.add_argument(
+        "--data-dir",
+        default="data",
+        metavar="DIR",
+        help="where DIV2K was prepared (default: data)",
+    )
+    sub.add_argument(
+        "--csv",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="write every figure to a CSV file",
+    )
+    sub.add_argument(
+        "--save-images",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="write the enlarged images",
+    )
+    return parser
+
+
+def prepare(args) -> int:
+    """btsrn prepare"""
+    from btsrn_jax import div2k
+
+    name = args.dataset.removeprefix("div2k/")
+    if name == args.dataset:
+        known = ", ".join(f"div2k/{config}" for config in div2k.CONFIGS)
+        raise InputError(f"unknown data set {args.dataset!r}: one of {known}")
+    div2k.prepare(name, args.data_dir, args.zips)
+    return 0
+
+
+def upscale(args) -> int:
+    """btsrn upscale"""
+    from btsrn_jax import mesh, serve, upscale
+
+    mesh.prepare()
+    model = serve.open_model(args.model, args.scale, args.ensemble)
+    print(model.about, file=sys.stderr)
+    return upscale.upscale_files(
+        args.inputs,
+        args.output,
+        model.enlarge,
+        model.scale,
+        force=args.force,
+        resume=args.resume,
+    )
+
+
+def evaluate(args) -> int:
+    """btsrn evaluate"""
+    from btsrn_jax import mesh, serve
+
+    mesh.prepare()
+    scales = [_scale(text) for text in args.scale.split(",") if text]
+    serve.run_evaluation(
+        args.model,
+        args.sets.split(","),
+        scales,
+        args.protocol.split(","),
+        args.ensemble,
+        args.data_dir,
+        args.csv,
+        args.save_images,
+    )
+    return 0
+
+
+def _scale(text):
+    if text not in ("2", "3", "4"):
+        raise InputError(f"--scale {text!r}: 2, 3 or 4, or several with commas")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The process: exit codes, and one line for what a user did wrong."""
+    args = build_parser().parse_args(argv)
+    try:
+        sys.exit(args.function(args))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
