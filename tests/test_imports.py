@@ -39,6 +39,7 @@ ORDER = [
     "train",
     "loop",
     "export",
+    "serve",
     "upscale",
     "report",
     "bench",

@@ -100,6 +100,24 @@ def test_the_other_blocks_agree_with_the_reference(kind):
     check_against_reference(model, images(1, 7, 8, 3))
 
 
+@pytest.mark.parametrize(
+    ("scale", "low", "high"), [(2, 1, 3), (4, 2, 0), (3, 0, 1), (2, 0, 4)]
+)
+def test_the_result_is_the_bicubic_skip_plus_the_residual(scale, low, high):
+    # What the network loses on each side, and the two LR pixels that the skip loses.
+    lost, border = scale * low + high, max(scale * low + high, 2 * scale)
+    model = BTSRN(scale, low_blocks=low, high_blocks=high, **SMALL)
+    variables = random_variables(model)
+    lr = images(1, 9, 8, 3)
+    residual = reference.forward(variables["params"], lr[0], scale, low, 0, high)
+    expected = imresize(lr[0], scale)[border:-border, border:-border]
+    inside = border - lost
+    expected += residual[inside : len(residual) - inside, inside : -inside or None]
+    sr, _ = super_resolve(model, variables, lr)
+    assert sr.shape == (1, *expected.shape)
+    np.testing.assert_allclose(sr[0], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_mid_blocks_are_between_two_upsamplings_or_nowhere():
     for scale in (2, 3):
         without, given = (BTSRN(scale, mid_blocks=n) for n in (0, 1))
