@@ -1,40 +1,76 @@
-"""Image files, uint8 and float, and the eight flips and rotations."""
+"""Image files as arrays: find, read, write; and the eight flips and rotations."""
 
+import os
 import pathlib
 
 import numpy as np
-from PIL import Image
 
+from btsrn_jax.decode import SUFFIXES, Picture, read_picture, size
+from btsrn_jax.encode import check_writable, to_8_bits, write_picture
 from btsrn_jax.errors import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+__all__ = [  # the other modules see image files through this one alone
+    "SUFFIXES",
+    "Picture",
+    "as_rgb",
+    "check_writable",
+    "find",
+    "read",
+    "read_picture",
+    "size",
+    "turn",
+    "turn_back",
+    "write",
+    "write_picture",
+]
 
 
-def find(folder: pathlib.Path) -> list[pathlib.Path]:
-    """All image files under a folder, nested ones included, sorted by path."""
+def find(folder: pathlib.Path, unreadable: list | None = None) -> list[pathlib.Path]:
+    """All image files under a folder, nested ones included, sorted by path.
+
+    Raises InputError where there are none, and for a folder that may not be read;
+    the latter are appended as InputErrors to `unreadable` instead, if that is given.
+    """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise InputError(f"no folder {folder}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    files = [p for p in files if not p.name.startswith(".")]
-    if not files:
+    failed = []
+    files = sorted(
+        pathlib.Path(parent, name)
+        for parent, _, names in os.walk(folder, onerror=failed.append)
+        for name in names
+        if pathlib.Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+    )
+    errors = [
+        InputError(f"cannot read folder {e.filename}: {e.strerror}") for e in failed
+    ]
+    if unreadable is not None:
+        unreadable.extend(errors)
+    elif errors:
+        raise errors[0]
+    if not files and not errors:
         raise InputError(f"no images in {folder} (looked for {' '.join(SUFFIXES)})")
     return files
 
 
-def read(path: pathlib.Path) -> np.ndarray:
-    """Reads (h, w, 3) uint8, or (h, w) uint8 for a grey file.
+def read(path: pathlib.Path, notes: list | None = None) -> np.ndarray:
+    """Reads (h, w, 3) uint8, or (h, w) uint8 for a grey file: as metrics want it.
+
+    16 bits are reduced to 8 by rounding v / 257, alpha is dropped, and these, with
+    all that `read_picture` did, are appended to `notes`.
 
     Raises InputError for a file that is missing, truncated or no image.
     """
-    try:
-        with Image.open(path) as image:
-            grey = image.mode in ("1", "L", "LA")
-            return np.asarray(image.convert("L" if grey else "RGB"))
-    except FileNotFoundError:
-        raise InputError(f"no file {path}") from None
-    except Exception as error:  # Pillow raises many types for damaged files
-        raise InputError(f"cannot read {path}: {error}") from None
+    picture = read_picture(path)
+    pixels, said = picture.pixels, list(picture.notes)
+    if pixels.dtype == np.uint16:
+        pixels = to_8_bits(pixels)
+        said.append("16-bit reduced to 8-bit")
+    if picture.alpha is not None:
+        said.append("alpha dropped")
+    if notes is not None:
+        notes.extend(said)
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
@@ -43,15 +79,9 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def write(path: pathlib.Path, image: np.ndarray) -> None:
-    """Writes uint8 (h, w) or (h, w, 3) by the suffix of `path`, never half a file."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        Image.fromarray(image).save(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Writes uint8 or uint16 (h, w) or (h, w, 3) by the suffix of `path`, whole or not
+    at all; the folder is made."""
+    write_picture(path, Picture(image if image.ndim == 3 else image[..., None]))
 
 
 def turn(x, k: int):
