@@ -4,6 +4,7 @@ A config file is Python with `get_config(arg=None)`; it takes `defaults()` and c
 few fields. `validate` is a run's first act, before anything is read or compiled.
 """
 
+import difflib
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
@@ -160,7 +161,7 @@ def _check_structure(config):
     flat = flatten(config)
     for name in flat:
         if name not in schema:
-            raise InputError(f"config.{name} is not a field: {_nearest(name, schema)}")
+            raise InputError(unknown_field(name))
     for name, default in schema.items():
         if name not in flat:
             raise InputError(
@@ -180,15 +181,20 @@ def _check_structure(config):
             )
 
 
-def _nearest(name, schema):
-    import difflib
-
-    near = difflib.get_close_matches(name, schema, n=1, cutoff=0.5)
+def unknown_field(name: str) -> str:
+    """What to say of a name that is no field: the nearest one, or those there are."""
+    fields = flatten(defaults())
+    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
     if near:
-        return f"did you mean config.{near[0]}?"
+        return f"config.{name} is not a field: did you mean config.{near[0]}?"
     section = name.rpartition(".")[0]
-    fields = [key for key in schema if key.rpartition(".")[0] == section]
-    return f"there are {', '.join(fields or schema)}"
+    known = [field for field in fields if field.rpartition(".")[0] == section]
+    if not known or not section:
+        known = [
+            "scale",
+            *{field.partition(".")[0]: 0 for field in fields if "." in field},
+        ]
+    return f"config.{name} is not a field: there are {', '.join(known)}"
 
 
 def _check_model(config):

@@ -5,30 +5,66 @@
     python -m btsrn_jax.main --config configs/x4.py --config.train.batch_size=16
     python -m btsrn_jax.main --config configs/x4.py --workdir runs/x4 --mode=eval
 
-Every field of the config can be set on the command line; config.py lists them with a
-comment each. The same command continues a run that was stopped. Exit codes: 0 done,
-1 failed, 2 bad usage or input, 75 stopped early and resumable.
+Every field of the config can be set on the command line; they are listed below with
+their values in the paper's x4 setting, and explained in btsrn_jax/config.py. The same
+command continues a run that was stopped. Exit codes: 0 done, 1 failed, 2 bad usage or
+input, 75 stopped early and resumable.
 """
 
 import os
 import pathlib
+import re
 import sys
+from typing import NamedTuple
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 
 USAGE = 2
 
 
-def parse(argv: list[str]) -> flags.FlagValues:
-    """Flags of `argv`; InputError in one line for whatever is wrong with them."""
+class Options(NamedTuple):
+    """What the command line says."""
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    mode: str
+
+
+def parse(argv: list[str]) -> Options | None:
+    """Options of `argv`, validated; None where it asks for help; InputError in one line
+    for whatever is wrong."""
+    values = _define(argv)
+    path, arg = _config_file(argv)
+    _check_overrides(argv)
+    try:
+        rest = values(argv)
+        config = values.config
+    except Exception as error:  # ml_collections raises many types for a user's mistake
+        raise InputError(_one_line(error, path)) from error
+    if values.help:
+        print(f"{__doc__.strip()}\n\nFlags:\n{values.main_module_help()}\n")
+        for name, value in schema.flatten(schema.defaults()).items():
+            print(f"  --config.{name}={'(from data)' if value is None else value}")
+        return None
+    if len(rest) > 1:
+        raise InputError(f"unexpected argument {rest[1]!r}; options start with --")
+    if config is None:
+        raise InputError("--config is missing, such as --config configs/x4.py")
+    schema.validate(config)
+    name = "-".join(part for part in (pathlib.Path(path).stem, arg) if part)
+    return Options(config, pathlib.Path(values.workdir or f"runs/{name}"), values.mode)
+
+
+def _define(argv):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config",
         None,
-        "Config file, with its argument: FILE.py[:ARG].",
+        "Config file, with its argument if it takes one: FILE.py[:ARG].",
         flag_values=values,
         sys_argv=argv,
     )
@@ -42,93 +78,90 @@ def parse(argv: list[str]) -> flags.FlagValues:
         "mode",
         "train",
         ["train", "eval"],
-        "train, or evaluate the best checkpoint of a run.",
+        "train, or evaluate the best checkpoint of the run in workdir.",
         flag_values=values,
     )
     flags.DEFINE_boolean("help", False, "Show this help.", flag_values=values)
-    path = _config_path(argv)
-    try:
-        rest = values(argv)
-        if not values.help and values.config is None:
-            raise InputError("--config is missing, such as --config configs/x4.py")
-    except InputError:
-        raise
-    except Exception as error:  # ml_collections raises many types for a user's mistake
-        raise InputError(_one_line(error, path)) from error
-    if len(rest) > 1:
-        raise InputError(f"unexpected argument {rest[1]!r}; options start with --")
     return values
 
 
-def _config_path(argv):
-    """The config file, checked, so that a missing one is one line."""
+def _config_file(argv):
+    """(path, argument) of --config, checked: a missing file is one line."""
     for i, text in enumerate(argv):
-        name, equals, value = text.partition("=")
-        if name.lstrip("-") == "config" and text.startswith("-"):
-            value = value if equals else "".join(argv[i + 1 : i + 2])
-            path = value.partition(":")[0]
+        match = re.fullmatch(r"--?config(?:=(.*))?", text)
+        if match:
+            value = match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2])
+            path, _, arg = value.partition(":")
             if not os.path.isfile(path):
-                raise InputError(f"no config file {path!r}; there is {_configs()}")
-            return path
-    return None
+                found = sorted(map(str, pathlib.Path("configs").glob("*.py")))
+                known = ", ".join(found) or "none in configs/ here"
+                raise InputError(f"no config file {path!r}; there is {known}")
+            if not re.fullmatch(r"[A-Za-z0-9_+,-]*", arg):
+                raise InputError(f"{value!r}: odd characters in the argument {arg!r}")
+            return path, arg
+    return None, None
 
 
-def _configs():
-    found = sorted(str(path) for path in pathlib.Path("configs").glob("*.py"))
-    return ", ".join(found) or "none in configs/ here"
+def _check_overrides(argv):
+    """Fields set by flags: known names, values of their type."""
+    fields = schema.flatten(schema.defaults())
+    for i, text in enumerate(argv):
+        match = re.fullmatch(r"--?config\.([^=]+)(?:=(.*))?", text, re.DOTALL)
+        if not match:
+            continue
+        name = match[1]
+        if any(field.startswith(f"{name}.") for field in fields):
+            continue  # a whole section; `validate` looks into it
+        if name not in fields:
+            raise InputError(schema.unknown_field(name))
+        value = match[2] if match[2] is not None else "".join(argv[i + 1 : i + 2])
+        kind = int if fields[name] is None else type(fields[name])
+        if kind in (int, float):
+            try:
+                kind(value)
+            except ValueError:
+                what = "a whole number" if kind is int else "a number"
+                raise InputError(
+                    f"config.{name} is {value!r}: {what} was expected"
+                ) from None
 
 
 def _one_line(error, path):
+    """The part of a parsing error that a user can act on."""
+    cause = error
+    while cause is not None:  # an InputError of the config file itself
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split())
-    if isinstance(error, (flags.Error, AttributeError, KeyError)):
-        return text.strip("\"'")
+    if isinstance(error, flags.Error):
+        return text
     return f"{path}: {type(error).__name__}: {text}"
-
-
-def default_workdir(argv: list[str]) -> pathlib.Path:
-    """runs/CONFIG[-ARG]"""
-    for i, text in enumerate(argv):
-        name, equals, value = text.partition("=")
-        if name.lstrip("-") == "config" and text.startswith("-"):
-            path, _, arg = (value if equals else argv[i + 1]).partition(":")
-            return pathlib.Path("runs") / "-".join(
-                part for part in (pathlib.Path(path).stem, arg) if part
-            )
-    raise InputError("--config is missing")
 
 
 def run(argv: list[str]) -> int:
     """Does what the command line says; returns the exit code."""
-    values = parse(argv)
-    if values.help:
-        print(__doc__.strip())
-        print("\nFlags:\n" + values.main_module_help())
+    options = parse(argv)
+    if options is None:
         return 0
-    from btsrn_jax import config as schema
+    config, workdir, mode = options
+    from btsrn_jax import datasets, evaluate, loop, mesh, weights
 
-    schema.validate(values.config)
-    workdir = pathlib.Path(values.workdir or default_workdir(argv))
-
-    from btsrn_jax import mesh
-
-    mesh.prepare(values.config.train.batch_size)
-    from btsrn_jax import datasets, evaluate, loop, weights
-
+    mesh.prepare(config.train.batch_size)
     devices = mesh.make_mesh()
-    schema.validate(values.config, devices.size)
-    if values.mode == "train":
-        code = loop.run(values.config, workdir, devices, _log)
+    schema.validate(config, devices.size)
+    if mode == "train":
+        code = loop.run(config, workdir, devices, _log)
         if code:
             return code
     found = weights.load(str(workdir))
-    config = values.config
     sets = datasets.evaluation_sets(config)
-    ensemble = values.mode == "eval" and config.eval.ensemble
     if sets:
+        ensemble = mode == "eval" and config.eval.ensemble
         subject = evaluate.network_subject(
             "btsrn", config.to_dict(), found.variables, devices, ensemble
         )
-        name = "evaluation" if values.mode == "eval" else "validation"
+        name = "evaluation" if mode == "eval" else "validation"
         evaluate.compare(subject, sets, [config.eval.protocol], workdir, name, _log)
     return 0
 

@@ -16,7 +16,7 @@ from btsrn_jax.errors import InputError
 def get_config(track=None):
     track = track or "bicubic"
     if track not in ("bicubic", "unknown"):
-        raise InputError(f"configs/x2.py:{track} is unknown: bicubic, unknown")
+        raise InputError(f"configs/x2.py:{track}: the argument is bicubic or unknown")
     config = schema.defaults()
     config.scale = 2
     config.data.track = track
