@@ -183,17 +183,18 @@ def _check_structure(config):
 
 def unknown_field(name: str) -> str:
     """What to say of a name that is no field: the nearest one, or those there are."""
-    fields = flatten(defaults())
-    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
+    section, _, last = name.rpartition(".")
+    siblings = {}
+    for field in flatten(defaults()):
+        *sections, leaf = field.split(".")
+        siblings.setdefault(".".join(sections), []).append(leaf)
+    known = siblings.get(section) if section else ["scale", *filter(None, siblings)]
+    if known is None:
+        known, last, section = [*filter(None, siblings)], section, ""
+    near = difflib.get_close_matches(last, known, n=1)
     if near:
-        return f"config.{name} is not a field: did you mean config.{near[0]}?"
-    section = name.rpartition(".")[0]
-    known = [field for field in fields if field.rpartition(".")[0] == section]
-    if not known or not section:
-        known = [
-            "scale",
-            *{field.partition(".")[0]: 0 for field in fields if "." in field},
-        ]
+        right = ".".join(filter(None, ("config", section, near[0])))
+        return f"config.{name} is not a field: did you mean {right}?"
     return f"config.{name} is not a field: there are {', '.join(known)}"
 
 

@@ -128,12 +128,9 @@ def _check_overrides(argv):
 
 def _one_line(error, path):
     """The part of a parsing error that a user can act on."""
-    cause = error
-    while cause is not None:  # an InputError of the config file itself
-        if isinstance(cause, InputError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split())
+    if "InputError: " in text:  # a config file's own, inside a quoted traceback
+        return text.rpartition("InputError: ")[2]
     if isinstance(error, flags.Error):
         return text
     return f"{path}: {type(error).__name__}: {text}"
