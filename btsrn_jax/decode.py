@@ -11,7 +11,6 @@ import io
 import os
 import pathlib
 import stat
-import struct
 import sys
 import threading
 import warnings
@@ -27,6 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from btsrn_jax import exif
 from btsrn_jax.errors import InputError
 
 # Larger files are refused by their header: 200 megapixels are more than any camera
@@ -54,16 +54,6 @@ SUFFIXES = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-
-ORIENTATION, EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x0112, 0x8769, 0x8825, 0xA005
-# Of the main EXIF directory, what describes the photograph: a TIFF keeps the layout of
-# its pixels in the same directory, a JPEG there points at a thumbnail, both now wrong.
-_DESCRIPTIVE = {0x010E, 0x010F, 0x0110, ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0131}
-_DESCRIPTIVE |= {0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, EXIF_IFD, GPS_IFD}
-_DESCRIPTIVE |= set(range(0x9C9B, 0x9CA0))
-
-# EXIF orientation -> (flip left-right first, then quarter turns anticlockwise).
-_UPRIGHT = {2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
 
 # `warnings.catch_warnings` changes the whole process, and training decodes in threads.
 _WARNINGS = threading.RLock()
@@ -102,7 +92,7 @@ def read_picture(path: pathlib.Path) -> Picture:
                 notes.append(f"read as {kind}, which it is in spite of its name")
         with _warnings_into(notes):
             frames = getattr(image, "n_frames", 1)
-            orientation, exif = _orientation(file, image), _kept_exif(image, notes)
+            orientation, block = exif.orientation(file, image), exif.kept(image, notes)
         if frames > 1:
             notes.append(f"the first of {frames} frames or pages only")
         icc = image.info.get("icc_profile") or None
@@ -113,7 +103,7 @@ def read_picture(path: pathlib.Path) -> Picture:
         if orientation != 1:
             notes.append(f"EXIF orientation {orientation} applied")
             if kind != "TIFF":  # Pillow has turned a TIFF while loading it
-                flip, quarters = _UPRIGHT[orientation]
+                flip, quarters = exif.UPRIGHT[orientation]
                 pixels = np.rot90(pixels[:, ::-1] if flip else pixels, quarters)
         channels = 3 if pixels.shape[2] >= 3 else 1
         alpha = pixels[..., channels] if pixels.shape[2] in (2, 4) else None
@@ -121,7 +111,7 @@ def read_picture(path: pathlib.Path) -> Picture:
         if icc and icc[16:20] not in (space, b"RGB "):  # grey in an RGB profile exists
             icc = None  # CMYK has been converted to sRGB, and that was said
         pixels = np.ascontiguousarray(pixels[..., :channels])
-        return Picture(pixels, alpha, icc, exif, tuple(dict.fromkeys(notes)))
+        return Picture(pixels, alpha, icc, block, tuple(dict.fromkeys(notes)))
 
 
 def size(path: pathlib.Path) -> tuple[int, int]:
@@ -129,7 +119,7 @@ def size(path: pathlib.Path) -> tuple[int, int]:
     with _in_one_line(path), open(path, "rb") as file:
         kind, image = _open(file, path, [])
         with _warnings_into([]):
-            turned = kind != "TIFF" and _orientation(file, image) >= 5
+            turned = kind != "TIFF" and exif.orientation(file, image) >= 5
         return image.size if turned else image.size[::-1]
 
 
@@ -192,65 +182,14 @@ def _open(file, path, notes):
     return kind, image
 
 
-def _exif(file, image):
-    if image.format == "PNG" and "exif" not in image.info:
-        # Some tools append the EXIF chunk after the pixels, and Pillow's `getexif`
-        # would decode them all to see it.
-        late = _late_png_exif(file)
-        if late:
-            image.info["exif"] = late
-    return Image.Image.getexif(image)  # not the PNG plug-in's, which decodes
-
-
-def _orientation(file, image):
-    try:
-        value = _exif(file, image).get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF is no reason to refuse a photograph
-        return 1
-    return value if value in _UPRIGHT else 1
-
-
-def _late_png_exif(file):
-    """The payload of an eXIf chunk, wherever it is; None without."""
-    here, at, found = file.tell(), 8, None
-    while found is None:
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8 or head[4:] == b"IEND":
-            break
-        (length,) = struct.unpack(">I", head[:4])
-        if head[4:] == b"eXIf" and length < 2**24:
-            found = file.read(length)
-        at += 12 + length
-    file.seek(here)
-    return found
-
-
-def _kept_exif(image, notes):
-    """The descriptive EXIF tags as bytes, orientation reset; None where there are none.
-
-    Builds a new block: changing the image's own would change how Pillow turns a TIFF.
-    """
-    try:
-        exif, kept = Image.Image.getexif(image), Image.Exif()
-        for tag in _DESCRIPTIVE & set(exif):
-            kept[tag] = exif[tag]
-            if tag in (EXIF_IFD, GPS_IFD):
-                kept[tag] = dict(exif.get_ifd(tag))
-                kept[tag].pop(INTEROP_IFD, None)  # an offset into the old block
-        if ORIENTATION in kept:
-            kept[ORIENTATION] = 1
-        return kept.tobytes() if len(kept) else None
-    except Exception:
-        notes.append("EXIF damaged: not kept")
-        return None
-
-
 def _decode(file, path, kind, image, notes):
     """(h, w, 1..4) uint8 or uint16: grey, grey and alpha, RGB, or RGB and alpha."""
     key, raw = image.info.get("transparency"), _raw_mode(image)
     if kind in ("PNG", "TIFF") and not raw:
         raise InputError(f"cannot read {path}: it holds no pixels")
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(284) == 2 and max(tags.get(258, (1,))) > 8:  # Pillow errs silently
+        raise InputError(f"cannot read {path}: 16-bit colours in separate planes")
     if kind in ("PNG", "TIFF") and ("16" in raw or "12" in raw):
         if image.mode != "CMYK" and image.mode != "I":
             pixels = _decode_16(file, path, image, raw, notes)
@@ -301,8 +240,6 @@ def _decode_16(file, path, image, raw, notes):
     if raw == "LA;16B":  # as wide as 8-bit RGBA, so decode as that
         pixels = _load(image, "RGBA")
         return pixels.view(">u2").astype(np.uint16)
-    if tags.get(284) == 2:
-        raise InputError(f"cannot read {path}: 16-bit colours in separate planes")
     straight = raw.replace("a;", "A;")  # division by alpha follows, at full precision
     little = straight[-1] == "L" or (straight[-1] == "N" and sys.byteorder == "little")
     high = _load(image, straight).astype(np.uint16)

@@ -11,8 +11,9 @@ import zlib
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from btsrn_jax.decode import EXIF_IFD, GPS_IFD, ORIENTATION, SUFFIXES, Picture
+from btsrn_jax.decode import SUFFIXES, Picture
 from btsrn_jax.errors import InputError
+from btsrn_jax.exif import EXIF_IFD, GPS_IFD, made_true
 
 # Pixels along either side that a format can hold; the 65,500 is libjpeg's own, below
 # JPEG's 65,535.
@@ -113,7 +114,7 @@ def _replacing(path):
 def _fitted(picture, kind):
     """The picture as this format can hold it, and what was lost."""
     lost, pixels, alpha = [], picture.pixels, picture.alpha
-    icc, exif = picture.icc, _exif_of_size(picture)
+    icc, exif = picture.icc, made_true(picture.exif, *pixels.shape[:2])
     if alpha is not None and kind in ("JPEG", "BMP"):
         top = np.iinfo(alpha.dtype).max
         cover = (alpha / np.float32(top))[..., None]
@@ -142,21 +143,6 @@ def _fitted(picture, kind):
         picture, pixels=np.ascontiguousarray(pixels), alpha=alpha, icc=icc, exif=exif
     )
     return fitted, lost
-
-
-def _exif_of_size(picture):
-    """The EXIF block with its record of size and orientation, if any, made true."""
-    if not picture.exif:
-        return None
-    exif = Image.Exif()
-    exif.load(picture.exif)
-    ifd = exif.get_ifd(EXIF_IFD)
-    for tag, value in zip((0xA003, 0xA002), picture.pixels.shape, strict=False):
-        if tag in ifd:
-            ifd[tag] = value
-    if ORIENTATION in exif:
-        exif[ORIENTATION] = 1
-    return exif.tobytes()
 
 
 def to_8_bits(x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,88 @@
+"""EXIF: which way is up, and what of it goes along to another image."""
+
+import struct
+
+from PIL import Image
+
+ORIENTATION, EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x0112, 0x8769, 0x8825, 0xA005
+WIDTH, HEIGHT = 0xA002, 0xA003
+# Of the main EXIF directory, what describes the photograph: a TIFF keeps the layout of
+# its pixels in the same directory, a JPEG there points at a thumbnail, both now wrong.
+_DESCRIPTIVE = {0x010E, 0x010F, 0x0110, ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0131}
+_DESCRIPTIVE |= {0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, EXIF_IFD, GPS_IFD}
+_DESCRIPTIVE |= set(range(0x9C9B, 0x9CA0))
+
+# EXIF orientation -> (flip left-right first, then quarter turns anticlockwise).
+UPRIGHT = {2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
+
+
+def _exif(file, image):
+    if image.format == "PNG" and "exif" not in image.info:
+        # Some tools append the EXIF chunk after the pixels, and Pillow's `getexif`
+        # would decode them all to see it.
+        late = _late_png_exif(file)
+        if late:
+            image.info["exif"] = late
+    return Image.Image.getexif(image)  # not the PNG plug-in's, which decodes
+
+
+def orientation(file, image: Image.Image) -> int:
+    """1..8, of a Pillow image opened from `file`; 1 where there is none, or damage."""
+    try:
+        value = _exif(file, image).get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF is no reason to refuse a photograph
+        return 1
+    return value if value in UPRIGHT else 1
+
+
+def _late_png_exif(file):
+    """The payload of an eXIf chunk, wherever it is; None without."""
+    here, at, found = file.tell(), 8, None
+    while found is None:
+        file.seek(at)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            break
+        (length,) = struct.unpack(">I", head[:4])
+        if head[4:] == b"eXIf" and length < 2**24:
+            found = file.read(length)
+        at += 12 + length
+    file.seek(here)
+    return found
+
+
+def kept(image: Image.Image, notes: list) -> bytes | None:
+    """The descriptive EXIF tags as bytes, orientation reset; None where there are none.
+
+    Builds a new block: changing the image's own would change how Pillow turns a TIFF.
+    """
+    try:
+        old, new = Image.Image.getexif(image), Image.Exif()
+        for tag in _DESCRIPTIVE & set(old):
+            new[tag] = old[tag]
+            if tag in (EXIF_IFD, GPS_IFD):
+                new[tag] = dict(old.get_ifd(tag))
+                new[tag].pop(INTEROP_IFD, None)  # an offset into the old block
+        if ORIENTATION in new:
+            new[ORIENTATION] = 1
+        block = new.tobytes() if len(new) else None
+        made_true(block, 1, 1)  # what could fail on writing fails here
+        return block
+    except Exception:
+        notes.append("EXIF damaged: not kept")
+        return None
+
+
+def made_true(block: bytes | None, h: int, w: int) -> bytes | None:
+    """An EXIF block whose record of size and orientation, if any, is of h x w, 1."""
+    if not block:
+        return None
+    exif = Image.Exif()
+    exif.load(block)
+    ifd = exif.get_ifd(EXIF_IFD)
+    for tag, value in ((WIDTH, w), (HEIGHT, h)):
+        if tag in ifd:
+            ifd[tag] = value
+    if ORIENTATION in exif:
+        exif[ORIENTATION] = 1
+    return exif.tobytes()
