@@ -1,5 +1,7 @@
 """Claims of ops.py: values, gradients of the CPU forms, and how they are called."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,6 +120,27 @@ def test_value_and_gradients_of_the_cpu_form_are_those_of_the_plain_form(case):
     for ours, plain in zip(gradients, gradients_plain, strict=True):
         assert ours.shape == plain.shape
         np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-7)
+
+
+def test_inside_a_scan_the_cpu_gradients_keep_the_order_that_xla_runs_fast():
+    x, kernel, bias = draw((4, 1, 8, 9, 6), (3, 3, 6, 4), (4,))
+
+    def loss(arrays, image):
+        return jnp.sum(ops.conv3x3(image, *arrays, "cpu") ** 2)
+
+    def accumulate(arrays, images):
+        def add(total, image):
+            gradient = jax.grad(loss)(arrays, image)
+            return jax.tree.map(jnp.add, total, gradient), None
+
+        return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, arrays), images)[0]
+
+    compiled = jax.jit(accumulate).lower((kernel, bias), x).compile()
+    orders = set(re.findall(r"dim_labels=(\S+?),", compiled.as_text()))
+    assert orders == {"b01f_01io->b01f"}
+    whole = jax.grad(loss)((kernel, bias), x.reshape(4, 8, 9, 6))
+    for ours, plain in zip(compiled((kernel, bias), x), whole, strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
