@@ -1,0 +1,197 @@
+"""The schema, its rules, and every config file."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from btsrn_jax import config as schema
+from btsrn_jax import model
+from btsrn_jax.errors import InputError
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+FILES = {
+    "x2.py": (None, "bicubic", "unknown"),
+    "x3.py": (None, "bicubic", "unknown"),
+    "x4.py": (None, "bicubic", "unknown"),
+    "quickstart.py": (None,),
+    "release.py": ("x2", "x3", "x4"),
+}
+
+
+def load(file, arg=None):
+    spec = importlib.util.spec_from_file_location("config_file", CONFIGS / file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg) if arg else module.get_config()
+
+
+def changed(**values):
+    """The defaults with some fields changed: changed(train_steps=3)."""
+    config = schema.defaults()
+    for name, value in values.items():
+        section, _, field = name.partition("_")
+        if section in config and field:
+            config[section][field] = value
+        else:
+            config[name] = value
+    return config
+
+
+def message(config, devices=1):
+    with pytest.raises(InputError) as error:
+        schema.validate(config, devices)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_every_config_file_is_tried_here():
+    assert {path.name for path in CONFIGS.glob("*.py")} >= set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("file", "arg"), [(file, arg) for file, args in FILES.items() for arg in args]
+)
+def test_every_config_file_is_valid_and_its_shapes_evaluate(file, arg):
+    config = load(file, arg)
+    if config.data.source == "folder":
+        config.data.hr_dir = "photos"
+    schema.validate(config)
+    network = model.build(config.model, config.scale)
+    side = config.train.patch // config.scale
+    target = model.output_size(network, side)
+    assert target > 0
+
+    def forward():
+        variables = model.init(network, jax.random.key(0))
+        return model.super_resolve(network, variables, jnp.zeros((2, side, side, 3)))[0]
+
+    assert jax.eval_shape(forward).shape == (2, target, target, 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "scale", "lr_patch"),
+    [("x2.py", 2, 54), ("x3.py", 3, 36), ("x4.py", 4, 27)],
+)
+def test_the_papers_configs_have_the_papers_settings(file, scale, lr_patch):
+    config = load(file)
+    train = config.train
+    assert config.scale == scale
+    assert train.patch // scale == lr_patch
+    assert (train.batch_size, train.learning_rate, train.decay_rate) == (32, 1e-3, 0.6)
+    assert (train.loss, train.schedule) == ("mse", "exponential")
+    assert (train.ema, train.clip_norm, train.init_from) == (0.0, 0.0, "")
+    assert (config.model.features, config.model.bottleneck) == (128, 64)
+    assert (config.model.low_blocks, config.model.high_blocks) == (6, 4)
+    assert (config.data.source, config.data.track) == ("div2k", "bicubic")
+    assert load(file, "unknown").data.track == "unknown"
+
+
+@pytest.mark.parametrize("file", ["x2.py", "x3.py", "x4.py", "quickstart.py"])
+def test_an_unknown_argument_is_named(file):
+    with pytest.raises(InputError, match="nonsense"):
+        load(file, "nonsense")
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        (changed(scale=5), ["scale", "5", "2, 3, 4"]),
+        (changed(train_patch=110), ["patch 110", "108 or 112"]),
+        (changed(train_patch=4), ["patch 4", "at least 60"]),
+        (changed(train_decay_steps=0), ["decay_steps", "0"]),
+        (changed(train_steps=-3), ["train.steps", "-3"]),
+        (changed(train_learning_rate=float("nan")), ["learning_rate", "nan"]),
+        (changed(train_learning_rate=0.0), ["learning_rate"]),
+        (changed(train_loss="huber"), ["'huber'", "mse, l1, charbonnier"]),
+        (changed(model_block="resnet"), ["'resnet'", "pconv"]),
+        (changed(model_features=0), ["model.features", "0"]),
+        (changed(data_source="imagenet"), ["'imagenet'", "div2k"]),
+        (changed(data_source="folder"), ["hr_dir"]),
+        (changed(data_hr_dir="photos"), ["hr_dir", "folder"]),
+        (changed(eval_sets=(1,)), ["eval.sets[0]", "1"]),
+        (changed(eval_sets=("a", "")), ["eval.sets[1]"]),
+        (changed(eval_protocol="psnr"), ["'psnr'", "ntire"]),
+        (changed(train_warmup_steps=10), ["warmup_steps", "cosine"]),
+        (changed(scale=2, model_mid_blocks=1), ["mid_blocks", "x4"]),
+    ],
+)
+def test_an_impossible_value_is_named_with_what_was_expected(config, parts):
+    text = message(config)
+    assert all(part in text for part in parts), text
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest_sizes():
+    config = changed(train_batch_size=30)
+    schema.validate(config, devices=5)
+    assert "30 does not divide over 8 devices: 24 or 32" in message(config, devices=8)
+    assert "3 does not divide over 8 devices: 8" in message(
+        changed(train_batch_size=3), devices=8
+    )
+
+
+def test_warmup_as_long_as_training_is_refused():
+    config = changed(train_schedule="cosine", train_warmup_steps=10, train_steps=10)
+    assert "warmup_steps 10" in message(config)
+
+
+def test_a_section_replaced_whole_is_refused():
+    config = schema.defaults().to_dict()
+    config["model"] = {"features": 8}
+    from ml_collections import ConfigDict
+
+    assert "replaces all" in message(ConfigDict(config))
+
+
+def test_an_unknown_field_suggests_the_nearest():
+    from ml_collections import ConfigDict
+
+    config = schema.defaults().to_dict()
+    config["train"]["stepz"] = 3
+    assert "did you mean config.train.steps?" in message(ConfigDict(config))
+
+
+def test_a_wrong_type_is_named():
+    config = schema.defaults()
+    with config.ignore_type():
+        config.train.batch_size = "many"
+    text = message(config)
+    assert "batch_size" in text
+    assert "int was expected" in text
+
+
+def test_steps_follow_from_the_data_or_from_each_other():
+    """16 passes by default; `steps` alone sets decay_steps to a sixteenth."""
+
+    def resolved(**values):
+        train = schema.resolve_steps(changed(**values), steps_per_pass=664).train
+        return train.steps, train.decay_steps
+
+    assert resolved() == (16 * 664, 664)
+    assert resolved(train_steps=1600) == (1600, 100)
+    assert resolved(train_steps=3) == (3, 1)
+    assert resolved(train_decay_steps=10) == (160, 10)
+    assert resolved(train_steps=5, train_decay_steps=7) == (5, 7)
+
+
+def test_what_may_change_on_resume_and_what_may_not():
+    def found(**values):
+        old = schema.resolve_steps(changed(train_steps=1600), 1).to_dict()
+        new = schema.resolve_steps(changed(train_steps=1600), 1)
+        for name, value in values.items():
+            section, _, field = name.partition("_")
+            new[section][field] = value
+        return schema.contradictions(old, new.to_dict())
+
+    assert found() == []
+    assert found(train_time_limit=5.0, train_log_every=7, eval_tile=32) == []
+    assert found(data_root="elsewhere", data_cache="host") == []
+    assert found(train_steps=3200) == []
+    assert found(train_learning_rate=0.01) == [
+        "config.train.learning_rate was 0.001, now 0.01"
+    ]
+    assert len(found(train_steps=3200, train_decay_steps=200)) == 2
+    assert len(found(model_features=64, train_seed=1)) == 2
