@@ -144,7 +144,7 @@ def run(argv: list[str]) -> int:
     config, workdir, mode = options
     from btsrn_jax import datasets, evaluate, loop, mesh, weights
 
-    mesh.prepare(config.train.batch_size)
+    mesh.prepare()
     devices = mesh.make_mesh()
     schema.validate(config, devices.size)
     if mode == "train":

@@ -5,7 +5,6 @@ be summed over devices follows from the mean over the batch.
 """
 
 import importlib.util
-import math
 import os
 
 import jax
@@ -45,22 +44,15 @@ def describe(mesh: Mesh) -> str:
     return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
 
 
-def prepare(batch_size: int = 0) -> None:
+def prepare() -> None:
     """Settings that a process makes before it first uses a device. Only entry points
-    call this; what the user has set in the environment stays.
-
-    Without an accelerator, as many CPU devices as there are cores (and as divide the
-    batch) compute a part of the batch each: small batches suit the caches.
-    """
+    call this; what the user has set in the environment stays."""
     flags = os.environ.get("XLA_FLAGS", "")
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms not in ("", "cpu") or (not platforms and _accelerated()):
         return
     if jax.__version__ in CPU_FLAG_VERSIONS and CPU_FLAG.split("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {CPU_FLAG}".strip()
-    if "host_platform_device_count" not in flags:
-        cores = len(os.sched_getaffinity(0))
-        jax.config.update("jax_num_cpu_devices", math.gcd(cores, batch_size))
 
 
 def _accelerated():
