@@ -90,15 +90,15 @@ def read_picture(path: pathlib.Path) -> Picture:
             named = SUFFIXES[pathlib.Path(path).suffix.lower()]
             if named != kind:
                 notes.append(f"read as {kind}, which it is in spite of its name")
-        with _warnings_into(notes):
+        with _quietly(notes, kind):
             frames = getattr(image, "n_frames", 1)
             orientation, block = exif.orientation(file, image), exif.kept(image, notes)
         if frames > 1:
             notes.append(f"the first of {frames} frames or pages only")
         icc = image.info.get("icc_profile") or None
-        # Pillow's TIFF plug-in warns while decoding; the others decode in parallel.
-        quiet = _warnings_into(notes) if kind == "TIFF" else contextlib.nullcontext()
-        with quiet:
+        with contextlib.ExitStack() as stack:
+            if kind == "TIFF":  # warns while decoding; the others decode in parallel
+                stack.enter_context(_quietly(notes, kind))
             pixels = _decode(file, path, kind, image, notes)
         if orientation != 1:
             notes.append(f"EXIF orientation {orientation} applied")
@@ -118,7 +118,7 @@ def size(path: pathlib.Path) -> tuple[int, int]:
     """(h, w) of an upright image file, by its header; InputError as read_picture."""
     with _in_one_line(path), open(path, "rb") as file:
         kind, image = _open(file, path, [])
-        with _warnings_into([]):
+        with _quietly([], kind):
             turned = kind != "TIFF" and exif.orientation(file, image) >= 5
         return image.size if turned else image.size[::-1]
 
@@ -141,15 +141,28 @@ def _in_one_line(path):
         raise InputError(f"cannot read {path}: permission denied") from None
     except MemoryError:
         raise InputError(f"cannot read {path}: out of memory") from None
+    except Image.DecompressionBombError:  # WebP's, before there is an image to ask
+        more = f"more than {MEGAPIXELS} megapixels"
+        raise InputError(f"cannot read {path}: {more}") from None
     except Exception as error:  # Pillow raises many types for damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"cannot read {path}: {reason}") from None
 
 
 @contextlib.contextmanager
-def _warnings_into(notes):
-    with _WARNINGS, warnings.catch_warnings(record=True) as seen:
+def _quietly(notes, kind=None):
+    """Warnings become notes. What libtiff prints on standard error is dropped: the
+    exception that follows tells it, and C code heeds nothing but the descriptor."""
+    recorded = warnings.catch_warnings(record=True)
+    with _WARNINGS, recorded as seen, contextlib.ExitStack() as stack:
         warnings.simplefilter("always")
+        if kind == "TIFF":
+            with contextlib.suppress(OSError):  # without standard error, nothing to do
+                error = os.dup(2)
+                stack.callback(os.close, error)
+                stack.callback(os.dup2, error, 2)
+                with open(os.devnull, "wb") as nowhere:
+                    os.dup2(nowhere.fileno(), 2)
         yield
     for warning in seen:
         if not issubclass(warning.category, Image.DecompressionBombWarning):
@@ -169,7 +182,7 @@ def _open(file, path, notes):
         known = ", ".join(dict.fromkeys(SUFFIXES.values()))
         raise InputError(f"cannot read {path}: none of {known}")
     file.seek(0)
-    with _warnings_into(notes):
+    with _quietly(notes, kind):
         image = plugin(file)
     w, h = image.size
     if w * h > MEGAPIXELS * 10**6:

@@ -20,11 +20,13 @@ from btsrn_jax.exif import EXIF_IFD, GPS_IFD, made_true
 _LONGEST = {"JPEG": 65500, "WebP": 16383, "PNG": 2**31 - 1}
 _BYTES = {"TIFF": 2**32, "BMP": 2**31}  # offsets of 32 bits
 
+_LEVEL = 4  # of zlib: two to three times as fast as the usual 6, files 3 to 7 % larger
+
 # JPEG at 95 without chroma subsampling is as good as that format gets. WebP is written
 # lossless, since its lossy form always halves the colour resolution, which would throw
 # away what was just computed; `exact` keeps colours under transparent pixels.
 _OPTIONS = {
-    "PNG": {},
+    "PNG": {"compress_level": _LEVEL},
     "JPEG": {"quality": 95, "subsampling": 0},
     "WebP": {"lossless": True, "method": 1, "quality": 50, "exact": True},
     "BMP": {},
@@ -171,7 +173,7 @@ def _save_png_16(file, data, picture):
         chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(picture.icc))
     if picture.exif:
         chunk(b"eXIf", picture.exif.removeprefix(b"Exif\0\0"))
-    packer = zlib.compressobj()
+    packer = zlib.compressobj(_LEVEL)
     above = np.zeros((1, w * channels * 2), np.uint8)
     for band in _bands(data):
         raw = band.astype(">u2").view(np.uint8).reshape(len(band), -1)
@@ -195,7 +197,7 @@ def _save_tiff(file, data, picture):
     for band in bands:
         change = band.astype(band.dtype.newbyteorder("<"))
         change[:, 1:] -= band[:, :-1]
-        strips.append(zlib.compress(change.tobytes()))
+        strips.append(zlib.compress(change.tobytes(), _LEVEL))
     lengths = [len(strip) for strip in strips]
     tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
     exif = Image.Exif()

@@ -1,10 +1,12 @@
 """Image files made here in every form: read right, written whole, or named."""
 
+import concurrent.futures
 import io
 import os
 import pathlib
 import struct
 import time
+import warnings
 import zlib
 
 import jax.numpy as jnp
@@ -399,6 +401,17 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     (tmp_path / "a.bmp").write_bytes(damaged)
     assert "1600 megapixels" in error_of(tmp_path / "a.bmp")
     assert time.monotonic() - begin < 5
+
+
+def test_reading_in_threads_leaves_the_warning_filters_alone(tmp_path):
+    # Every reader changes them for a moment, for the whole process.
+    for k in range(12):
+        images.write(tmp_path / f"{k}{SUFFIXES[k % 5]}", noise(40, 40, 3))
+    before = list(warnings.filters)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(images.read, images.find(tmp_path) * 5))
+    assert len(got) == 60
+    assert warnings.filters == before
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])

@@ -145,6 +145,15 @@ def test_one_bad_file_does_not_stop_the_others(photos, tmp_path):
     assert any("16383" in line for line in failed)
 
 
+def test_60000_pixels_in_a_row_are_enlarged(tmp_path):
+    images.write(tmp_path / "a.png", noise(60000, 1, 3))
+    assert run([tmp_path / "a.png"], tmp_path / "b.png")[0] == 0
+    assert images.size(tmp_path / "b.png") == (120000, 2)
+    code, lines = run([tmp_path / "a.png"], tmp_path / "b.jpg")
+    assert code == 1
+    assert "JPEG ends at 65500 pixels along a side" in lines[0]
+
+
 def test_what_enlarge_or_the_disk_refuses_is_one_line(photos, tmp_path, monkeypatch):
     def refuses(lr, progress=None):
         raise MemoryError
@@ -309,7 +318,7 @@ def damaged(data, rng):
     return bytes(data)
 
 
-def test_500_damaged_files_each_give_an_image_or_one_line(tmp_path):
+def test_500_damaged_files_each_give_an_image_or_one_line(tmp_path, capfd):
     rng = np.random.default_rng(11)
     y, x = np.mgrid[:24, :30]
     smooth = np.stack([8 * x, 10 * y, 4 * (x + y)], axis=2).astype(np.uint8)
@@ -343,6 +352,7 @@ def test_500_damaged_files_each_give_an_image_or_one_line(tmp_path):
     begin = time.monotonic()
     code, lines = run([folder], out)
     assert time.monotonic() - begin < 30
+    assert capfd.readouterr() == ("", "")  # C libraries write past Python
     assert code == 1
     failed = [line for line in lines[:-1] if line.startswith("failed: ")]
     written = images.find(out)
