@@ -109,7 +109,9 @@ def read_picture(path: pathlib.Path) -> Picture:
         alpha = pixels[..., channels] if pixels.shape[2] in (2, 4) else None
         space = {3: b"RGB ", 1: b"GRAY"}[channels]
         if icc and icc[16:20] not in (space, b"RGB "):  # grey in an RGB profile exists
-            icc = None  # CMYK has been converted to sRGB, and that was said
+            icc = None
+            if image.mode != "CMYK":  # converted to sRGB, and that was said
+                notes.append("ICC profile dropped (not for these channels)")
         pixels = np.ascontiguousarray(pixels[..., :channels])
         return Picture(pixels, alpha, icc, block, tuple(dict.fromkeys(notes)))
 

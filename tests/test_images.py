@@ -285,7 +285,9 @@ def test_a_transparent_colour_becomes_alpha_at_any_depth(tmp_path):
     assert picture.alpha[0].tolist() == [255, 0, 255, 255]
 
 
-def test_cmyk_is_converted_and_said(tmp_path):
+def test_cmyk_and_profiles_of_other_channels_are_converted_or_dropped_and_said(
+    tmp_path,
+):
     cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # red
     for suffix in (".jpg", ".tif"):
         picture = images.read_picture(saved(tmp_path / f"a{suffix}", cmyk))
@@ -293,6 +295,10 @@ def test_cmyk_is_converted_and_said(tmp_path):
         assert red[0] > 200
         assert max(red[1:]) < 60
         assert "CMYK converted to RGB" in picture.notes[0]
+    odd = SRGB[:16] + b"GRAY" + SRGB[20:]
+    rgb = saved(tmp_path / "c.png", Image.new("RGB", (8, 8)), icc_profile=odd)
+    assert images.read_picture(rgb).icc is None
+    assert "ICC profile dropped" in images.read_picture(rgb).notes[0]
     # A profile that is not for CMYK cannot be used, and is not kept.
     picture = images.read_picture(saved(tmp_path / "b.jpg", cmyk, icc_profile=SRGB))
     assert "approximate" in picture.notes[0]
