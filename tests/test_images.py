@@ -70,6 +70,30 @@ def png(pixels, colour, depth=16, before=b"", after=b"", filters=(0,)):
     return b"\x89PNG\r\n\x1a\n" + body + after + chunk(b"IEND", b"")
 
 
+def cmyk_profile():
+    """The least ICC profile of CMYK: paper is white, and every ink makes it greyer."""
+    ink = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), -1).reshape(16, 4)
+    lab = np.stack([255 - 60 * ink.sum(1), *np.full((2, 16), 128)], axis=1)
+    ramp = bytes(range(256))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0])
+    table += (65536 * np.eye(3)).astype(">i4").tobytes()
+    table += 4 * ramp + lab.astype(np.uint8).tobytes() + 3 * ramp
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s",
+        0,
+        b"",
+        0x02400000,
+        b"prtr",
+        b"CMYK",
+        b"Lab ",
+        struct.pack(">6H", 2020, 1, 1, 0, 0, 0),
+        b"acsp",
+    )
+    head += bytes(28) + struct.pack(">3i", 63190, 65536, 54061)  # D50
+    body = head.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
+    return struct.pack(">I", len(body) + len(table)) + body[4:] + table
+
+
 def saved(path, image, kind=None, **options):
     image.save(path, kind, **options)
     return path
@@ -295,6 +319,12 @@ def test_cmyk_and_profiles_of_other_channels_are_converted_or_dropped_and_said(
         assert red[0] > 200
         assert max(red[1:]) < 60
         assert "CMYK converted to RGB" in picture.notes[0]
+    profiled = saved(tmp_path / "d.jpg", cmyk, icc_profile=cmyk_profile())
+    picture = images.read_picture(profiled)
+    assert picture.notes == ("CMYK converted to sRGB by its ICC profile",)
+    assert picture.icc is None
+    assert np.ptp(picture.pixels) <= 3  # two inks: grey here, and no red
+    assert abs(int(picture.pixels.mean()) - 126) < 8  # L* = 100 * 135 / 255
     odd = SRGB[:16] + b"GRAY" + SRGB[20:]
     rgb = saved(tmp_path / "c.png", Image.new("RGB", (8, 8)), icc_profile=odd)
     assert images.read_picture(rgb).icc is None
