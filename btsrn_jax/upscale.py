@@ -46,13 +46,11 @@ def upscale_files(
       enlarge: enlarge(lr, progress): (h, w, 3) uint8 or uint16 -> (s h, s w, 3) of the
         same dtype; calls progress(done, total), both in pixels, as it goes on. It may
         raise InputError or MemoryError for an image that it cannot enlarge.
-      scale: s, a whole number.
-      force: replace existing outputs. resume: skip them.
-      log: takes one line per file, and a summary where there were several.
+      scale: s, a whole number. force: replace existing outputs. resume: skip
+        them. log: takes one line per file, and a summary of several.
 
     Returns:
-      The exit code: 0, or 1 where an image could not be read, enlarged or written;
-      the others are done nevertheless.
+      The exit code: 0, or 1 where an image failed; the others are done nevertheless.
 
     Raises InputError for usage that cannot be meant, before anything is read.
     """
@@ -86,7 +84,7 @@ def upscale_files(
     except KeyboardInterrupt:
         log(f"interrupted after {written} of {len(jobs)}; --resume does the rest")
         raise
-    skipped = len(existing) if resume else 0
+    skipped = resume * len(existing)
     if skipped or written + len(failures) > 1:
         log(f"{written} written, {skipped} skipped, {len(failures)} failed")
     return 1 if failures else 0
