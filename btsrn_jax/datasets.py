@@ -25,9 +25,8 @@ from btsrn_jax.resize import imresize
 # Photographs inside the scikit-image wheel, all CC0 or public domain; see README.
 SAMPLES_TRAIN = (
     "astronaut.png",
-    "motorcycle_left.png",
-    "motorcycle_right.png",
     "rocket.jpg",
+    "hubble_deep_field.jpg",
     "camera.png",
     "brick.png",
     "grass.png",
