@@ -21,6 +21,7 @@ ORDER = [
     "resize",
     "model",
     "vdsr",
+    "exif",
     "decode",
     "encode",
     "images",
