@@ -160,6 +160,8 @@ def run(argv: list[str]) -> int:
         )
         name = "evaluation" if mode == "eval" else "validation"
         evaluate.compare(subject, sets, [config.eval.protocol], workdir, name, _log)
+    if mode == "train":
+        _log(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")
     return 0
 
 

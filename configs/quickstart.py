@@ -22,7 +22,7 @@ def get_config(arg=None):
     train = config.train
     train.batch_size = 16
     train.patch = 72
-    train.steps = 600
+    train.steps = 400
     train.learning_rate = 2e-3
     train.schedule = "cosine"
     train.warmup_steps = 50
@@ -30,6 +30,6 @@ def get_config(arg=None):
     train.ema = 0.99
     train.clip_norm = 0.5
     train.log_every = 20
-    train.eval_every = 200
-    train.checkpoint_every = 200
+    train.eval_every = 100
+    train.checkpoint_every = 100
     return config
