@@ -191,7 +191,7 @@ def super_resolve(
     else:
         residual, state = model.apply(variables, lr), {}
     skip = resize.upscale(lr, model.scale)
-    border = _lost(model) - resize.MARGIN * model.scale  # both in HR pixels a side
+    border = lost(model) - resize.MARGIN * model.scale  # both in HR pixels a side
     if border >= 0:
         return ops.crop(skip, border) + residual, state
     return skip + ops.crop(residual, -border), state
@@ -211,7 +211,7 @@ def halo(model: BTSRN) -> int:
     return max(model.low_blocks + beyond, resize.MARGIN)
 
 
-def _lost(model: BTSRN) -> int:
+def lost(model: BTSRN) -> int:
     """HR pixels a side that VALID convolutions take off the enlarged input."""
     mid = 2 * model.mid_blocks if model.scale == 4 else 0
     return model.scale * model.low_blocks + mid + model.high_blocks
@@ -219,7 +219,7 @@ def _lost(model: BTSRN) -> int:
 
 def output_size(model: BTSRN, side: int) -> int:
     """HR side of what `super_resolve` gives for an LR side; 0 or less: too small."""
-    return model.scale * side - 2 * max(_lost(model), resize.MARGIN * model.scale)
+    return model.scale * side - 2 * max(lost(model), resize.MARGIN * model.scale)
 
 
 def _block_weights(model: BTSRN) -> tuple[int, int]:
