@@ -1,0 +1,64 @@
+"""What the README says exists: links, modules and their sizes, commands and fields."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from btsrn_jax import cli, main
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+FENCED = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    part.strip()
+    for block in FENCED
+    for line in block.replace("\\\n", " ").splitlines()
+    for part in re.split(r"&&|\|", line.partition(" #")[0])
+]
+
+
+def test_every_link_leads_somewhere():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_first_command_with_main_trains_the_quickstart_on_one_line():
+    line = next(
+        line for line in "".join(FENCED).splitlines() if "btsrn_jax.main" in line
+    )
+    assert "pip install" in line
+    assert "configs/quickstart.py" in line
+    assert not line.endswith("\\")
+
+
+def test_every_module_is_in_the_layout_with_about_its_number_of_lines():
+    said = dict(re.findall(r"^\| `(\w+)\.py` \| (\d+) \|", README, re.MULTILINE))
+    modules = {
+        path.stem: path.read_text().count("\n")
+        for path in (ROOT / "btsrn_jax").glob("*.py")
+        if path.stem != "__init__"
+    }
+    assert said.keys() == modules.keys()
+    off = {
+        name: lines
+        for name, lines in modules.items()
+        if abs(lines - int(said[name])) > 40
+    }
+    assert off == {}
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c.startswith("python -m btsrn_jax.main")]
+)
+def test_every_training_command_is_a_valid_config(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    if "--help" not in command:
+        assert main.parse(["main.py", *shlex.split(command)[3:]]) is not None
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("btsrn ")])
+def test_every_btsrn_command_parses(command):
+    assert cli.build_parser().parse_args(shlex.split(command)[1:]).function
