@@ -12,11 +12,12 @@ from ml_collections.config_dict import placeholder
 
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS
-from btsrn_jax.model import ACTIVATIONS, BLOCKS, NORMS, build, output_size
+from btsrn_jax.model import ACTIVATIONS, BLOCKS, NAMES, NORMS, build, output_size
 
 SCALES = (2, 3, 4)
 CHOICES = {
     "scale": SCALES,
+    "model.name": NAMES,
     "model.block": BLOCKS,
     "model.norm": NORMS,
     "model.activation": tuple(ACTIVATIONS),
@@ -63,7 +64,9 @@ def defaults() -> ConfigDict:
         {
             "scale": 4,  # enlargement: 2, 3 or 4
             "model": {
-                "features": 128,  # width of the identity path
+                "name": "btsrn",  # btsrn, or vdsr: the peer of Table 4, which takes
+                # features and dtype alone
+                "features": 128,  # width of the identity path (vdsr: 64)
                 "bottleneck": 64,  # projected width inside a block
                 "low_blocks": 6,  # residual blocks at LR size
                 "mid_blocks": 0,  # x4 only: between the two x2; 1 in released code
@@ -199,6 +202,14 @@ def unknown_field(name: str) -> str:
 
 
 def _check_model(config):
+    if config.model.name == "vdsr":
+        for name, value in defaults().model.items():
+            taken = name in ("name", "features", "dtype")
+            if not taken and config.model[name] != value:
+                raise InputError(
+                    f"config.model.{name} is {config.model[name]!r}: vdsr takes"
+                    " config.model.features and dtype alone"
+                )
     if config.model.mid_blocks and config.scale != 4:
         raise InputError(
             f"config.model.mid_blocks is {config.model.mid_blocks} at scale"
@@ -282,7 +293,8 @@ FREE_ON_RESUME = (
 def contradictions(saved: Mapping, config: Mapping) -> list[str]:
     """Fields in which a resolved config contradicts the one its run was started with,
     one "config.NAME was X, now Y" each."""
-    old, new = flatten(saved), flatten(config)
+    # A field that is younger than the run had its default then.
+    old, new = flatten(defaults()) | flatten(saved), flatten(config)
     same_decay = old.get("train.decay_steps") == new["train.decay_steps"]
     # Under cosine decay the length is part of the schedule.
     may_extend = same_decay and new["train.schedule"] == "exponential"

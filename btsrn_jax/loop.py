@@ -188,8 +188,9 @@ def describe(config, sizes, one_pass, sets, devices) -> str:
     model = network.build(config.model, config.scale)
     megapixels = sum(h * w for h, w in sizes) / 1e6
     validated = ", ".join(f"{name} ({len(pairs)})" for name, pairs in sets.items())
+    name = config.model.name.upper()
     return (
-        f"BTSRN x{config.scale}: {network.parameter_count(model):,} parameters\n"
+        f"{name} x{config.scale}: {network.parameter_count(model):,} parameters\n"
         f"data: {len(sizes)} images, {megapixels:.1f} HR megapixels; a pass is"
         f" {one_pass} steps of {config.train.batch_size} patches\n"
         f"training: {config.train.steps} steps on {mesh.describe(devices)}\n"
@@ -204,7 +205,7 @@ def make_validation(config: ConfigDict, sets: dict, devices) -> Callable:
 
     def validate(variables, limit=None):
         function = functools.partial(enlarge, variables)
-        subject = evaluate.Subject("btsrn", config.scale, False, function)
+        subject = evaluate.Subject(config.model.name, config.scale, False, function)
         rows = []
         for name, pairs in sets.items():
             rows += evaluate.evaluate_set(

@@ -156,7 +156,7 @@ def run(argv: list[str]) -> int:
     if sets:
         ensemble = mode == "eval" and config.eval.ensemble
         subject = evaluate.network_subject(
-            "btsrn", config.to_dict(), found.variables, devices, ensemble
+            config.model.name, config.to_dict(), found.variables, devices, ensemble
         )
         name = "evaluation" if mode == "eval" else "validation"
         evaluate.compare(subject, sets, [config.eval.protocol], workdir, name, _log)

@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from btsrn_jax import ops, resize
+from btsrn_jax import ops, resize, vdsr
 
 ACTIVATIONS = {
     "relu": nn.relu,
@@ -161,9 +161,14 @@ class BTSRN(nn.Module):
         return x.astype(jnp.float32)
 
 
-def build(config: Mapping, scale: int, compute: Compute = FLOAT32) -> BTSRN:
+NAMES = ("btsrn", "vdsr")
+
+
+def build(config: Mapping, scale: int, compute: Compute = FLOAT32) -> BTSRN | vdsr.VDSR:
     """The network of a config's `model` section, for one scale."""
-    fields = {name: config[name] for name in config if name != "dtype"}
+    if config.get("name") == "vdsr":
+        return vdsr.VDSR(scale, config["features"], compute)
+    fields = {name: config[name] for name in config if name not in ("name", "dtype")}
     return BTSRN(scale=scale, compute=compute, **fields)
 
 
@@ -195,6 +200,17 @@ def super_resolve(
     if border >= 0:
         return ops.crop(skip, border) + residual, state
     return skip + ops.crop(residual, -border), state
+
+
+def error(model: BTSRN, sr: jax.Array, hr: jax.Array) -> jax.Array:
+    """What a loss is of: sr - hr in RGB, for VDSR in luminance alone."""
+    difference = sr - hr
+    return vdsr.luminance(difference) if is_vdsr(model) else difference
+
+
+def is_vdsr(model) -> bool:
+    """Whether it is the peer; BTSRN otherwise."""
+    return isinstance(model, vdsr.VDSR)
 
 
 def upsamplings(scale: int) -> tuple[int, ...]:
@@ -234,6 +250,8 @@ def _block_weights(model: BTSRN) -> tuple[int, int]:
 
 def parameter_count(model: BTSRN) -> int:
     """Trainable parameters, by formula; tested against the initialised tree."""
+    if is_vdsr(model):
+        return vdsr.parameter_count(model)
     f, steps = model.features, upsamplings(model.scale)
     mid = model.mid_blocks * (len(steps) - 1)
     blocks = model.low_blocks + mid + model.high_blocks
@@ -252,6 +270,8 @@ def parameter_count(model: BTSRN) -> int:
 
 def multiply_adds(model: BTSRN) -> float:
     """Multiply-adds per HR pixel of a large image (halos not counted)."""
+    if is_vdsr(model):
+        return vdsr.multiply_adds(model)
     f, s = model.features, model.scale
     block, _ = _block_weights(model)
     total = (3 * f + model.low_blocks * block) / s**2  # at LR

@@ -69,7 +69,7 @@ def train_step(state: TrainState, store: sampler.Store, recipe: Recipe, divided:
         variables = {"params": params, **state.model_state}
         sr, model_state = network.super_resolve(r.model, variables, lr, train=True)
         # HR - B(LR) less the residual is HR less their sum.
-        return LOSSES[r.loss](sr - hr), model_state
+        return LOSSES[r.loss](network.error(r.model, sr, hr)), model_state
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
     (loss, model_state), gradient = in_parts(
