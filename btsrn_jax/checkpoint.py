@@ -4,10 +4,12 @@ A checkpoint is a nested dict of arrays, readable without this package. Beside i
 the config and a SHA-256 per array: Orbax restores a flipped bit without a word.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,22 +22,41 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
+from btsrn_jax import mesh
 from btsrn_jax.errors import InputError
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
+METRICS = "metrics/metrics"
+ROOT_METADATA = "_CHECKPOINT_METADATA"
 # A score for "not validated" and for nan, which Orbax would rank above all others.
 NO_SCORE = -1e30
 
 
+class SaveFailed(RuntimeError):
+    """A checkpoint could not be written; those before it are intact."""
+
+
 class Checkpoints:
-    """The checkpoints of one run directory: the two latest and the best are kept."""
+    """The checkpoints of one run directory: the two latest and the best are kept.
+
+    Several processes call every method together; the first one writes. A program that
+    only reads must use `newest_whole`: opening cleans up after a killed run.
+    """
 
     def __init__(self, workdir: pathlib.Path, log: Callable[[str], None] = print):
         self.folder = pathlib.Path(workdir).resolve() / FOLDER
         self.log = log
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._move_unreadable_aside()
+        if mesh.is_first():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # A single unreadable file of these keeps Orbax from opening the folder.
+            for step in steps_in(self.folder):
+                try:
+                    json.loads((self.folder / f"{step}/{ROOT_METADATA}").read_text())
+                    score_of(self.folder, step)
+                except (OSError, ValueError) as error:
+                    move_aside(self.folder, step, error, self.log)
+        mesh.gather(0)  # the others wait
         self.manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={
@@ -43,9 +64,9 @@ class Checkpoints:
                 "about": ocp.JsonCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
-                best_fn=_score,
+                best_fn=_rank,
                 preservation_policy=AnyPreservationPolicy(
-                    [LatestN(2), BestN(get_metric_fn=_score, n=1)]
+                    [LatestN(2), BestN(get_metric_fn=_rank, n=1)]
                 ),
                 cleanup_tmp_directories=True,
             ),
@@ -55,123 +76,217 @@ class Checkpoints:
         """Starts saving; the arrays may be changed as soon as this returns.
 
         Args:
-          step: the number of updates made.
+          step: the number of updates made; one that is saved already is left alone.
           state: a pytree of arrays.
           config: the resolved config, JSON-compatible.
           psnr: of the validation at this step, if there was one.
+
+        Raises:
+          SaveFailed: this save, or the one before it, met a full disk or the like.
         """
         if step in self.manager.all_steps():
             return
         arrays = flatten(state)
         about = {"config": config, "sha256": _digests(arrays, config)}
-        score = NO_SCORE if psnr is None or not math.isfinite(psnr) else float(psnr)
-        self.manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(nest(arrays)),
-                about=ocp.args.JsonSave(about),
-            ),
-            metrics={"psnr": score},
-        )
+        with self._named_failure():
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(nest(arrays)),
+                    about=ocp.args.JsonSave(about),
+                ),
+                metrics=_metrics(step, psnr),
+            )
+
+    def set_score(self, step: int, psnr: float) -> None:
+        """Adds the validation PSNR to a saved step; waits for its saving to end."""
+        self.wait()
+        path = self.folder / str(step) / METRICS
+        if mesh.is_first() and path.exists():
+            temporary = path.with_suffix(".part")
+            temporary.write_text(json.dumps(_metrics(step, psnr)))
+            temporary.replace(path)
+        mesh.gather(0)
+        self.manager.reload()
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises what a save in progress met."""
-        self.manager.wait_until_finished()
+        """Returns when everything is on disk; raises SaveFailed."""
+        with self._named_failure():
+            self.manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _named_failure(self):
+        try:
+            yield
+        except Exception as error:  # a failure of the file system comes in many types
+            reason = _first_line(error)
+            for cause in (error, error.__cause__, error.__context__):
+                if isinstance(cause, OSError) and cause.strerror:
+                    reason = cause.strerror
+            if "ENOSPC" in str(error) or "No space left" in str(error):
+                reason = "no space left on the device"
+            whole = ", ".join(map(str, steps_in(self.folder))) or "none"
+            raise SaveFailed(
+                f"could not write a checkpoint to {self.folder}: {reason}; whole"
+                f" checkpoints there: {whole}. The same command continues from the last"
+            ) from error
 
     def close(self) -> None:
         """Waits and releases the manager."""
-        self.wait()
-        self.manager.close()
-
-    def best_step(self) -> int | None:
-        """The step of the highest validation PSNR; the latest where none was validated;
-        None where there is no checkpoint."""
-        steps = self.manager.all_steps()
-        best = self.manager.best_step() if steps else None
-        if best is not None and self.score(best) is None:
-            best = max(steps)
-        return best
-
-    def score(self, step: int) -> float | None:
-        """The validation PSNR at a step, None where there was none."""
-        metrics = self.manager.metrics(step)
-        return None if metrics["psnr"] <= NO_SCORE else metrics["psnr"]
+        try:
+            self.wait()
+        finally:
+            self.manager.close()
 
     def restore_latest(self) -> tuple[int, dict[str, np.ndarray]] | None:
         """(step, {path: array}) of the newest whole checkpoint, or None.
 
         Damaged ones are named, and moved to `damaged/` in the run directory.
         """
-        return self._newest_whole(sorted(self.manager.all_steps(), reverse=True))
+        found = newest_whole(self.folder, latest_first(self.folder), self.log, True)
+        self.manager.reload()
+        return found and found[:2]
 
-    def restore_best(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """As `restore_latest`, of the best checkpoint if that one is whole."""
-        steps = sorted(self.manager.all_steps(), reverse=True)
-        best = self.best_step()
-        return self._newest_whole(sorted(steps, key=lambda step: step != best))
-
-    def _newest_whole(self, steps):
-        for step in steps:
-            try:
-                return step, self._restore(step)
-            except Exception as error:  # a damaged file can raise anything
-                self._move_aside(step, error)
-        return None
-
-    def _restore(self, step):
-        folder = self.folder / str(step)
-        about = json.loads((folder / "about" / "metadata").read_text())
-        tree = self.manager.item_metadata(step).state.tree
-        restore_args = jax.tree.map(
-            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree
-        )
-        restored = self.manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(restore_args=restore_args)
-            ),
-        )
-        arrays = flatten(restored.state)
-        expected, found = about["sha256"], _digests(arrays, about["config"])
-        if expected != found:
-            names = sorted(
-                name
-                for name in expected.keys() | found.keys()
-                if expected.get(name) != found.get(name)
-            )
-            raise ValueError(f"checksum mismatch in {', '.join(names[:3])}")
-        return arrays
-
-    def _move_aside(self, step, error):
-        source = self.folder / str(step)
-        target = self.folder.parent / DAMAGED / str(step)
-        number = 1
-        while target.exists():
-            target = target.with_name(f"{step}-{number}")
-            number += 1
-        target.parent.mkdir(exist_ok=True)
-        source.rename(target)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        self.log(f"checkpoint {source} is damaged ({reason}); moved to {target}")
-        if hasattr(self, "manager"):
-            self.manager.reload()
-
-    def _move_unreadable_aside(self):
-        """One damaged metrics file would keep Orbax from opening the folder at all."""
-        for folder in self.folder.iterdir():
-            if not folder.name.isdigit():
-                continue
-            try:
-                _score(json.loads((folder / "metrics" / "metrics").read_text()))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                self._move_aside(int(folder.name), error)
+    def score(self, step: int) -> float | None:
+        """The validation PSNR at a step, None where there was none."""
+        return score_of(self.folder, step)
 
 
-def _score(metrics):
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """The steps of all finished checkpoints, ascending."""
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def latest_first(folder: pathlib.Path) -> list[int]:
+    """Steps in the order in which a run wants to continue from them."""
+    return steps_in(folder)[::-1]
+
+
+def best_first(folder: pathlib.Path) -> list[int]:
+    """Steps by validation PSNR; by age where none was validated."""
+
+    def key(step):
+        try:
+            score = score_of(folder, step)
+        except (OSError, ValueError):
+            score = None
+        return NO_SCORE if score is None else score, step
+
+    return sorted(steps_in(folder), key=key, reverse=True)
+
+
+def newest_whole(
+    folder: pathlib.Path, steps: list[int], log: Callable, move: bool = False
+) -> tuple[int, dict[str, np.ndarray], dict] | None:
+    """The first of these checkpoints that is whole.
+
+    Args:
+      folder: with one folder a step.
+      steps: to try, in this order.
+      log: is told of every damaged one.
+      move: to `damaged/` beside `folder`, so that it is not met again.
+
+    Returns:
+      (step, {path: array}, config), or None.
+    """
+    for step in steps:
+        error = None
+        try:
+            arrays, config = read_step(folder, step)
+        except Exception as caught:  # a damaged file can raise anything
+            error = caught
+        if not move:
+            if error is None:
+                return step, arrays, config
+            log(f"checkpoint {folder / str(step)} is damaged ({_first_line(error)})")
+            continue
+        # All processes continue from the same step.
+        if not mesh.gather(error is not None).any():
+            return step, arrays, config
+        if mesh.is_first():
+            move_aside(folder, step, error, log)
+        mesh.gather(0)
+    return None
+
+
+def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
+    """({path: array}, config) of one checkpoint, compared with the checksums that were
+    written with it; raises whatever a damaged file leads to."""
+    about = json.loads((folder / f"{step}/about/metadata").read_text())
+    score_of(folder, step)
+    alone = ocp.options.MultiprocessingOptions(primary_host=None)
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    reader = ocp.Checkpointer(handler, multiprocessing_options=alone)
+    path = folder / f"{step}/state"
+    tree = reader.metadata(path).item_metadata.tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    restored = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    reader.close()
+    arrays = flatten(restored)
+    expected, found = about["sha256"], _digests(arrays, about["config"])
+    wrong = sorted(
+        name
+        for name in expected.keys() | found.keys()
+        if expected.get(name) != found.get(name)
+    )
+    if wrong:
+        raise ValueError(f"checksum mismatch in {', '.join(wrong[:3])}")
+    return arrays, about["config"]
+
+
+def score_of(folder: pathlib.Path, step: int) -> float | None:
+    """The validation PSNR at a step, None without; ValueError where it is damaged."""
+    path = folder / str(step) / METRICS
+    try:
+        values = json.loads(path.read_text())
+        psnr = float(values["psnr"])
+        if values != _metrics(step, psnr):
+            raise ValueError("checksum mismatch")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    return None if psnr <= NO_SCORE else psnr
+
+
+def _metrics(step, psnr):
+    """What Orbax ranks by, and a checksum: a digit may flip into another digit."""
+    known = psnr is not None and math.isfinite(psnr)
+    psnr = float(psnr) if known else NO_SCORE
+    digest = hashlib.sha256(f"{step} {psnr!r}".encode()).hexdigest()
+    return {"psnr": psnr, "sha256": digest}
+
+
+def _rank(metrics):
     return float(metrics["psnr"])
 
 
-def load_parameters(run: pathlib.Path) -> tuple[int, dict, dict]:
+def move_aside(folder: pathlib.Path, step: int, error: Exception, log: Callable):
+    """Out of the way, not deleted: somebody may want to look."""
+    source = folder / str(step)
+    target = folder.parent / DAMAGED / str(step)
+    number = 1
+    while target.exists():
+        target = target.with_name(f"{step}-{number}")
+        number += 1
+    target.parent.mkdir(exist_ok=True)
+    source.rename(target)
+    log(
+        f"checkpoint {source} is damaged ({_first_line(error)}); moved to {target}, the"
+        " one before it is used"
+    )
+
+
+def _to_stderr(text):
+    print(text, file=sys.stderr)
+
+
+def _first_line(error):
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+def load_parameters(
+    run: pathlib.Path, log: Callable[[str], None] | None = None
+) -> tuple[int, dict, dict]:
     """The best checkpoint of a run directory, for inference.
 
     Returns:
@@ -181,14 +296,12 @@ def load_parameters(run: pathlib.Path) -> tuple[int, dict, dict]:
     run = pathlib.Path(run)
     if not (run / FOLDER).is_dir():
         raise InputError(f"{run} is no run directory: it has no {FOLDER}/")
-    checkpoints = Checkpoints(run)
-    restored = checkpoints.restore_best()
-    checkpoints.close()
-    if restored is None:
-        raise InputError(f"{run / FOLDER} holds no checkpoint")
-    step, arrays = restored
+    folder = run.resolve() / FOLDER
+    found = newest_whole(folder, best_first(folder), log or _to_stderr)
+    if found is None:
+        raise InputError(f"{folder} holds no whole checkpoint")
+    step, arrays, config = found
     state = nest(arrays)
-    config = json.loads((run / "config.json").read_text())
     variables = {"params": state.get("ema") or state["params"]}
     return step, config, variables | state.get("model_state", {})
 

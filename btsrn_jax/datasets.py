@@ -10,7 +10,7 @@ import importlib.resources
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -183,11 +183,11 @@ def check_pair(lr: np.ndarray, hr: np.ndarray, scale: int) -> np.ndarray:
 
 def load_training(
     pairs: list[Pair], scale: int, patch: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Reads all pairs in threads, with a progress bar.
 
-    Returns:
-      [(lr, hr)], uint8 RGB, hr exactly `scale` times lr. LR that had to be made by
+    Yields:
+      (lr, hr), uint8 RGB, hr exactly `scale` times lr. LR that had to be made by
       `imresize` is kept in a cache folder for the next run.
 
     Raises:
@@ -217,9 +217,13 @@ def load_training(
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         work = pool.map(load, pairs)
         bar = tqdm(work, "reading images", len(pairs), unit="image", delay=2)
-        loaded = list(bar)
-    raise_together([item for item in loaded if isinstance(item, str)])
-    return loaded
+        problems = []
+        for item in bar:
+            if isinstance(item, str):
+                problems.append(item)
+            elif not problems:
+                yield item
+    raise_together(problems)
 
 
 def _cached_lr(hr, scale):

@@ -7,35 +7,62 @@ import time
 
 from tensorboardX import SummaryWriter
 
+from btsrn_jax import mesh
+
 METRICS = "metrics.jsonl"
 
 
 class Journal:
     """Writes down what a run measures. On a continued run, lines after `start` are cut
-    off, so that each step stands there once."""
+    off, so that each step stands there once. Of several processes one writes."""
 
-    def __init__(self, workdir: pathlib.Path, start: int = 0):
+    def __init__(self, workdir: pathlib.Path, start: int = 0, writes: bool = True):
         self.path = pathlib.Path(workdir) / METRICS
+        self._last = {}
+        for line in read(self.path):
+            if line["step"] == start:
+                self._last |= line
+        self._file = None
+        mesh.gather(0)  # all have read
+        if writes:
+            self._open(start)
+
+    def last(self, step: int) -> dict:
+        """What is known of a step, if it is the latest one; else nothing."""
+        return self._last if self._last.get("step") == step else {}
+
+    def _open(self, start):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [line for line in read(self.path) if line["step"] <= start]
         temporary = self.path.with_suffix(".part")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
         temporary.replace(self.path)
-        self._file = self.path.open("a")
-        self._events = SummaryWriter(str(workdir), purge_step=start + 1)
+        self._file = self.path.open("r+b", buffering=0)
+        self._file.seek(0, 2)
+        self._events = SummaryWriter(str(self.path.parent), purge_step=start + 1)
 
     def write(self, step: int, **values: float) -> None:
-        """One line of metrics at a step; flushed at once."""
-        line = {"step": step, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        """Metrics of a step, at once on disk; more of the same step joins its line."""
+        if self._last.get("step") == step:
+            start, line = b", ", values
+            back = 2  # over the closing bracket: one write, so that no kill halves it
+        else:
+            start, back = b"{", 0
+            line = {"step": step, "time": round(time.time(), 3), **values}
+        self._last = self.last(step) | line
+        if self._file is None:
+            return
+        self._file.seek(-back, 2)
+        self._file.write(start + json.dumps(line)[1:].encode() + b"\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+        self._events.flush()
 
     def close(self) -> None:
         """Flushes and closes the files."""
-        self._file.close()
-        self._events.close()
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
 
 
 def read(path: pathlib.Path) -> list[dict]:

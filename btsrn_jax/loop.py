@@ -1,12 +1,10 @@
 """A run: data, state, steps, validation, checkpoints, until the end or a signal."""
 
-import contextlib
 import functools
 import hashlib
 import json
+import math
 import pathlib
-import signal
-import threading
 import time
 from collections.abc import Callable
 
@@ -14,13 +12,22 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from btsrn_jax import checkpoint, datasets, evaluate, inference, mesh, sampler, train
+from btsrn_jax import (
+    checkpoint,
+    datasets,
+    evaluate,
+    hoststore,
+    inference,
+    mesh,
+    preempt,
+    sampler,
+    train,
+)
 from btsrn_jax import config as schema
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 from btsrn_jax.journal import Journal, Progress
 
-STOPPED = 75  # exit code: stopped early; the same command continues
 MAX_SKIPPED = 20  # updates in a row that were not finite, then the run has failed
 
 
@@ -31,14 +38,15 @@ class Diverged(RuntimeError):
 class Run:
     """What the loop holds on to; `run` below puts it together."""
 
-    def __init__(self, config, saved_config, workdir, devices, validate, log):
+    def __init__(self, config, saved_config, workdir, devices, watch, log):
         self.config, self.saved_config = config, saved_config
+        self.workdir, self.devices = workdir, devices
+        self.watch, self.log = watch, log
         self.recipe = train.make_recipe(config, devices)
-        self.step_fn = train.compile_step(self.recipe, devices)
-        self.devices, self.validate, self.log = devices, validate, log
         self.checkpoints = checkpoint.Checkpoints(workdir, log)
-        self.stop = threading.Event()
-        self.deadline = float("inf")
+        self.validate = None  # variables, limit -> mean PSNR
+        self.source = None  # step -> what train_step takes its batch from
+        self.step_fn = None
 
     def restore(self) -> train.TrainState:
         """The newest whole checkpoint, or a new state."""
@@ -53,41 +61,50 @@ class Run:
         state = checkpoint.fill(jax.eval_shape(create), arrays)
         return jax.device_put(state, mesh.replicated(self.devices))
 
-    def steps(self, state: train.TrainState, store: sampler.Store, journal: Journal):
-        """Steps to the end; returns the state, and whether it was reached."""
+    def steps(self, state: train.TrainState, journal: Journal):
+        """Steps to the end; returns the state, and whether it was reached.
+
+        At a step that is due for it:
+          1. its metrics are written;
+          2. the state is saved, in the background;
+          3. it is validated meanwhile, and its score added to the checkpoint. Where a
+             stop is wanted, this is left to the continued run, which begins by it.
+        """
         settings = self.config.train
         start, last = int(state.step), settings.steps
         self.progress = Progress(start, last, settings.batch_size)
+        if start and not self._validate(journal, state, start):
+            return state, False
+        self.watch.attentive = False  # compiles
         pending = None  # metrics are fetched a step late: the device never waits
         losses = []
         for step in range(start + 1, last + 1):
-            state, metrics = self.step_fn(state, store)
+            state, metrics = self.step_fn(state, self.source(step - 1))
             losses.append(metrics["loss"])
             if pending:
                 self._record(journal, *pending)
             elif step == start + 1:  # compiled now; the clock starts
                 self.progress.begin(step)
+                self.watch.attentive = True
             due = step % settings.log_every == 0 or step == last
             pending = (step, metrics, losses if due else None)
             if due:
                 losses = []
-            stopping = self.stop.is_set() or time.monotonic() > self.deadline
+            stopping = self.watch.agreed(step)
             validating = step % settings.eval_every == 0 or step == last
             if validating or stopping or step % settings.checkpoint_every == 0:
                 self._record(journal, *pending)
                 pending = None
-                ended = stopping and step < last
-                psnr = None
-                if validating and not ended:
-                    psnr = self._validate(journal, state, step == last, step)
-                self.checkpoints.save(step, state, self.saved_config, psnr)
-                self.progress.begin(step)
-                if ended:
+                self.checkpoints.save(step, state, self.saved_config)
+                if stopping and step < last:
                     return state, False
+                if not self._validate(journal, state, step):
+                    return state, False
+                self.progress.begin(step)
         return state, True
 
     def _record(self, journal, step, metrics, losses):
-        """Progress on the console; at a logging step (with losses) a line of metrics."""
+        """Progress on the console; at a logging step, one with losses, a line."""
         values = {name: float(value) for name, value in metrics.items()}
         if values["skipped"] >= MAX_SKIPPED:
             raise Diverged(
@@ -97,26 +114,42 @@ class Run:
             )
         if losses is not None:
             values["loss"] = float(np.mean(jax.device_get(losses)))
-            rate = self.progress.rate
-            journal.write(
-                step, **values, **({"steps_per_second": rate} if rate else {})
-            )
+            if self.progress.rate:
+                values["steps_per_second"] = self.progress.rate
+            if isinstance(self.source, hoststore.Feeder):
+                values["data_wait"] = self.source.share_waited()
+            journal.write(step, **values)
         self.progress.update(step, loss=values["loss"])
 
-    def _validate(self, journal, state, everything, step):
-        if self.validate is None:
-            return None
-        limit = None if everything else self.config.eval.max_images
-        rows = self.validate(train.inference_variables(state), limit)
-        psnr = mean_psnr(rows)
-        protocol = self.config.eval.protocol
-        journal.write(step, **{f"psnr_{protocol}": psnr})
-        self.progress.note(f"step {step}: validation PSNR ({protocol}) {psnr:.3f} dB")
-        return psnr
+    def _validate(self, journal, state, step):
+        """Validates a step that is due and has no score yet; False where a stop was
+        wanted meanwhile."""
+        last = step == self.config.train.steps
+        due = step % self.config.train.eval_every == 0 or last
+        if self.validate is None or not due:
+            return True
+        self.watch.attentive = False  # a stop may end the process from here on
+        if self.watch.asked():
+            return False
+        name = f"psnr_{self.config.eval.protocol}"
+        known = journal.last(step).get(name, math.nan)
+        psnr = float(mesh.gather(np.float64(known))[0, 0])
+        if math.isnan(psnr):
+            limit = None if last else self.config.eval.max_images
+            psnr = self.validate(train.inference_variables(state), limit)
+            journal.write(step, **{name: psnr})
+            self.progress.note(f"step {step}: validation PSNR ({name[5:]}) {psnr:.3f}")
+        self.checkpoints.set_score(step, psnr)
+        self.watch.attentive = True
+        return True
 
 
 def run(
-    config: ConfigDict, workdir: pathlib.Path, devices, log: Callable = print
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    devices,
+    log: Callable = print,
+    watch: preempt.Watch | None = None,
 ) -> int:
     """Trains, or continues what `workdir` holds, to the end of `config`.
 
@@ -124,35 +157,68 @@ def run(
       0 when done; 75 when stopped by SIGTERM, SIGINT or the time limit, all saved.
     """
     started = time.monotonic()
+    watch = watch or preempt.Watch()
     pairs = datasets.training_pairs(config)
     sets = datasets.evaluation_sets(config)
-    loaded = datasets.load_training(pairs, config.scale, config.train.patch)
-    sizes = [hr.shape[:2] for _, hr in loaded]
+    store = load_store(config, pairs, log)
+    sizes = hoststore.hr_sizes(store)
     one_pass = sampler.steps_per_pass(sizes, config.train.batch_size)
     config = schema.resolve_steps(config, one_pass)
     schema.validate(config, devices.size)
     saved_config = claim(workdir, config, pairs, sizes)
     log(describe(config, sizes, one_pass, sets, devices))
 
-    validate = make_validation(config, sets, devices) if sets else None
-    this = Run(config, saved_config, workdir, devices, validate, log)
+    this = Run(config, saved_config, workdir, devices, watch, log)
+    if sets:
+        this.validate = make_validation(config, sets, devices)
     if config.train.time_limit:
-        this.deadline = started + 60 * config.train.time_limit
+        watch.deadline = started + 60 * config.train.time_limit
     state = this.restore()
-    store = sampler.make_store(loaded, config.scale)
-    store = jax.device_put(store, mesh.replicated(devices))
-    del loaded
-    journal = Journal(workdir, int(state.step))
+    start = int(state.step)
+    from_host = isinstance(store, hoststore.HostStore)
+    this.step_fn = train.compile_step(this.recipe, devices, from_host)
+    if from_host:
+        last = config.train.steps
+        this.source = hoststore.Feeder(store, this.recipe, devices, start, last)
+    else:
+        store = jax.device_put(store, mesh.replicated(devices))
+        this.source = lambda step: store
+    journal = Journal(workdir, start, mesh.is_first())
+    watch.finish = this.checkpoints.wait
     try:
-        with stop_on_signals(this.stop):
-            state, done = this.steps(state, store, journal)
+        state, done = this.steps(state, journal)
+        watch.attentive = False
+        this.checkpoints.wait()
     finally:
+        watch.attentive = False
+        if from_host:
+            this.source.close()
         journal.close()
         this.checkpoints.close()
-    if not done:
+    if not done or watch.asked():
         log(f"stopped at step {int(state.step)}, saved; the same command continues")
-        return STOPPED
+        return preempt.STOPPED
     return 0
+
+
+def load_store(config, pairs, log) -> sampler.Store | hoststore.HostStore:
+    """Decodes the images to where config.data.cache wants them; says where that is."""
+    names = [pair.name for pair in pairs]
+    folder, cache = hoststore.folder_for(config, names), config.data.cache
+    limit = hoststore.device_limit()
+    store = hoststore.open_store(folder, config.scale) if cache != "device" else None
+    if store is None or (cache == "auto" and hoststore.size_on_device(store) <= limit):
+        hoststore.discard(folder, store)
+        loaded = datasets.load_training(pairs, config.scale, config.train.patch)
+        store = hoststore.gather(loaded, config.scale, cache, limit, folder)
+    on_host = isinstance(store, hoststore.HostStore)
+    size = hoststore.size_on_device(store)
+    log(
+        f"images: {size / 1e9:.3g} GB decoded; a device has room for"
+        f" {limit / 1e9:.3g} GB (config.data.cache={cache}): kept"
+        f" {f'on the host, in {folder}' if on_host else 'on every device'}"
+    )
+    return store
 
 
 def claim(workdir, config, pairs, sizes) -> dict:
@@ -176,10 +242,12 @@ def claim(workdir, config, pairs, sizes) -> dict:
                 f"{workdir} holds a run of another config: {'; '.join(found)}."
                 " Take another --workdir, or the config of that run"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(wanted, indent=2) + "\n")
-    temporary.replace(path)
+    mesh.gather(0)  # all have read what there was
+    if mesh.is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+        temporary.replace(path)
     return wanted
 
 
@@ -199,47 +267,30 @@ def describe(config, sizes, one_pass, sets, devices) -> str:
 
 
 def make_validation(config: ConfigDict, sets: dict, devices) -> Callable:
-    """validate(variables, limit) -> rows of evaluate.py, no ensemble; of at most
-    `limit` images a set, all where it is None. Compiled once."""
-    enlarge = inference.enlarge_for(config, devices, ensemble=False)
+    """validate(variables, limit) -> the mean PSNR over the images of all sets, of at
+    most `limit` images a set; no ensemble. Compiled once.
+
+    Every process takes its share of the images, on its own devices.
+    """
+    alone = jax.process_count() == 1
+    enlarge = inference.enlarge_for(
+        config, devices if alone else mesh.local(), ensemble=False
+    )
+    protocols = [config.eval.protocol]
 
     def validate(variables, limit=None):
+        if not alone:
+            variables = jax.tree.map(np.asarray, variables)
         function = functools.partial(enlarge, variables)
-        subject = evaluate.Subject(config.model.name, config.scale, False, function)
-        rows = []
-        for name, pairs in sets.items():
-            rows += evaluate.evaluate_set(
-                name, pairs[:limit], subject, [config.eval.protocol], progress=False
+        subject = evaluate.Subject("btsrn", config.scale, False, function)
+        images = [(name, p) for name, pairs in sets.items() for p in pairs[:limit]]
+        found = np.full(len(images), np.nan)
+        for i in range(jax.process_index(), len(images), jax.process_count()):
+            name, pair = images[i]
+            rows = evaluate.evaluate_set(
+                name, [pair], subject, protocols, progress=False
             )
-        return rows
+            found[i] = rows[0].psnr
+        return float(np.mean(np.nansum(mesh.gather(found), axis=0)))
 
     return validate
-
-
-def mean_psnr(rows: list) -> float:
-    """The mean over all images of all sets."""
-    return float(np.mean([row.psnr for row in rows if row.image != "mean"]))
-
-
-@contextlib.contextmanager
-def stop_on_signals(event: threading.Event):
-    """SIGTERM (preemption) and SIGINT (Ctrl-C) set the event; a second one of the same
-    kind acts as usual. Elsewhere than in the main thread nothing is installed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-
-    def handle(number, frame):
-        event.set()
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 from typing import NamedTuple
 
 from absl import flags, logging
@@ -32,6 +33,7 @@ class Options(NamedTuple):
     config: ConfigDict
     workdir: pathlib.Path
     mode: str
+    distributed: bool
 
 
 def parse(argv: list[str]) -> Options | None:
@@ -56,7 +58,8 @@ def parse(argv: list[str]) -> Options | None:
         raise InputError("--config is missing, such as --config configs/x4.py")
     schema.validate(config)
     name = "-".join(part for part in (pathlib.Path(path).stem, arg) if part)
-    return Options(config, pathlib.Path(values.workdir or f"runs/{name}"), values.mode)
+    workdir = pathlib.Path(values.workdir or f"runs/{name}")
+    return Options(config, workdir, values.mode, values.distributed)
 
 
 def _define(argv):
@@ -79,6 +82,13 @@ def _define(argv):
         "train",
         ["train", "eval"],
         "train, or evaluate the best checkpoint of the run in workdir.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "distributed",
+        False,
+        "Join the other processes of this run. Under Slurm, on GKE's TPUs and with"
+        " JAX_COORDINATOR_ADDRESS set that happens by itself.",
         flag_values=values,
     )
     flags.DEFINE_boolean("help", False, "Show this help.", flag_values=values)
@@ -141,22 +151,32 @@ def run(argv: list[str]) -> int:
     options = parse(argv)
     if options is None:
         return 0
-    config, workdir, mode = options
-    from btsrn_jax import datasets, evaluate, loop, mesh, weights
+    from btsrn_jax import mesh, preempt
 
     mesh.prepare()
+    mesh.start(options.distributed)
+    with preempt.Watch() as watch:
+        return _work(options, watch)
+
+
+def _work(options, watch):
+    from btsrn_jax import datasets, evaluate, loop, mesh, weights
+
+    config, workdir, mode, _ = options
     devices = mesh.make_mesh()
     schema.validate(config, devices.size)
     if mode == "train":
-        code = loop.run(config, workdir, devices, _log)
+        code = loop.run(config, workdir, devices, _log, watch)
         if code:
             return code
+    if not mesh.is_first():
+        return 0
     found = weights.load(str(workdir))
     sets = datasets.evaluation_sets(config)
     if sets:
         ensemble = mode == "eval" and config.eval.ensemble
         subject = evaluate.network_subject(
-            config.model.name, config.to_dict(), found.variables, devices, ensemble
+            "btsrn", config.to_dict(), found.variables, mesh.local(), ensemble
         )
         name = "evaluation" if mode == "eval" else "validation"
         evaluate.compare(subject, sets, [config.eval.protocol], workdir, name, _log)
@@ -170,13 +190,39 @@ def _log(text):
 
 
 def main() -> None:
-    """The process: exit codes, and one line for what a user did wrong."""
+    """The process: exit codes, and one line for what went wrong. An unforeseen error
+    keeps its traceback."""
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
     try:
-        sys.exit(run(sys.argv))
+        code = run(sys.argv)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE)
+        _end(f"error: {error}", USAGE)
+    except OSError as error:
+        _end(f"error: {error}", 1)
+    except RuntimeError as error:
+        _end(_explain(error), 1)
+    sys.exit(code)
+
+
+def _explain(error):
+    """One line for failures that were foreseen, a traceback for others."""
+    from btsrn_jax import checkpoint, loop, mesh
+
+    if isinstance(error, loop.Diverged | checkpoint.SaveFailed):
+        return f"error: {error}"
+    if mesh.process_count() > 1:
+        first = str(error).strip().partition("\n")[0]
+        return (
+            "error: this process lost another one of the run, or failed itself;"
+            f" start all again, the run continues ({first[:300]})"
+        )
+    return traceback.format_exc()
+
+
+def _end(text, code):
+    """Ends the process, also where others of the run wait for it: they notice."""
+    print(text, file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 if __name__ == "__main__":

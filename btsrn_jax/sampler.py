@@ -36,6 +36,15 @@ class Store(NamedTuple):
     index: Index
 
 
+class Patches(NamedTuple):
+    """Squares that the host has cut already: lr (B, side, side, 3) and hr (B, target,
+    target, 3), uint8, not yet turned; turn (B,) int32."""
+
+    lr: jax.Array
+    hr: jax.Array
+    turn: jax.Array
+
+
 class Draw(NamedTuple):
     """What one step takes; all (batch,) int32. turn: 0..7, one of the eight flips and
     rotations."""
@@ -58,10 +67,17 @@ def make_store(pairs: list[tuple[np.ndarray, np.ndarray]], scale: int) -> Store:
         for store, image, top in ((lr_rows, lr, offset), (hr_rows, hr, scale * offset)):
             h, w, _ = image.shape
             store[top : top + h, : 3 * w] = image.reshape(h, 3 * w)
+    return Store(lr_rows, hr_rows, make_index(heights, widths))
+
+
+def make_index(heights: np.ndarray, widths: np.ndarray) -> Index:
+    """The index of LR images of these sizes, as NumPy."""
+    heights, widths = (np.asarray(a, np.int64) for a in (heights, widths))
+    offsets = np.concatenate([[0], np.cumsum(heights)[:-1]])
     share = np.cumsum(heights * widths) / np.sum(heights * widths)
     threshold = np.floor(share * 2.0**32).clip(0, 2**32 - 1).astype(np.uint32)
     offsets, heights, widths = (a.astype(np.int32) for a in (offsets, heights, widths))
-    return Store(lr_rows, hr_rows, Index(offsets, heights, widths, threshold))
+    return Index(offsets, heights, widths, threshold)
 
 
 def draw(index: Index, seed: int, step: jax.Array, batch_size: int, side: int) -> Draw:
@@ -112,17 +128,28 @@ def turn(x: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def batch(
-    store: Store, seed: int, step, batch_size: int, side: int, target: int, divided=None
+    source: Store | Patches,
+    seed: int,
+    step,
+    batch_size: int,
+    side: int,
+    target: int,
+    divided=None,
 ):
     """The (lr, hr) of a step: float32 in [0, 1], turned; see `draw` and `cut`.
 
+    source: a store to cut from; or the step's patches, cut by the host.
     divided: sharding of the batch. Without it every device would cut all patches.
     """
-    drawn = draw(store.index, seed, step, batch_size, side)
-    if divided is not None:
-        drawn = jax.lax.with_sharding_constraint(drawn, divided)
-    patches = cut(store, drawn, side, target)
-    return tuple(turn(x, drawn.turn).astype(jnp.float32) / 255 for x in patches)
+    if isinstance(source, Patches):
+        lr, hr, turns = source
+    else:
+        drawn = draw(source.index, seed, step, batch_size, side)
+        if divided is not None:
+            drawn = jax.lax.with_sharding_constraint(drawn, divided)
+        lr, hr = cut(source, drawn, side, target)
+        turns = drawn.turn
+    return tuple(turn(x, turns).astype(jnp.float32) / 255 for x in (lr, hr))
 
 
 def steps_per_pass(sizes: list[tuple[int, int]], batch_size: int) -> int:

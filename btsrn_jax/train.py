@@ -50,11 +50,11 @@ LOSSES = {
 }
 
 
-def train_step(state: TrainState, store: sampler.Store, recipe: Recipe, divided: Any):
+def train_step(state: TrainState, data: Any, recipe: Recipe, divided: Any):
     """One update, pure. The batch is a function of (seed, step) alone.
 
     Args:
-      store: the images, on every device.
+      data: a sampler.Store, on every device; or the step's sampler.Patches, divided.
       divided: sharding of a batch; the mean over it makes the all-reduce.
 
     Returns:
@@ -62,7 +62,7 @@ def train_step(state: TrainState, store: sampler.Store, recipe: Recipe, divided:
     """
     r = recipe
     lr, hr = sampler.batch(
-        store, r.seed, state.step, r.batch_size, r.side, r.target, divided
+        data, r.seed, state.step, r.batch_size, r.side, r.target, divided
     )
 
     def loss_of(params, lr, hr):
@@ -178,12 +178,13 @@ def create_state(recipe: Recipe, devices, params: Any = None) -> TrainState:
     return jax.jit(create, out_shardings=mesh.replicated(devices))(params)
 
 
-def compile_step(recipe: Recipe, devices) -> Callable:
-    """step(state, store) -> (state, metrics), jitted on the mesh; state is donated."""
+def compile_step(recipe: Recipe, devices, from_host: bool = False) -> Callable:
+    """step(state, data) -> (state, metrics), jitted on the mesh; state is donated.
+    from_host: data is a step's patches instead of the store."""
     whole, divided = mesh.replicated(devices), mesh.split(devices)
     return jax.jit(
         functools.partial(train_step, recipe=recipe, divided=divided),
-        in_shardings=(whole, whole),
+        in_shardings=(whole, divided if from_host else whole),
         out_shardings=(whole, whole),
         donate_argnums=0,
     )
