@@ -7,6 +7,8 @@ import argparse
 import pathlib
 import sys
 
+from absl import logging
+
 from btsrn_jax import __version__
 from btsrn_jax.errors import InputError
 
@@ -115,6 +117,26 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="write the enlarged images",
     )
+
+    sub = command("export", "write a model for others to use", export)
+    sub.add_argument("model", metavar="MODEL", help=MODEL.removesuffix(", or bicubic"))
+    sub.add_argument(
+        "output", type=pathlib.Path, metavar="OUT", help="the directory to write"
+    )
+    sub.add_argument(
+        "--formats",
+        metavar="FORMAT[,FORMAT]",
+        help="safetensors, stablehlo, onnx, orbax (default: all)",
+    )
+    sub.add_argument(
+        "--force", action="store_true", help="replace an exported model in OUT"
+    )
+    sub.add_argument(
+        "--data", metavar="TEXT", help="the training images, for the model card"
+    )
+    sub.add_argument("--data-licence", metavar="TEXT", help="their terms, likewise")
+
+    command("models", "released models, their training data and figures", models)
     return parser
 
 
@@ -166,6 +188,40 @@ def evaluate(args) -> int:
     return 0
 
 
+def export(args) -> int:
+    """btsrn export"""
+    from btsrn_jax import export, mesh
+
+    mesh.prepare()
+    try:
+        export.export(
+            args.model,
+            args.output,
+            args.formats.split(",") if args.formats else None,
+            force=args.force,
+            data=args.data,
+            data_licence=args.data_licence,
+        )
+    except export.ParityError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.output}: written, see its README.md")
+    return 0
+
+
+def models(args) -> int:
+    """btsrn models"""
+    from btsrn_jax import card, weights
+
+    for name in weights.released():
+        about = weights.read_config(weights.RELEASED / name)
+        print(f"{name}  x{about['scale']}  {card.summary(about)}")
+        print(f"    {about['step']} steps on {about['data']}")
+    if not weights.released():
+        print("this package comes without trained models")
+    return 0
+
+
 def _scale(text):
     if text not in ("2", "3", "4"):
         raise InputError(f"--scale {text!r}: 2, 3 or 4, or several with commas")
@@ -175,6 +231,7 @@ def _scale(text):
 def main(argv: list[str] | None = None) -> None:
     """The process: exit codes, and one line for what a user did wrong."""
     args = build_parser().parse_args(argv)
+    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it reads
     try:
         sys.exit(args.function(args))
     except InputError as error:

@@ -1,5 +1,6 @@
 """A model from where it lies: a run, an exported directory, a released name."""
 
+import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -7,11 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save
 
 from btsrn_jax import checkpoint, model
+from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 RELEASED = pathlib.Path(__file__).parent / "weights"
 
@@ -30,17 +34,19 @@ def load(source: str) -> Weights:
     """Loads a released model by name, an exported directory, or a run directory (its
     best checkpoint; the averaged weights where it keeps them).
 
-    Raises InputError where there is none, or it is damaged. Nothing that is read can
-    run code.
+    Raises InputError where there is none, or it is damaged: the file, and the hash or
+    the array that is wrong, what was found and what was expected. Nothing that is read
+    can run code: JSON, safetensors, and Orbax arrays.
     """
     path = pathlib.Path(source)
-    if not path.exists() and (RELEASED / source / WEIGHTS).is_file():
-        path = RELEASED / source
     if (path / WEIGHTS).is_file():
         return _load_exported(source, path)
     if (path / checkpoint.FOLDER).is_dir():
-        step, config, variables = checkpoint.load_parameters(path)
-        return Weights(source, step, config, variables)
+        return _load_run(source, path)
+    if source in released():
+        return _load_exported(source, RELEASED / source)
+    if (path / CONFIG).is_file():
+        raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
     raise InputError(
         f"no model {source!r}: a run directory (with {checkpoint.FOLDER}/), an exported"
         f" one (with {WEIGHTS}), bicubic, or one of: {', '.join(released()) or 'none'}"
@@ -52,32 +58,84 @@ def released() -> list[str]:
     return sorted(path.parent.name for path in RELEASED.glob(f"*/{WEIGHTS}"))
 
 
-def _load_exported(source, path):
+def read_config(folder: pathlib.Path) -> dict:
+    """The config.json of an exported model: at least `scale` and `model`, both valid;
+    InputError names what is wrong."""
+    path = folder / CONFIG
     try:
-        config = json.loads((path / "config.json").read_text())
-        arrays = load_file(path / WEIGHTS)
-        network = model.build(config["model"], config["scale"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"cannot read the model {path}: {error}") from None
-    variables = unflatten(arrays)
-    try:
-        check(network, variables)
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise InputError(f"{path / WEIGHTS} does not fit its config: {error}") from None
+        raise InputError(f"{path} is damaged: {error}") from None
+    for name, kind in (("scale", int), ("model", dict)):
+        if not isinstance(config, dict) or type(config.get(name)) is not kind:
+            raise InputError(f"{path} is damaged: it has no {name}")
+    # The rules are those of a training config with this network in it.
+    whole = schema.defaults().to_dict()
+    whole["scale"], whole["model"] = config["scale"], whole["model"] | config["model"]
+    whole["train"]["patch"] = 4092  # of any scale, and enough for any network
+    try:
+        schema.validate(whole)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return config
+
+
+def _load_exported(source, path):
+    config = read_config(path)
+    file = path / WEIGHTS
+    data = file.read_bytes()
+    expected = config.get("sha256", {}).get(WEIGHTS)
+    found = hashlib.sha256(data).hexdigest()
+    if expected not in (None, found):
+        raise InputError(
+            f"{file} is damaged or was changed: its SHA-256 is {found}, {expected} was"
+            f" expected ({CONFIG})"
+        )
+    variables = _parse(data, file)
+    _check_fit(config, variables, file)
     return Weights(source, config.get("step"), config, variables)
 
 
-def check(network: model.BTSRN, variables: Mapping) -> None:
-    """ValueError names the first array that is missing, left over or misshapen."""
+def read_arrays(file: pathlib.Path) -> dict:
+    """The variables of a safetensors file, float32; InputError where it is damaged."""
+    return _parse(file.read_bytes(), file)
+
+
+def _parse(data, file):
+    try:
+        arrays = load_arrays(data)
+        variables = checkpoint.nest(arrays)
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file} is damaged: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise InputError(f"{file}: {name} is {array.dtype}, float32 was expected")
+    return variables
+
+
+def _load_run(source, path):
+    try:
+        step, config, variables = checkpoint.load_parameters(path)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path / CONFIG}: {error}") from None
+    _check_fit(config, variables, path / checkpoint.FOLDER / str(step))
+    return Weights(source, step, config, variables)
+
+
+def _check_fit(config, variables, where):
+    """InputError names an array that is missing, left over or misshapen."""
     import jax
 
+    network = model.build(config["model"], config["scale"])
     expected = jax.eval_shape(lambda: model.init(network, jax.random.key(0)))
-    checkpoint.fill(expected, checkpoint.flatten(variables))
-
-
-def unflatten(arrays: Mapping[str, np.ndarray]) -> dict:
-    """{"params/in/kernel": array} -> nested dicts."""
-    return checkpoint.nest(arrays)
+    try:
+        checkpoint.fill(expected, checkpoint.flatten(variables))
+    except ValueError as error:
+        raise InputError(f"{where} does not fit its {CONFIG}: {error}") from None
 
 
 def to_bytes(variables: Mapping) -> bytes:
