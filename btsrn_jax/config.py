@@ -113,7 +113,7 @@ def defaults() -> ConfigDict:
                 "tile": 96,  # LR pixels a side of one tile, halo not counted
                 "memory_gb": 0.0,  # for a batch of tiles; 0: from the device
                 "dtype": "float32",  # float32 (exact) or bfloat16 (fast)
-                "max_images": 10,  # validated during training; all at the end
+                "max_images": 10,  # of each set, validated during training
             },
         }
     )

@@ -124,8 +124,8 @@ class Run:
     def _validate(self, journal, state, step):
         """Validates a step that is due and has no score yet; False where a stop was
         wanted meanwhile."""
-        last = step == self.config.train.steps
-        due = step % self.config.train.eval_every == 0 or last
+        settings = self.config.train
+        due = step % settings.eval_every == 0 or step == settings.steps
         if self.validate is None or not due:
             return True
         self.watch.attentive = False  # a stop may end the process from here on
@@ -135,7 +135,8 @@ class Run:
         known = journal.last(step).get(name, math.nan)
         psnr = float(mesh.gather(np.float64(known))[0, 0])
         if math.isnan(psnr):
-            limit = None if last else self.config.eval.max_images
+            # The same images at every step, or scores would not compare.
+            limit = self.config.eval.max_images
             psnr = self.validate(train.inference_variables(state), limit)
             journal.write(step, **{name: psnr})
             self.progress.note(f"step {step}: validation PSNR ({name[5:]}) {psnr:.3f}")

@@ -40,7 +40,8 @@ class VDSR(nn.Module):
     low_blocks = resize.MARGIN
     mid_blocks = 0
     high_blocks = LAYERS
-    norm = "none"
+    bottleneck = 0  # no block, no normalisation
+    block = norm = "none"
 
     @nn.compact
     def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
