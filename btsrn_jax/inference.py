@@ -176,6 +176,8 @@ class Enlarger:
 
     def _put(self, sr, computed, corners):
         s, t = self.model.scale, self.model.scale * self.tile
+        # Out of memory is raised here; by np.asarray a CPU's would end the process.
+        jax.block_until_ready(computed)
         for (y, x), image in zip(corners, np.asarray(computed), strict=False):
             part = sr[s * y : s * y + t, s * x : s * x + t]
             part[:] = image[: part.shape[0], : part.shape[1]]
@@ -184,7 +186,7 @@ class Enlarger:
         """After a device ran out of memory: half as much at once from now on."""
         if self.group > 1:
             self.group //= 2
-            what = f"{self.group} tiles of {self.tile} pixels at once"
+            what = f"{self.group} tiles of {self.tile} pixels at a time"
         elif self.tile > SMALLEST_TILE:
             self.tile = max(SMALLEST_TILE, self.tile // 2)
             what = f"tiles of {self.tile} pixels"
@@ -198,7 +200,6 @@ def unit_bytes(model, tile: int) -> float:
     """What one tile, or one view of it, needs on a device, in bytes: as many HR
     activations of full width as are alive at once, from above."""
     width = model.features + model.bottleneck
-    width += 2 * model.features if model.block in ("gated", "gated_pp") else 0
     side = model.scale * (tile + 2 * network.halo(model))
     # Convolutions in bfloat16 may still be computed in float32.
     return 4 * 5 * width * side**2
@@ -220,7 +221,9 @@ def free_memory(devices) -> float:
 
 
 def _is_out_of_memory(error):
-    return "RESOURCE_EXHAUSTED" in str(error) or "ut of memory" in str(error)
+    # The last is how a CPU's convolution says that it got no memory for itself.
+    signs = ("RESOURCE_EXHAUSTED", "ut of memory", "YNNPACK operation failed")
+    return any(sign in str(error) for sign in signs)
 
 
 def enlarge_for(config: Mapping, devices, ensemble: bool) -> Enlarger:
