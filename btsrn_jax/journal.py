@@ -66,15 +66,17 @@ class Journal:
 
 
 def read(path: pathlib.Path) -> list[dict]:
-    """The lines of a metrics.jsonl; a half-written one (a killed run) is dropped."""
-    lines = []
+    """The lines of a metrics.jsonl, one a step; half-written or damaged ones (a killed
+    run, a bad disk) are dropped."""
+    lines = {}
     if path.exists():
-        for text in path.read_text().splitlines():
+        for text in path.read_text(errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
-            except ValueError:
+                line = json.loads(text)
+                lines.setdefault(int(line["step"]), line)
+            except (ValueError, KeyError, TypeError):
                 continue
-    return lines
+    return list(lines.values())
 
 
 class Progress:

@@ -75,7 +75,7 @@ def train_step(state: TrainState, data: Any, recipe: Recipe, divided: Any):
     (loss, model_state), gradient = in_parts(
         gradient_of, state.params, (lr, hr), r.parts
     )
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     updates, opt_state = r.optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
