@@ -136,6 +136,43 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--data-licence", metavar="TEXT", help="their terms, likewise")
 
+    sub = command(
+        "report", "tables, curves and crops of runs, and one HTML page", report
+    )
+    sub.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run directory, an exported directory, or a released name",
+    )
+    sub.add_argument(
+        "--out", type=pathlib.Path, required=True, metavar="DIR", help="where to write"
+    )
+    sub.add_argument(
+        "--sets",
+        default="",
+        metavar="SET[,SET]",
+        help="evaluate every model on these first (as btsrn evaluate does)",
+    )
+    sub.add_argument(
+        "--images",
+        default="",
+        metavar="NAME[,NAME]",
+        help="images of the first set to show crops of (default: three)",
+    )
+    sub.add_argument(
+        "--ensemble",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="average over eight flips and rotations (default: on)",
+    )
+    sub.add_argument(
+        "--data-dir",
+        default="data",
+        metavar="DIR",
+        help="where DIV2K was prepared (default: data)",
+    )
+
     command("models", "released models, their training data and figures", models)
     return parser
 
@@ -219,6 +256,19 @@ def models(args) -> int:
         print(f"    {about['step']} steps on {about['data']}")
     if not weights.released():
         print("this package comes without trained models")
+    return 0
+
+
+def report(args) -> int:
+    """btsrn report"""
+    from btsrn_jax import mesh, report
+
+    mesh.prepare()
+    sets, chosen = (
+        [name for name in text.split(",") if name] for text in (args.sets, args.images)
+    )
+    report.write(args.runs, args.out, sets, chosen, args.ensemble, args.data_dir)
+    print(args.out / "index.html")
     return 0
 
 

@@ -13,6 +13,10 @@ from btsrn_jax import evaluate, images
 from btsrn_jax.datasets import Pair
 
 SIDE = 200  # of a crop, in HR pixels
+CROPS_NOTE = (
+    "The busiest 200 x 200 pixels of each picture. PSNR is that of the whole picture;"
+    " the maps are |difference from HR| summed over RGB, 255 and more being white."
+)
 
 STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
@@ -55,15 +59,14 @@ class Crops(NamedTuple):
 
 
 def figure5(pair: Pair, subject: evaluate.Subject) -> Crops:
-    """One image as the paper's Figure 5 shows it, at its busiest square of 200 x 200:
-    what bicubic and the network give, with the PSNR of the whole image, and
-    |difference from HR| summed over RGB (255 and more is white)."""
+    """One image as the paper's Figure 5 shows it (CROPS_NOTE says how)."""
     bicubic = evaluate.bicubic_subject(subject.scale)
     before, after, original = evaluate.crop_row(pair, [bicubic, subject], SIDE)
     row = []
     for (label, crop), name in ((before, "bicubic"), (after, "network")):
         row += [(label, crop), (f"|{name} - HR|", _error(crop, original[1]))]
-    return Crops(pair.name, [*row, original])
+    name = f"{pair.name}, x{subject.scale}, {subject.name}"
+    return Crops(name, [*row, original])
 
 
 def _error(crop, original):

@@ -1,8 +1,8 @@
-"""Line plots as SVG text: what training curves need, and no plotting library."""
+"""Training curves as SVG text: line plots without a plotting library."""
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 # Okabe and Ito's palette: told apart by colour-blind readers, too.
@@ -56,6 +56,44 @@ def sheet(panels: Sequence[Panel]) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
+def curves(runs: Sequence[tuple[str, Sequence[Mapping]]]) -> str | None:
+    """Training loss and validation PSNR of (label, lines of metrics.jsonl), against
+    steps and against training time, as SVG; None where nothing was logged. Time is that
+    of the steps alone: neither validation nor what lies between a stop and its
+    continuation."""
+    panels = []
+    for prefix, y_label in (
+        ("loss", "training loss"),
+        ("psnr_", "validation PSNR, dB"),
+    ):
+        log_y = prefix == "loss"
+        by_step, by_time = [], []
+        for label, metrics in runs:
+            points = [p for p in _points(metrics, prefix) if p[2] > 0 or not log_y]
+            if points:
+                steps, minutes, values = zip(*points, strict=True)
+                by_step.append(Line(label, steps, values))
+                by_time.append(Line(label, minutes, values))
+        for x_label, lines in (("steps", by_step), ("minutes of training", by_time)):
+            if lines:
+                title = f"{y_label.partition(',')[0]} against {x_label.split()[0]}"
+                panels.append(Panel(title, x_label, y_label, lines, log_y))
+    return sheet(panels) if panels else None
+
+
+def _points(metrics, prefix):
+    """(step, minutes, value) of every line that has the quantity."""
+    minutes, last = 0.0, 0
+    for line in metrics:
+        rate = line.get("steps_per_second")
+        if rate:
+            minutes += (line["step"] - last) / rate / 60
+            last = line["step"]
+        for name, value in line.items():
+            if name.startswith(prefix) and math.isfinite(value):
+                yield line["step"], minutes, value
+
+
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About `count` round numbers (1, 2 or 5 times a power of ten apart) between."""
     raw = (high - low) / count
@@ -88,8 +126,7 @@ def _panel(panel, labels):
     parts = [
         _text(centre, 18, panel.title, 'text-anchor="middle" font-weight="bold"'),
         _text(centre, HEIGHT - 8, panel.x_label, 'text-anchor="middle"'),
-        f'<g transform="translate(14 {TOP + inner_h / 2}) rotate(-90)">'
-        f"{y_label}</g>",
+        f'<g transform="translate(14 {TOP + inner_h / 2}) rotate(-90)">{y_label}</g>',
     ]
     for value in ticks(x_low, x_high):
         x, _ = place(value, y_low)

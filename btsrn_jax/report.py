@@ -1,0 +1,195 @@
+"""`btsrn report`: runs -> tables in the paper's layout, curves, crops, an HTML page."""
+
+import csv
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from btsrn_jax import (
+    checkpoint,
+    datasets,
+    evaluate,
+    images,
+    journal,
+    page,
+    pictures,
+    plots,
+    serve,
+    studies,
+    tables,
+    weights,
+)
+from btsrn_jax import model as network
+from btsrn_jax.errors import InputError
+from btsrn_jax.evaluate import Row
+from btsrn_jax.metrics import PROTOCOLS
+from btsrn_jax.tables import Entry
+
+SHOWN = 3  # pictures of Figure 5 where none are chosen
+TITLE = "BTSRN-JAX: the paper's experiments"
+
+
+def write(
+    sources: Sequence[str],
+    out: pathlib.Path,
+    sets: Sequence[str] = (),
+    chosen: Sequence[str] = (),
+    ensemble: bool = True,
+    data_dir: str = "data",
+) -> None:
+    """Writes index.html, report.md, and every table, plot and row of crops as a file.
+
+    Args:
+      sources: run directories, exported directories, released names.
+      sets: what every model is evaluated on, under all protocols; without it figures
+        are those that the runs hold (CSV files as of `btsrn evaluate --csv`).
+      chosen: names of Figure 5's images, from the first set, or from the sample
+        photographs where there is none; by default its first three.
+      ensemble: whether the self-ensemble is used, in evaluation and in Figure 5.
+
+    Figure 5 shows the first model of each scale. Raises InputError for what is neither
+    a run nor a model, and for unknown sets and images, before anything is made.
+    """
+    entries = [load(source) for source in dict.fromkeys(sources)]
+    found = {
+        scale: _find_sets(sets or [datasets.SAMPLES], scale, data_dir)
+        for scale in sorted({entry.config["scale"] for entry in entries})
+    }
+    shown = {scale: _choose(by_name, chosen) for scale, by_name in found.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    crops, baseline = [], {}
+    for i, entry in enumerate(entries):
+        scale = entry.config["scale"]
+        if entry.source is None or not (sets or scale in shown):
+            continue
+        model = serve.open_model(entry.source, None, ensemble)
+        print(model.about, file=sys.stderr)
+        subject = evaluate.Subject(entry.name, scale, ensemble, model.enlarge)
+        if sets:
+            if scale not in baseline:
+                bicubic = evaluate.bicubic_subject(scale)
+                baseline[scale] = _measure(bicubic, found[scale])
+            rows = _measure(subject, found[scale])
+            entries[i] = entry._replace(
+                rows=_latest(entry.rows + rows),
+                baseline=_latest(entry.baseline + baseline[scale]),
+            )
+        for pair in shown.pop(scale, ()):
+            crops.append(page.figure5(pair, subject))
+    _write_files(out, _sections(entries), crops)
+
+
+def load(source: str) -> Entry:
+    """A run, finished or not, or a model; with the figures of its CSV files."""
+    path = pathlib.Path(source)
+    metrics = journal.read(path / journal.METRICS)
+    if metrics:
+        try:
+            config = json.loads((path / "config.json").read_text())
+            network.build(config["model"], config["scale"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"cannot read the config of {path}: {error}") from None
+        has_weights = any((path / checkpoint.FOLDER).glob("[0-9]*"))
+    else:
+        config, has_weights = weights.load(source).config, True
+    config["model"].setdefault("name", "btsrn")
+    rows = [row for file in sorted(path.glob("*.csv")) for row in read_csv(file)]
+    rows = _latest(rows)
+    name = path.resolve().name if path.exists() else source
+    return Entry(
+        source if has_weights else None,
+        name,
+        config,
+        metrics,
+        [row for row in rows if row.model != serve.BICUBIC],
+        [row for row in rows if row.model == serve.BICUBIC],
+    )
+
+
+def read_csv(path: pathlib.Path) -> list[Row]:
+    """The figures of a CSV file that `evaluate.write_csv` wrote; of another one, none.
+
+    Raises InputError where a line is damaged.
+    """
+    with path.open(newline="") as file:
+        reader = csv.reader(file)
+        if tuple(next(reader, ())) != Row._fields:
+            return []
+        try:
+            return [
+                Row(a, b, int(scale), model, int(ensemble), c, float(psnr), float(ssim))
+                for a, b, scale, model, ensemble, c, psnr, ssim in reader
+            ]
+        except ValueError as error:
+            where = f"line {reader.line_num}"
+            raise InputError(f"{path}: {where} is damaged: {error}") from None
+
+
+def _latest(rows):
+    """One row for each thing measured: the last."""
+    return list({row._replace(model="", psnr=0, ssim=0): row for row in rows}.values())
+
+
+def _find_sets(names, scale, data_dir):
+    """{name: pairs}, of DIV2K those of this scale."""
+    return {
+        datasets.set_name(name): datasets.evaluation_set(name, scale, data_dir)
+        for name in names
+        if not name.startswith("div2k/") or name.endswith(f"_x{scale}")
+    }
+
+
+def _choose(by_name, chosen):
+    """The pairs that Figure 5 shows."""
+    pairs = next(iter(by_name.values()), [])
+    if not chosen:
+        return pairs[:SHOWN]
+    known = {pair.name: pair for pair in pairs}
+    for name in chosen:
+        if name not in known:
+            raise InputError(f"no image {name!r}: one of {', '.join(known)}")
+    return [known[name] for name in chosen]
+
+
+def _measure(subject, by_name):
+    return [
+        row
+        for name, pairs in by_name.items()
+        for row in evaluate.evaluate_set(name, pairs, subject, PROTOCOLS)
+    ]
+
+
+def _sections(entries):
+    """[(table, SVG or None)]"""
+    sections = studies.find([entry for entry in entries if "train" in entry.config])
+    found = (tables.table3(entries), tables.table4(entries))
+    sections += [studies.Study(table, None) for table in found if table]
+    curves = plots.curves([(entry.name, entry.metrics) for entry in entries])
+    return [*sections, studies.Study(tables.overview(entries), curves)]
+
+
+def _write_files(out, sections, crops):
+    markdown, fragments = [f"# {TITLE}"], []
+    for table, curves in sections:
+        with (out / f"{table.name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([table.header, *table.lines])
+        text = evaluate.markdown(table.header, table.lines)
+        markdown += [f"## {table.title}", text, *table.notes]
+        parts = [page.table(table)]
+        if curves:
+            (out / f"{table.name}.svg").write_text(curves)
+            markdown.append(f"![Training curves]({table.name}.svg)")
+            parts.append(curves)
+        fragments.append((table.title, parts))
+    if crops:
+        markdown += ["## Figure 5: crops", page.CROPS_NOTE]
+        note = f"<p>{page.CROPS_NOTE}</p>"
+        fragments.append(
+            ("Figure 5: crops", [note, *(page.crops(row) for row in crops)])
+        )
+    for i, row in enumerate(crops, 1):
+        images.write(out / f"figure5-{i}.png", pictures.side_by_side([row.row], 2))
+        markdown.append(f"![{row.name}](figure5-{i}.png)")
+    (out / "report.md").write_text("\n\n".join(markdown) + "\n")
+    (out / "index.html").write_text(page.render(TITLE, fragments))
