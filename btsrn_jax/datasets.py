@@ -17,9 +17,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from btsrn_jax import div2k, images
+from btsrn_jax import div2k, folders, images
 from btsrn_jax.errors import InputError
-from btsrn_jax.metrics import mod_crop
+from btsrn_jax.metrics import get_protocol, mod_crop
 from btsrn_jax.resize import imresize
 
 # Photographs inside the scikit-image wheel, all CC0 or public domain; see README.
@@ -38,10 +38,12 @@ SAMPLES = "samples"  # the held-out photographs, as a name in `eval.sets`
 
 class Pair(NamedTuple):
     """name: unique in its set. load: -> (lr or None, hr), uint8 (h, w, 3), or (h, w)
-    for a grey file; None where LR is to be made from HR."""
+    for a grey file; None where LR is to be made from HR. files: where they lie, if in
+    files of their own; then `load` takes a list for what was done on reading."""
 
     name: str
-    load: Callable[[], tuple[np.ndarray | None, np.ndarray]]
+    load: Callable[..., tuple[np.ndarray | None, np.ndarray]]
+    files: folders.Files | None = None
 
 
 def training_pairs(config: ConfigDict) -> list[Pair]:
@@ -64,9 +66,13 @@ def evaluation_sets(config: ConfigDict) -> dict[str, list[Pair]]:
         names = (f"div2k/{data.track}_x{config.scale}",)
     elif not names and data.source == "samples":
         names = (SAMPLES,)
-    return {
-        set_name(name): evaluation_set(name, config.scale, data.root) for name in names
-    }
+    sets = {}
+    for name in names:
+        sets[set_name(name)] = evaluation_set(name, config.scale, data.root)
+    ignored = get_protocol(config.eval.protocol).ignored(config.scale)
+    for pairs in sets.values():
+        check_set(pairs, config.scale, ignored)
+    return sets
 
 
 def set_name(name: str) -> str:
@@ -76,7 +82,7 @@ def set_name(name: str) -> str:
 
 def evaluation_set(name: str, scale: int, root: str = "data") -> list[Pair]:
     """The pairs of one set: "samples", "div2k/CONFIG" (validation split, prepared in
-    `root`), or a folder of HR images."""
+    `root`), or a folder, laid out in any of the ways of `folders.find_set`."""
     if name == SAMPLES:
         return _samples(SAMPLES_HELD_OUT)
     if name.startswith("div2k/"):
@@ -84,7 +90,21 @@ def evaluation_set(name: str, scale: int, root: str = "data") -> list[Pair]:
         if not config.endswith(f"_x{scale}"):
             raise InputError(f"{name} is not of scale {scale}")
         return _div2k(config, "validation", root)
-    return folder_pairs(pathlib.Path(name), None, scale)
+    return [_pair(files) for files in folders.find_set(pathlib.Path(name), scale)]
+
+
+def origin(pairs: list[Pair]) -> str:
+    """Where a set's images come from, in a few words."""
+    if pairs[0].files is None:
+        return "as prepared"
+    if pairs[0].files.lr is None:
+        return f"HR of {_common([p.files.hr for p in pairs])}, LR made by imresize"
+    hr, lr = (_common([p.files[i] for p in pairs]) for i in (1, 2))
+    return f"HR and LR of {hr}" if hr == lr else f"HR of {hr}, LR of {lr}"
+
+
+def _common(paths):
+    return os.path.commonpath([path.parent for path in paths])
 
 
 def _div2k(config, split, root):
@@ -94,80 +114,81 @@ def _div2k(config, split, root):
 def _samples(names):
     folder = importlib.resources.files("skimage") / "data"
     paths = [pathlib.Path(str(folder / name)) for name in names]
-    return [Pair(path.stem, lambda p=path: (None, images.read(p))) for path in paths]
+    return [_pair(folders.Files(path.stem, path, None)) for path in paths]
 
 
 def folder_pairs(
     hr_dir: pathlib.Path, lr_dir: pathlib.Path | None, scale: int
 ) -> list[Pair]:
-    """Pairs of HR files and, with `lr_dir`, the LR files of the same name.
+    """Pairs of HR files and, with `lr_dir`, the LR files of the same name; see
+    `folders.find_pairs`."""
+    return [_pair(files) for files in folders.find_pairs(hr_dir, lr_dir, scale)]
 
-    A name is the path below the folder without its suffix. The LR file of `a/0001` is
-    `a/0001` or `a/0001x4` in `lr_dir` (x4 being the scale), or the only file there of
-    that name in whatever folder. Missing partners and duplicates are named together.
+
+def _pair(files):
+    def load(notes=None):
+        lr = None if files.lr is None else images.read(files.lr, notes)
+        return lr, images.read(files.hr, notes)
+
+    return Pair(files.name, load, files)
+
+
+def check_set(pairs: list[Pair], scale: int, ignored: int = 0) -> list[str]:
+    """Reads every file of a set once, in threads, before anything is computed.
+
+    Args:
+      ignored: pixels on each side that a protocol leaves out; some must be left.
+
+    Returns:
+      What was done on reading (16 bits reduced, alpha dropped, ...): a line for each,
+      with the names of the images.
+
+    Raises:
+      InputError naming every image that is unreadable, does not fit its partner, or is
+      too small. DIV2K as prepared needs no check: it has checksums.
     """
-    hr_files, problems = _by_name(hr_dir)
-    if lr_dir is None:
-        found = dict.fromkeys(hr_files)
-    else:
-        lr_files, more = _by_name(lr_dir)
-        problems += more
-        found, missing = _partners(hr_files, lr_files, scale)
-        problems += [
-            f"{hr_files[name]}: no LR image {name} or {name}x{scale} in {lr_dir}"
-            for name in missing
-        ]
-    raise_together(problems)
 
-    def load(hr_path, lr_path):
-        lr = None if lr_path is None else images.read(lr_path)
-        return lr, images.read(hr_path)
+    def check(pair):
+        notes = []
+        try:
+            lr, hr = pair.load(notes)
+            if lr is not None:
+                hr = check_pair(lr, hr, scale)
+            h, w = mod_crop(hr, scale).shape[:2]
+            if min(h, w) <= 2 * ignored:
+                raise InputError(
+                    f"{hr.shape[1]}x{hr.shape[0]} is too small at x{scale}: the"
+                    f" protocol ignores {ignored} pixels on each side"
+                )
+        except InputError as error:
+            return _named(error, pair), notes
+        return None, notes + (["grey"] if hr.ndim == 2 else [])
 
-    return [
-        Pair(name, lambda h=path, low=found[name]: load(h, low))
-        for name, path in hr_files.items()
-    ]
-
-
-def _by_name(folder):
-    """{name: path} of a folder's images, and the names that occur twice."""
-    files, problems = {}, []
-    for path in images.find(folder):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in files:
-            problems.append(f"{path}: the same name as {files[name]}")
-        files[name] = path
-    return files, problems
+    pairs = [pair for pair in pairs if pair.files is not None]
+    problems, said = [], {}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        work = pool.map(check, pairs)
+        bar = tqdm(work, "checking images", len(pairs), unit="image", delay=2)
+        for pair, (problem, notes) in zip(pairs, bar, strict=True):
+            problems += [problem] if problem else []
+            for note in dict.fromkeys(notes):
+                said.setdefault(note, []).append(pair.name)
+    folders.raise_together(problems)
+    return [f"{note}: {_shortened(names)}" for note, names in said.items()]
 
 
-def _partners(hr_files, lr_files, scale):
-    by_base = {}
-    for name, path in lr_files.items():
-        by_base.setdefault(name.rpartition("/")[2], []).append(path)
-    found, missing = {}, []
-    for name in hr_files:
-        base = name.rpartition("/")[2]
-        for candidate in (name, f"{name}x{scale}"):
-            if candidate in lr_files:
-                found[name] = lr_files[candidate]
-                break
-        else:
-            paths = by_base.get(base, []) + by_base.get(f"{base}x{scale}", [])
-            if len(paths) == 1:
-                found[name] = paths[0]
-            else:
-                missing.append(name)
-    return found, missing
+def _shortened(names, most=5):
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
-def raise_together(problems: list[str]) -> None:
-    """One InputError for all offenders, if there are any."""
-    if not problems:
-        return
-    shown = problems[:20]
-    if len(problems) > 20:
-        shown.append(f"... and {len(problems) - 20} more")
-    raise InputError("\n".join(shown))
+def _named(error, pair):
+    """The error's text, with the image's file or name in front if it lacks it."""
+    text = str(error)
+    if pair.files is None:
+        return f"{pair.name}: {text}"
+    known = any(path and str(path) in text for path in pair.files[1:])
+    return text if known else f"{pair.files.hr}: {text}"
 
 
 def check_pair(lr: np.ndarray, hr: np.ndarray, scale: int) -> np.ndarray:
@@ -211,8 +232,7 @@ def load_training(
                 )
             return lr, hr
         except InputError as error:
-            text = str(error)
-            return text if pair.name in text else f"{pair.name}: {text}"
+            return _named(error, pair)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         work = pool.map(load, pairs)
@@ -223,7 +243,7 @@ def load_training(
                 problems.append(item)
             elif not problems:
                 yield item
-    raise_together(problems)
+    folders.raise_together(problems)
 
 
 def _cached_lr(hr, scale):
