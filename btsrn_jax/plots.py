@@ -103,10 +103,14 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def _log_ticks(low, high):
-    """1, 2 and 5 times the powers of ten between 10^low and 10^high, as logarithms."""
+    """1, 2 and 5 times the powers of ten between 10^low and 10^high, as logarithms;
+    where these are far apart, numbers equally far from each other."""
     powers = range(math.floor(low), math.ceil(high) + 1)
     values = [math.log10(m) + power for power in powers for m in (1, 2, 5)]
-    return [value for value in values if low <= value <= high]
+    values = [value for value in values if low <= value <= high]
+    if len(values) > 2:
+        return values
+    return [math.log10(value) for value in ticks(10**low, 10**high)]
 
 
 def _panel(panel, labels):

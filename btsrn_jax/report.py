@@ -95,15 +95,14 @@ def load(source: str) -> Entry:
         config, has_weights = weights.load(source).config, True
     config["model"].setdefault("name", "btsrn")
     rows = [row for file in sorted(path.glob("*.csv")) for row in read_csv(file)]
-    rows = _latest(rows)
     name = path.resolve().name if path.exists() else source
     return Entry(
         source if has_weights else None,
         name,
         config,
         metrics,
-        [row for row in rows if row.model != serve.BICUBIC],
-        [row for row in rows if row.model == serve.BICUBIC],
+        _latest([row for row in rows if row.model != serve.BICUBIC]),
+        _latest([row for row in rows if row.model == serve.BICUBIC]),
     )
 
 
@@ -161,17 +160,18 @@ def _measure(subject, by_name):
 
 
 def _sections(entries):
-    """[(table, SVG or None)]"""
+    """Studies, tables over all models, and what they leave: curves of other runs."""
     sections = studies.find([entry for entry in entries if "train" in entry.config])
     found = (tables.table3(entries), tables.table4(entries))
-    sections += [studies.Study(table, None) for table in found if table]
-    curves = plots.curves([(entry.name, entry.metrics) for entry in entries])
+    shown = [run for study in sections for run in study.runs]
+    sections += [studies.Study(table) for table in found if table]
+    curves = plots.curves([(e.name, e.metrics) for e in entries if e not in shown])
     return [*sections, studies.Study(tables.overview(entries), curves)]
 
 
 def _write_files(out, sections, crops):
     markdown, fragments = [f"# {TITLE}"], []
-    for table, curves in sections:
+    for table, curves, _ in sections:
         with (out / f"{table.name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([table.header, *table.lines])
         text = evaluate.markdown(table.header, table.lines)

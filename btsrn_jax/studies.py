@@ -14,10 +14,11 @@ from btsrn_jax.tables import Entry
 
 
 class Study(NamedTuple):
-    """A table, and the training curves of its runs as SVG."""
+    """A table, its runs, and their training curves as SVG."""
 
     table: Table
-    curves: str | None
+    curves: str | None = None
+    runs: Sequence[Entry] = ()
 
 
 class Kind(NamedTuple):
@@ -134,7 +135,7 @@ def find(runs: Sequence[Entry]) -> list[Study]:
                 number = 1 + sum(s.table.name.startswith(kind.name) for s in studies)
                 name = kind.name + (f"-{number}" if number > 1 else "")
                 table = _table(kind, name, by_label, set_name)
-                studies.append(Study(table, svg))
+                studies.append(Study(table, svg, members))
                 svg = None
     return studies
 
@@ -158,22 +159,24 @@ def _setting(config):
     return json.dumps(kept, sort_keys=True)
 
 
-def differences(config: Mapping) -> list[str]:
-    """Where a run's setting is not the paper's, as "features 32"; what the paper itself
-    varies left aside."""
+def differences(config: Mapping) -> tuple[list[str], list[str]]:
+    """Where a run's setting is not the paper's: what makes it smaller ("features 32"),
+    and the rest; what the paper itself varies left aside."""
     defaults = schema.flatten(schema.defaults())
     skipped = (*NOT_SETTINGS, "scale", "model.name", "model.bottleneck", "train.steps")
-    found = []
+    size, rest = [], []
     for name, value in schema.flatten(config).items():
         section, _, leaf = name.partition(".")
         varied = section == "model" and leaf in VARIED
         if section == "eval" or varied or name in skipped or name not in defaults:
             continue
         if value != defaults[name]:
-            found.append(f"{leaf} {value}")
+            reduced = name in ("model.features", "data.source")
+            (size if reduced else rest).append(f"{leaf} {value}")
     steps = config["train"]["steps"]
-    # Sixteen passes over DIV2K are 290,000.
-    return found if steps > 250_000 else [*found, f"{steps} steps"]
+    if steps < 250_000:  # sixteen passes over DIV2K are 290,000
+        size.append(f"{steps} steps")
+    return size, rest
 
 
 def final(run: Entry) -> list[Row]:
@@ -194,8 +197,8 @@ def _psnr(run, set_name):
 
 def _table(kind, name, by_label, set_name):
     config = next(iter(by_label.values()))[0].config
-    unlike = differences(config)
-    comparable = not unlike and set_name.startswith("div2k/")
+    reduced, unlike = differences(config)
+    comparable = not reduced and not unlike and set_name.startswith("div2k/")
     values = {
         label: [v for v in (_psnr(run, set_name) for run in runs) if v is not None]
         for label, runs in by_label.items()
@@ -220,13 +223,15 @@ def _table(kind, name, by_label, set_name):
     if has_figures:
         header += ["paper", "difference", f"paper's against {kind.base}"]
     header += ["parameters", "multiply-adds per HR pixel", "steps/s"]
-    reduced = f" (reduced setting: {', '.join(unlike)})" if unlike else ""
-    title = f"{kind.title}{f', on {set_name}' if set_name else ''}{reduced}"
+    title = kind.title + (f", on {set_name}" if set_name else "")
+    title += f" (reduced: {', '.join(reduced)})" if reduced else ""
     notes = [kind.remark] if kind.remark else []
+    if unlike:
+        notes.append(f"Not the paper's setting: {', '.join(unlike)}.")
     if has_figures and not comparable:
         notes.append(
-            "The paper's figures are of DIV2K's validation images at the full setting:"
-            " only the steps from row to row compare."
+            "The paper's figures are of DIV2K's validation images and its own setting:"
+            " only the steps from row to row can be compared."
         )
     return Table(name, title, header, lines, notes)
 
