@@ -305,6 +305,8 @@ def _write_orbax(source, path):
     arrays = jax.tree.map(np.asarray, source.variables)
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), arrays)
+    # It names the folder of the moment, and matters to object stores alone.
+    (path / "commit_success.txt").unlink(missing_ok=True)
 
 
 def _read_orbax(source, path):

@@ -39,6 +39,7 @@ class Options(NamedTuple):
 def parse(argv: list[str]) -> Options | None:
     """Options of `argv`, validated; None where it asks for help; InputError in one line
     for whatever is wrong."""
+    argv = _find_shipped_config(argv)
     values = _define(argv)
     path, arg = _config_file(argv)
     _check_overrides(argv)
@@ -93,6 +94,26 @@ def _define(argv):
     )
     flags.DEFINE_boolean("help", False, "Show this help.", flag_values=values)
     return values
+
+
+def _find_shipped_config(argv):
+    """`configs/x4.py` means the package's own where no such file lies here: that is how
+    an installed package, without the repository, brings its configs."""
+    found = list(argv)
+    for i, text in enumerate(argv):
+        flag, equals, value = text.partition("=")
+        if i and argv[i - 1] in ("--config", "-config"):
+            prefix, value = "", text
+        elif flag in ("--config", "-config") and equals:
+            prefix = "--config="
+        else:
+            continue
+        path, colon, arg = value.partition(":")
+        shipped = pathlib.Path(__file__).parent / path
+        in_configs = pathlib.Path(path).parts[:-1] == ("configs",)
+        if in_configs and not os.path.isfile(path) and shipped.is_file():
+            found[i] = f"{prefix}{shipped}{colon}{arg}"
+    return found
 
 
 def _config_file(argv):
