@@ -71,6 +71,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="average over eight flips and rotations: a little better,"
         " eight times slower (default: off)",
     )
+    sub.add_argument(
+        "--memory-gb",
+        type=float,
+        default=0.0,
+        metavar="GB",
+        help="for the activations on each device (default: half of what is free)",
+    )
     group = sub.add_mutually_exclusive_group()
     group.add_argument(
         "--force", action="store_true", help="overwrite existing outputs"
@@ -78,12 +85,17 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--resume", action="store_true", help="skip existing outputs")
 
     sub = command("evaluate", "PSNR and SSIM on sets of images", evaluate)
-    sub.add_argument("--model", required=True, help=MODEL)
+    sub.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL[,MODEL]",
+        help=MODEL + "; btsrn for the released ones of the scales",
+    )
     sub.add_argument(
         "--sets",
         required=True,
         metavar="SET[,SET]",
-        help="folders of HR images, div2k/CONFIG, or samples",
+        help="folders of HR images (with LR folders, if any), div2k/CONFIG, or samples",
     )
     sub.add_argument(
         "--scale", default="", metavar="S[,S]", help="2, 3 or 4 (default: the model's)"
@@ -116,6 +128,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=pathlib.Path,
         metavar="DIR",
         help="write the enlarged images",
+    )
+    sub.add_argument(
+        "--memory-gb",
+        type=float,
+        default=0.0,
+        metavar="GB",
+        help="for the activations on each device (default: half of what is free)",
     )
 
     sub = command("export", "write a model for others to use", export)
@@ -194,7 +213,7 @@ def upscale(args) -> int:
     from btsrn_jax import mesh, serve, upscale
 
     mesh.prepare()
-    model = serve.open_model(args.model, args.scale, args.ensemble)
+    model = serve.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
     print(model.about, file=sys.stderr)
     return upscale.upscale_files(
         args.inputs,
@@ -221,6 +240,7 @@ def evaluate(args) -> int:
         args.data_dir,
         args.csv,
         args.save_images,
+        args.memory_gb,
     )
     return 0
 
@@ -287,6 +307,9 @@ def main(argv: list[str] | None = None) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        print(f"error: out of memory: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(1)

@@ -22,6 +22,7 @@ PAPER = {
     "Urban100": ((31.63, 27.75, 25.74), (30.76, 27.14, 25.18), (26.87, 24.46, 23.14)),
 }
 PAPER_MODELS = ("btsrn", "vdsr", "bicubic")
+PAPER_NAMES = {"BSD100": "B100", "BSDS100": "B100"}  # the same images
 
 
 class Row(NamedTuple):
@@ -39,7 +40,8 @@ class Row(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is evaluated: enlarge(lr) -> sr, both (h, w, 3) uint8, and its labels."""
+    """What is evaluated: enlarge(lr, progress=None) -> sr, both (h, w, 3) uint8, and
+    its labels; progress(done, total) is called with LR pixels."""
 
     name: str
     scale: int
@@ -65,31 +67,55 @@ def evaluate_set(
     """
     rules = {name: metrics.get_protocol(name) for name in protocols}
     rows = []
-    for pair in tqdm(
-        pairs, set_name, unit="image", delay=2, disable=not progress, leave=False
-    ):
-        enlarged = {}  # by HR size
-        lr_given, hr_full = pair.load()
-        for protocol, rule in rules.items():
-            lr, hr = _inputs(lr_given, hr_full, subject.scale, rule.mod_crop, pair.name)
-            size = hr.shape[:2]
-            if size not in enlarged:
-                if lr is None:
-                    lr = imresize(hr, 1 / subject.scale)
-                enlarged[size] = subject.enlarge(images.as_rgb(lr))
-            sr = enlarged[size]
-            try:
-                values = [
-                    measure(sr, hr, protocol, subject.scale)
-                    for measure in (metrics.psnr, metrics.ssim)
-                ]
-            except InputError as error:
-                raise InputError(f"{set_name}/{pair.name}: {error}") from None
-            rows.append(Row(set_name, pair.name, *_labels(subject), protocol, *values))
+    bar = tqdm(
+        desc=set_name,
+        total=len(pairs),
+        bar_format="{l_bar}{bar}| {n:.2f}/{total} images, {remaining} left",
+        delay=2,
+        disable=not progress,
+        leave=False,
+    )
+    for number, pair in enumerate(pairs):
+        found, sr = _evaluate_pair(set_name, pair, subject, rules, bar)
+        rows += found
         if save_images:
-            sr = next(iter(enlarged.values()))[: hr_full.shape[0], : hr_full.shape[1]]
             images.write(save_images / f"{pair.name}.png", sr)
+        bar.update(number + 1 - bar.n)
+    bar.close()
     return rows + [mean_row(rows, protocol) for protocol in rules]
+
+
+def _evaluate_pair(set_name, pair, subject, rules, bar):
+    """The rows of one image, and its enlargement, of HR's size if LR was made."""
+    lr_given, hr_full = pair.load()
+    inputs = {
+        name: _inputs(lr_given, hr_full, subject.scale, rule.mod_crop, pair.name)
+        for name, rule in rules.items()
+    }
+    sizes = {hr.shape[:2] for _, hr in inputs.values()}
+    enlarged, rows = {}, []  # by HR size
+    for protocol, (lr, hr) in inputs.items():
+        size = hr.shape[:2]
+        if size not in enlarged:
+            if lr is None:
+                lr = imresize(hr, 1 / subject.scale)
+            start = bar.n
+
+            def advance(done, total, start=start):
+                bar.update(start + done / total / len(sizes) - bar.n)
+
+            enlarged[size] = subject.enlarge(images.as_rgb(lr), advance)
+        sr = enlarged[size]
+        try:
+            values = [
+                measure(sr, hr, protocol, subject.scale)
+                for measure in (metrics.psnr, metrics.ssim)
+            ]
+        except InputError as error:
+            raise InputError(f"{set_name}/{pair.name}: {error}") from None
+        rows.append(Row(set_name, pair.name, *_labels(subject), protocol, *values))
+    first = next(iter(enlarged.values()))
+    return rows, first[: hr_full.shape[0], : hr_full.shape[1]]
 
 
 def _labels(subject):
@@ -176,31 +202,38 @@ def crop_row(pair: datasets.Pair, subjects: list[Subject], side: int = 96) -> li
 
 
 def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
-    """Writes all rows, whole or not at all."""
+    """Writes all rows, whole or not at all; InputError where that is not possible."""
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
-        for row in rows:
-            psnr, ssim = f"{row.psnr:.6f}", f"{row.ssim:.6f}"
-            writer.writerow(row._replace(psnr=psnr, ssim=ssim))
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(Row._fields)
+            for row in rows:
+                psnr, ssim = f"{row.psnr:.6f}", f"{row.ssim:.6f}"
+                writer.writerow(row._replace(psnr=psnr, ssim=ssim))
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def paper_psnr(row: Row, model: str = "btsrn") -> float | None:
     """The paper's figure beside a mean, where Table 4 has one."""
-    if row.protocol != "benchmark" or row.set not in PAPER:
+    name = PAPER_NAMES.get(row.set, row.set)
+    if row.protocol != "benchmark" or name not in PAPER:
         return None
-    return PAPER[row.set][PAPER_MODELS.index(model)][row.scale - 2]
+    return PAPER[name][PAPER_MODELS.index(model)][row.scale - 2]
 
 
 def table(rows: list[Row], baseline: list[Row] = ()) -> str:
-    """The means as a Markdown table: a line per set, scale and protocol; with the
-    baseline's figures (bicubic) and the paper's beside them where there are any."""
+    """The means as a Markdown table: a line per scale, set, protocol and model; with
+    the baseline's figures (bicubic) and the paper's beside them where there are any."""
     known = {(r.set, r.scale, r.protocol): r for r in baseline if r.image == "mean"}
     means = [row for row in rows if row.image == "mean"]
+    for field in ("protocol", "set", "scale"):  # each in the order of its first row
+        order = list(dict.fromkeys(getattr(row, field) for row in means))
+        means.sort(key=lambda row, f=field, o=order: o.index(getattr(row, f)))
     header = ["set", "scale", "protocol"]
     header += ["bicubic PSNR"] if known else []
     header += ["model", "PSNR", "SSIM"]
@@ -214,8 +247,8 @@ def table(rows: list[Row], baseline: list[Row] = ()) -> str:
         name = row.model + (" + ensemble" if row.ensemble else "")
         line += [name, f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
         if with_paper:
-            column = "bicubic" if row.model == "bicubic" else "btsrn"
-            value = paper_psnr(row, column)
+            named = (name for name in PAPER_MODELS if name in row.model.lower())
+            value = paper_psnr(row, next(named, "btsrn"))
             line.append("" if value is None else f"{value:.2f}")
         lines.append(line)
     return markdown(header, lines)

@@ -1,17 +1,21 @@
 """Models put to use by name: `load_model`, `btsrn upscale`, `btsrn evaluate`."""
 
 import functools
+import os
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from btsrn_jax import datasets, evaluate, inference, mesh, weights
+import numpy as np
+
+from btsrn_jax import datasets, evaluate, folders, inference, mesh, weights
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import get_protocol
 
 BICUBIC = "bicubic"
+FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
 
 
 class Model(NamedTuple):
@@ -23,7 +27,9 @@ class Model(NamedTuple):
     about: str
 
 
-def open_model(source: str | None, scale: int | None, ensemble: bool) -> Model:
+def open_model(
+    source: str | None, scale: int | None, ensemble: bool, memory_gb: float = 0.0
+) -> Model:
     """A model by name, directory or run; by default the released one of that scale.
 
     Raises InputError where there is none, or it has another scale.
@@ -31,21 +37,33 @@ def open_model(source: str | None, scale: int | None, ensemble: bool) -> Model:
     if scale is not None and scale not in SCALES:
         raise InputError(f"scale {scale}: one of 2, 3, 4")
     if source == BICUBIC:
-        scale = scale or 2
-        return Model(scale, inference.make_bicubic(scale), f"bicubic x{scale}")
-    loaded = weights.load(source or f"btsrn-x{scale or 2}")
+        return _bicubic(scale or 2)
+    source = source or FAMILY
+    loaded = weights.load(f"{source}-x{scale or 2}" if source == FAMILY else source)
     if scale is not None and loaded.config["scale"] != scale:
         raise InputError(
             f"{loaded.name} enlarges by {loaded.config['scale']}, not by {scale}"
         )
-    scale = loaded.config["scale"]
-    devices = mesh.make_mesh()
-    enlarge = inference.enlarge_for(loaded.config, devices, ensemble)
+    return _network(loaded, ensemble, memory_gb)
+
+
+def _bicubic(scale):
+    return Model(scale, inference.make_bicubic(scale), f"bicubic x{scale}")
+
+
+def _network(loaded, ensemble, memory_gb=0.0):
+    config, devices = loaded.config, mesh.make_mesh()
+    if not 0 <= memory_gb < float("inf"):
+        raise InputError(f"--memory-gb {memory_gb}: a number above 0 was expected")
+    if memory_gb:
+        settings = dict(config.get("eval", {})) | {"memory_gb": memory_gb}
+        config = dict(config) | {"eval": settings}
+    enlarge = inference.enlarge_for(config, devices, ensemble)
     about = (
-        f"{loaded.name} x{scale}, {loaded.step or '?'} steps,"
+        f"{loaded.name} x{config['scale']}, {loaded.step or '?'} steps,"
         f" {'ensemble of 8, ' if ensemble else ''}on {mesh.describe(devices)}"
     )
-    return Model(scale, functools.partial(enlarge, loaded.variables), about)
+    return Model(config["scale"], functools.partial(enlarge, loaded.variables), about)
 
 
 def run_evaluation(
@@ -57,36 +75,40 @@ def run_evaluation(
     data_dir: str = "data",
     csv: pathlib.Path | None = None,
     save_images: pathlib.Path | None = None,
+    memory_gb: float = 0.0,
 ) -> list[evaluate.Row]:
     """`btsrn evaluate`: tables to standard output, figures to CSV, images to a folder.
 
-    Every input is found and named before anything is computed.
+    Args:
+      source: one model or several with commas: names, directories, runs, "bicubic", or
+        "btsrn" for the released models of the scales.
+      scales: empty for those that the models have.
+
+    Every input is read and every fault named before anything is computed.
     """
     for protocol in protocols:
         get_protocol(protocol)
-    if source == BICUBIC:
-        ensemble = False
-        scales = scales or [2]
-    elif not scales:
-        scales = [weights.load(source).config["scale"]]
+    models = _find_models(source, list(dict.fromkeys(scales)))
     names = [datasets.set_name(name) for name in sets]
-    for name in names:
+    for name, given in zip(names, sets, strict=True):
+        if not given:
+            raise InputError("--sets: an empty name")
         if names.count(name) > 1:
             raise InputError(f"two sets are called {name}: figures would be mixed up")
-    found = {
-        (scale, datasets.set_name(name)): datasets.evaluation_set(name, scale, data_dir)
-        for scale in scales
-        for name in sets
-    }
+    for path in filter(None, (csv, save_images)):
+        _check_writable(pathlib.Path(path))
+    scales = list(dict.fromkeys(scale for _, scale, _ in models))
+    found = _find_sets(sets, scales, protocols, data_dir)
     rows = []
-    for scale in scales:
-        model = open_model(source, scale, ensemble)
-        print(model.about, file=sys.stderr)
-        subject = evaluate.Subject(_label(source), scale, ensemble, model.enlarge)
-        for (of_scale, name), pairs in found.items():
-            if of_scale != scale:
-                continue
-            folder = save_images and save_images / name / f"x{scale}"
+    for label, scale, loaded in models:
+        model = _network(loaded, ensemble, memory_gb) if loaded else _bicubic(scale)
+        _say(model.about)
+        subject = evaluate.Subject(
+            label, scale, ensemble and loaded is not None, model.enlarge
+        )
+        for name in names:
+            folder = save_images and save_images / name / f"x{scale}" / label
+            pairs = found[scale, name]
             rows += evaluate.evaluate_set(name, pairs, subject, protocols, folder)
             if csv:
                 evaluate.write_csv(csv, rows)
@@ -94,9 +116,73 @@ def run_evaluation(
     return rows
 
 
-def _label(source):
+def _find_models(source, scales):
+    """[(label, scale, weights or None for bicubic)], ordered by scale."""
+    found = []
+    sources = source.split(",")
+    released = weights.released()
+    for part in sources:
+        if part == FAMILY and not pathlib.Path(part).exists():
+            wanted = [f"{part}-x{s}" for s in scales or SCALES]
+            have = [name for name in wanted if name in released]
+            found += map(weights.load, have if have and not scales else wanted)
+        elif part != BICUBIC:
+            found.append(weights.load(part))
+    models = [(_label(w.name, sources), w.config["scale"], w) for w in found]
+    wanted = scales or list(dict.fromkeys(s for _, s, _ in models)) or [2]
+    for scale in wanted:
+        if models and scale not in [s for _, s, _ in models]:
+            have = ", ".join(f"{label} x{s}" for label, s, _ in models)
+            raise InputError(f"no model for x{scale}: there is {have}")
+    if BICUBIC in sources:
+        models = [(BICUBIC, scale, None) for scale in wanted] + models
+    models = [model for model in models if model[1] in wanted]
+    return sorted(models, key=lambda model: wanted.index(model[1]))
+
+
+def _label(source, sources):
+    """The last part of a path, where that is enough to tell the models apart."""
     path = pathlib.Path(source)
-    return path.resolve().name if path.exists() else source
+    short = path.resolve().name if path.exists() else source
+    names = [pathlib.Path(other).resolve().name for other in sources]
+    return short if names.count(short) <= 1 else source
+
+
+def _find_sets(sets, scales, protocols, data_dir):
+    """{(scale, name): pairs}, every file of which can be read and fits."""
+    found, problems, said = {}, [], []
+    for scale in scales:
+        ignored = max(get_protocol(name).ignored(scale) for name in protocols)
+        for given in sets:
+            name = datasets.set_name(given)
+            try:
+                pairs = datasets.evaluation_set(given, scale, data_dir)
+                notes = datasets.check_set(pairs, scale, ignored)
+            except InputError as error:
+                problems += str(error).splitlines()
+                continue
+            found[scale, name] = pairs
+            said.append(
+                f"{name} x{scale}: {len(pairs)} images, {datasets.origin(pairs)}"
+            )
+            said += [f"{name}: {note}" for note in notes]
+    folders.raise_together(list(dict.fromkeys(problems)))
+    for line in dict.fromkeys(said):
+        _say(line)
+    return found
+
+
+def _check_writable(path):
+    """InputError now rather than after an hour."""
+    parent = path.resolve().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {path}: {parent} is no folder to write in")
+
+
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
 def load_model(source: str, *, ensemble: bool = False) -> Callable:
@@ -107,11 +193,19 @@ def load_model(source: str, *, ensemble: bool = False) -> Callable:
       ensemble: average over eight flips and rotations.
 
     Returns:
-      model(lr): (h, w, 3) uint8 -> (s h, s w, 3) uint8. `model.scale` is s.
+      model(lr): (h, w, 3) uint8 -> (s h, s w, 3) uint8, or both uint16; of any size.
+      `model.scale` is s. It raises InputError (a ValueError) for other arrays.
     """
     model = open_model(source, None, ensemble)
 
     def enlarge(lr):
+        lr = np.asarray(lr)
+        right = lr.ndim == 3 and lr.shape[2] == 3 and lr.size
+        if not right or lr.dtype not in (np.uint8, np.uint16):
+            raise InputError(
+                f"an image of shape {lr.shape} and {lr.dtype}: (h, w, 3) uint8 or"
+                " uint16 was expected"
+            )
         return model.enlarge(lr)
 
     enlarge.scale = model.scale
