@@ -201,7 +201,8 @@ def initial_params(source: str, recipe: Recipe) -> Any:
     mid blocks, starts fresh."""
     loaded = weights.load(source)
     theirs = checkpoint.flatten(loaded.variables["params"])
-    variables = network.init(recipe.model, jax.random.key(recipe.seed))
+    fresh = jax.jit(functools.partial(network.init, recipe.model))
+    variables = fresh(jax.random.key(recipe.seed))
     ours = checkpoint.flatten(variables["params"])
     for name, array in ours.items():
         upsampler = (
