@@ -197,9 +197,11 @@ def _training(about):
         f"* LR images: {about['track']}",
         f"* step {about['step']}{', averaged weights' if about['averaged'] else ''};"
         f" validation at that step: {validation or 'none'}",
-        f"* batch of {about['batch_size']} patches of {about['patch']} x"
-        f" {about['patch']} HR pixels",
     ]
+    if about["batch_size"]:
+        side = about["patch"]
+        patches = f"{about['batch_size']} patches of {side} x {side} HR pixels"
+        lines.append(f"* batch of {patches}")
     commands = [about["training_command"], about["export_command"]]
     return "\n".join(lines) + "\n\n```sh\n" + "\n".join(commands) + "\n```"
 

@@ -4,25 +4,22 @@ Every format but the bare arrays holds to one contract: LR in, SR out, RGB float
 [0, 1], any batch, height and width; padding, bicubic skip and clipping included.
 """
 
-import functools
 import hashlib
 import importlib.util
 import json
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from btsrn_jax import __version__, card, checkpoint, onnx_graph, ops, resize, weights
+from btsrn_jax import __version__, artifacts, card, checkpoint, weights
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 
 CARD = "README.md"
-PLATFORMS = ("cpu", "cuda", "tpu")
 LIMIT = 1e-4  # of the difference from the JAX network, for values in [0, 1]
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 # What an exported model may lack that was not made here.
@@ -44,15 +41,6 @@ class ParityError(RuntimeError):
     """An artifact does not compute what the network computes."""
 
 
-class Source(NamedTuple):
-    """What is exported. model: plain operations at the highest precision. about: what
-    becomes config.json."""
-
-    model: Any
-    variables: Mapping
-    about: dict
-
-
 def export(
     source: str,
     out: pathlib.Path,
@@ -68,7 +56,7 @@ def export(
       source: as `weights.load` takes it.
       out: the directory; refused where there is one, unless `force` is set and it holds
         an exported model.
-      formats: keys of FORMATS; all by default, less those whose package is missing.
+      formats: of artifacts.FORMATS; all by default whose packages are there.
       data: the training images in words, where the run does not know them well enough.
       data_licence: their terms.
 
@@ -104,10 +92,11 @@ def _choose(formats, log):
     if formats is None:
         if not has_onnx:
             log(f"model.onnx is left out: it {ONNX_HINT}")
-        return [name for name in FORMATS if name != "onnx" or has_onnx]
+        return [name for name in artifacts.FORMATS if name != "onnx" or has_onnx]
     for name in formats:
-        if name not in FORMATS:
-            raise InputError(f"format {name!r}: one or several of {', '.join(FORMATS)}")
+        if name not in artifacts.FORMATS:
+            known = ", ".join(artifacts.FORMATS)
+            raise InputError(f"format {name!r}: one or several of {known}")
     if "onnx" in formats and not has_onnx:
         raise InputError(f"the format onnx {ONNX_HINT}")
     return list(dict.fromkeys(formats))
@@ -119,7 +108,7 @@ def _check_out(out, force):
         return
     if not force:
         raise InputError(f"{out} exists; --force replaces an exported model")
-    ours = {weights.CONFIG, CARD} | {file for file, _, _ in FORMATS.values()}
+    ours = {weights.CONFIG, CARD} | {file for file, _, _ in artifacts.FORMATS.values()}
     strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
     if out.is_file() or strange:
         found = strange[0] if strange else "a file"
@@ -156,17 +145,18 @@ def _load(source, out, data, data_licence, formats, log):
     network_ = network.build(model, scale, compute)
     averaged = ", averaged weights" if facts["averaged"] else ""
     log(f"{source}: step {facts['step']}{averaged}, {card.summary(about)}")
-    return Source(network_, found.variables, about)
+    return artifacts.Source(network_, found.variables, about)
 
 
 def _write(source, folder, formats, log):
     """All files, each run after it was written; the card at last."""
     about = source.about
     images = _parity_images(network.halo(source.model))
-    truth = [np.asarray(_reference(source.model)(source.variables, x)) for x in images]
+    enlarge = artifacts.reference(source.model)
+    truth = [enlarge(source.variables, lr) for lr in images]
     about["parity"], about["bytes"], about["sha256"] = {}, {}, {}
     for name in formats:
-        file, write, reader = FORMATS[name]
+        file, write, reader = artifacts.FORMATS[name]
         write(source, folder / file)
         run, by = reader(source, folder / file)
         differences = {}
@@ -202,125 +192,3 @@ def _difference(found, expected):
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found - expected).max())
-
-
-@functools.cache
-def _reference(model):
-    """enlarge(variables, lr): the network on an image that NumPy has padded."""
-    halo, s = network.halo(model), model.scale
-    apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])
-
-    def enlarge(variables, lr):
-        border = ((0, 0), (halo, halo), (halo, halo), (0, 0))
-        sr = np.asarray(apply(variables, np.pad(lr, border, mode="symmetric")))
-        h, w = s * lr.shape[1], s * lr.shape[2]
-        top, left = (sr.shape[1] - h) // 2, (sr.shape[2] - w) // 2
-        return sr[:, top : top + h, left : left + w].clip(0, 1)
-
-    return enlarge
-
-
-def _write_safetensors(source, path):
-    path.write_bytes(weights.to_bytes(source.variables))
-
-
-def _read_safetensors(source, path):
-    variables = weights.read_arrays(path)
-    return functools.partial(_reference(source.model), variables), "JAX"
-
-
-def _write_stablehlo(source, path):
-    from jax import export as jax_export
-
-    halo = network.halo(source.model)
-    border = network.output_size(source.model, 2 * halo) // 2
-
-    def super_resolve(lr):
-        padded = resize.pad_symmetric(lr, halo)
-        sr, _ = network.super_resolve(source.model, source.variables, padded)
-        return jnp.clip(ops.crop(sr, border), 0, 1)
-
-    sizes = jax_export.symbolic_shape("batch, height, width")
-    lr = jax.ShapeDtypeStruct((*sizes, 3), jnp.float32)
-    with _no_source_locations():
-        made = jax_export.export(jax.jit(super_resolve), platforms=PLATFORMS)(lr)
-    path.write_bytes(made.serialize())
-
-
-class _no_source_locations:
-    """JAX would write the paths of this machine's source files into the artifact."""
-
-    option = "jax_hlo_source_file_canonicalization_regex"
-
-    def __enter__(self):
-        self.before = getattr(jax.config, self.option)
-        jax.config.update(self.option, ".*/")
-
-    def __exit__(self, *_):
-        jax.config.update(self.option, self.before)
-
-
-def _read_stablehlo(source, path):
-    from jax import export as jax_export
-
-    call = jax.jit(jax_export.deserialize(path.read_bytes()).call)
-    return call, f"JAX {jax.__version__} on {jax.default_backend()}"
-
-
-def _write_onnx(source, path):
-    metadata = {
-        "name": source.about["name"],
-        "scale": str(source.model.scale),
-        "overlap": str(network.halo(source.model)),
-    }
-    proto = onnx_graph.build(source.model, source.variables, metadata)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
-
-
-def _read_onnx(source, path):
-    """By onnxruntime, or else by the slow evaluator that ONNX defines itself with."""
-    if importlib.util.find_spec("onnxruntime"):
-        import onnxruntime
-
-        by = f"onnxruntime {onnxruntime.__version__}"
-        providers = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(path.read_bytes(), providers=providers)
-    else:
-        import onnx
-        from onnx.reference import ReferenceEvaluator
-
-        by = f"onnx {onnx.__version__}, its reference evaluator"
-        session = ReferenceEvaluator(onnx.load(path))
-
-    def run(lr):
-        (sr,) = session.run(None, {"lr": lr.transpose(0, 3, 1, 2)})
-        return sr.transpose(0, 2, 3, 1)
-
-    return run, by
-
-
-def _write_orbax(source, path):
-    import orbax.checkpoint as ocp
-
-    arrays = jax.tree.map(np.asarray, source.variables)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path.resolve(), arrays)
-    # It names the folder of the moment, and matters to object stores alone.
-    (path / "commit_success.txt").unlink(missing_ok=True)
-
-
-def _read_orbax(source, path):
-    import orbax.checkpoint as ocp
-
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        variables = checkpointer.restore(path.resolve())
-    return functools.partial(_reference(source.model), variables), "JAX"
-
-
-# Name: the file, what writes it, what gives (a function that runs it, by what).
-FORMATS = {
-    "safetensors": (weights.WEIGHTS, _write_safetensors, _read_safetensors),
-    "stablehlo": ("model.stablehlo", _write_stablehlo, _read_stablehlo),
-    "onnx": ("model.onnx", _write_onnx, _read_onnx),
-    "orbax": ("orbax", _write_orbax, _read_orbax),
-}

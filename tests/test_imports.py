@@ -43,6 +43,7 @@ ORDER = [
     "train",
     "loop",
     "onnx_graph",
+    "artifacts",
     "card",
     "export",
     "serve",
