@@ -283,7 +283,7 @@ def make_validation(config: ConfigDict, sets: dict, devices) -> Callable:
         if not alone:
             variables = jax.tree.map(np.asarray, variables)
         function = functools.partial(enlarge, variables)
-        subject = evaluate.Subject("btsrn", config.scale, False, function)
+        subject = evaluate.Subject(config.model.name, config.scale, False, function)
         images = [(name, p) for name, pairs in sets.items() for p in pairs[:limit]]
         found = np.full(len(images), np.nan)
         for i in range(jax.process_index(), len(images), jax.process_count()):

@@ -197,7 +197,7 @@ def _work(options, watch):
     if sets:
         ensemble = mode == "eval" and config.eval.ensemble
         subject = evaluate.network_subject(
-            "btsrn", config.to_dict(), found.variables, mesh.local(), ensemble
+            config.model.name, config.to_dict(), found.variables, mesh.local(), ensemble
         )
         name = "evaluation" if mode == "eval" else "validation"
         evaluate.compare(subject, sets, [config.eval.protocol], workdir, name, _log)
@@ -213,7 +213,8 @@ def _log(text):
 def main() -> None:
     """The process: exit codes, and one line for what went wrong. An unforeseen error
     keeps its traceback."""
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it writes
+    # Orbax tells of every file it writes, and of errors before it raises them.
+    logging.set_verbosity(logging.FATAL)
     try:
         code = run(sys.argv)
     except InputError as error:
