@@ -133,9 +133,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits and releases the manager."""
-        try:
-            self.wait()
-        finally:
+        with self._named_failure():
             self.manager.close()
 
     def restore_latest(self) -> tuple[int, dict[str, np.ndarray]] | None:

@@ -1,0 +1,306 @@
+"""Claims about checkpoints: exact, and never silently wrong."""
+
+import contextlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from btsrn_jax import checkpoint, mesh
+from btsrn_jax.errors import InputError
+
+# TensorStore reports to a loop that Orbax has closed after the first error.
+LATE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+CONFIG = {"scale": 2, "train": {"seed": 7}}
+
+
+def state(step):
+    """A pytree with the kinds of leaves that training has."""
+    rng = np.random.default_rng(step)
+    params = {"in": {"kernel": rng.normal(size=(3, 40)), "bias": rng.normal(size=40)}}
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    return {
+        "step": jnp.int32(step),
+        "params": params,
+        "opt_state": (jax.tree.map(lambda x: x * x, params), jnp.int32(step)),
+        "ema": {},
+    }
+
+
+def arrays(step):
+    return {k: np.asarray(v) for k, v in checkpoint.flatten(state(step)).items()}
+
+
+def same(found, step):
+    expected = arrays(step)
+    return found.keys() == expected.keys() and all(
+        found[k].dtype == v.dtype and found[k].tobytes() == v.tobytes()
+        for k, v in expected.items()
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run directory with checkpoints of steps 1 (30 dB) and 2 (31 dB)."""
+    return make(tmp_path / "run")
+
+
+def make(workdir):
+    checkpoints = checkpoint.Checkpoints(workdir)
+    for step in (1, 2):
+        checkpoints.save(step, state(step), CONFIG, 29.0 + step)
+    checkpoints.close()
+    return workdir
+
+
+def restore(workdir):
+    """What a continuing run would restore, and what it would say."""
+    said = []
+    checkpoints = checkpoint.Checkpoints(workdir, said.append)
+    found = checkpoints.restore_latest()
+    checkpoints.close()
+    return found, said
+
+
+def test_what_is_restored_is_what_was_saved_bit_for_bit(run):
+    (step, found), said = restore(run)
+    assert step == 2
+    assert same(found, 2)
+    assert not said
+    filled = checkpoint.fill(state(0), found)
+    assert jax.tree.structure(filled) == jax.tree.structure(state(0))
+
+
+def test_a_checkpoint_may_be_saved_by_eight_devices_and_restored_by_one(tmp_path):
+    on = mesh.replicated(mesh.make_mesh())
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(1, jax.device_put(state(1), on), CONFIG)
+    checkpoints.close()
+    (step, found), _ = restore(tmp_path)
+    assert step == 1
+    assert same(found, 1)
+
+
+def test_the_two_latest_and_the_best_are_kept(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    scores = {1: 30.0, 2: 33.0, 3: None, 4: 31.0, 5: float("nan"), 6: float("inf")}
+    for step, psnr in scores.items():
+        checkpoints.save(step, state(step), CONFIG, psnr)
+        checkpoints.wait()
+    assert checkpoint.steps_in(checkpoints.folder) == [2, 5, 6]
+    assert checkpoint.best_first(checkpoints.folder) == [2, 6, 5]
+    assert checkpoints.score(5) is None
+    checkpoints.close()
+    assert checkpoint.load_parameters(tmp_path)[0] == 2
+
+
+def test_a_score_may_follow_its_checkpoint(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step, psnr in {1: 30.0, 2: 32.0, 3: float("nan"), 4: 31.0, 5: 30.5}.items():
+        checkpoints.save(step, state(step), CONFIG)
+        checkpoints.set_score(step, psnr)
+    checkpoints.close()
+    assert checkpoint.best_first(tmp_path / "checkpoints") == [2, 4, 5]
+    assert restore(tmp_path)[0][0] == 5
+
+
+def test_where_nothing_was_validated_the_latest_is_the_best(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, state(step), CONFIG)
+    checkpoints.close()
+    assert checkpoint.load_parameters(tmp_path)[0] == 2
+
+
+def test_parameters_come_with_their_config_averaged_where_there_are_averages(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    averaged = state(1) | {"ema": {"in": {"kernel": jnp.ones(3)}}}
+    checkpoints.save(1, averaged, CONFIG)
+    checkpoints.close()
+    step, config, variables = checkpoint.load_parameters(tmp_path)
+    assert (step, config) == (1, CONFIG)
+    np.testing.assert_array_equal(variables["params"]["in"]["kernel"], np.ones(3))
+
+
+def test_reading_changes_nothing_in_a_run_that_may_be_going_on(run):
+    """A checkpoint that is being written must not be taken for rubbish."""
+    unfinished = run / "checkpoints" / "3.orbax-checkpoint-tmp-0"
+    unfinished.mkdir()
+    before = sorted(map(str, run.rglob("*")))
+    assert checkpoint.load_parameters(run)[0] == 2
+    assert sorted(map(str, run.rglob("*"))) == before
+
+
+def test_no_run_directory_is_a_users_mistake(tmp_path):
+    with pytest.raises(InputError, match="no run directory"):
+        checkpoint.load_parameters(tmp_path)
+
+
+def flip(path, rng):
+    """Flips one bit of a file."""
+    data = bytearray(path.read_bytes())
+    bit = rng.randrange(8 * len(data))
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+    return bit
+
+
+@LATE
+def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path):
+    """A hundred of them, half in files taken alike, half by size. Harmless means that
+    the very same arrays are restored; else the checkpoint is named and moved aside, and
+    the one before it is used."""
+    whole, rng = make(tmp_path / "whole"), random.Random(0)
+    newest = whole / "checkpoints" / "2"
+    files = sorted(p.relative_to(newest) for p in newest.rglob("*") if p.is_file())
+    files = [p for p in files if (newest / p).stat().st_size]
+    sizes = [(newest / p).stat().st_size for p in files]
+    noticed = 0
+    for i in range(100):
+        run = tmp_path / f"run{i}"
+        shutil.copytree(whole, run)
+        file = rng.choice(files) if i % 2 else rng.choices(files, sizes)[0]
+        bit = flip(run / "checkpoints" / "2" / file, rng)
+        (step, found), said = restore(run)
+        what = f"bit {bit} of {file}: step {step}, {said}"
+        if step == 2:
+            assert same(found, 2), what
+            assert checkpoint.score_of(run / "checkpoints", 2) == 31.0, what
+        else:
+            noticed += 1
+            assert step == 1, what
+            assert same(found, 1), what
+            assert str(run / "checkpoints" / "2") in said[0], what
+            assert (run / "damaged" / "2").is_dir(), what
+            assert checkpoint.load_parameters(run)[0] == 1, what
+        shutil.rmtree(run)
+    assert noticed > 50  # most bytes matter
+
+
+@LATE
+def test_every_flipped_bit_of_array_data_is_noticed(tmp_path):
+    whole, rng = make(tmp_path / "whole"), random.Random(1)
+    folder = whole / "checkpoints"
+    files = [p for p in folder.glob("2/state/**/d/*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    data = largest.read_bytes()
+    for _ in range(10):
+        flip(largest, rng)
+        said = []
+        step, found, _ = checkpoint.newest_whole(folder, [2, 1], said.append)
+        assert (step == 1 and len(said) == 1) or same(found, 2)
+        largest.write_bytes(data)
+
+
+DAMAGES = {
+    "truncated": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
+    "emptied": lambda p: p.write_bytes(b""),
+    "deleted": lambda p: p.unlink(),
+}
+
+
+@LATE
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(run, damage):
+    """Every file of a checkpoint in turn."""
+    whole = run.with_name("whole")
+    run.rename(whole)
+    newest = whole / "checkpoints" / "2"
+    used = []
+    for file in [p.relative_to(newest) for p in newest.rglob("*") if p.is_file()]:
+        shutil.copytree(whole, run)
+        DAMAGES[damage](run / "checkpoints" / "2" / file)
+        (step, found), said = restore(run)
+        assert same(found, step), file
+        assert step == 2 or (step == 1 and "damaged" in said[0]), file
+        used.append(step)
+        shutil.rmtree(run)
+    assert used.count(1) >= 4  # metrics, about, manifests, data
+
+
+def test_where_all_are_damaged_the_run_starts_anew(run):
+    for step in (1, 2):
+        (run / "checkpoints" / str(step) / "about" / "metadata").write_text("{")
+    found, said = restore(run)
+    assert found is None
+    assert len(said) == 2
+    with pytest.raises(InputError, match="no whole checkpoint"):
+        checkpoint.load_parameters(run)
+
+
+def test_a_score_changed_by_hand_is_noticed(run):
+    path = run / "checkpoints" / "1" / "metrics" / "metrics"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"psnr": 39.0}))
+    _, said = restore(run)
+    assert "/1 is damaged" in said[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, stderr=-3).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_told_and_costs_nothing_that_was_saved(small_disk):
+    checkpoints = checkpoint.Checkpoints(small_disk)
+    checkpoints.save(1, state(1), CONFIG)
+    checkpoints.wait()
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            continue
+    with pytest.raises(checkpoint.SaveFailed) as error:  # noqa: PT012
+        checkpoints.save(2, state(2), CONFIG)
+        checkpoints.wait()  # a save in the background fails here
+    text = str(error.value)
+    assert "\n" not in text
+    assert "pace left" in text
+    assert str(small_disk) in text
+    assert "checkpoints there: 1." in text
+    with contextlib.suppress(checkpoint.SaveFailed):  # it says so again
+        checkpoints.close()
+
+    ballast.unlink()
+    checkpoints = checkpoint.Checkpoints(small_disk)
+    step, found = checkpoints.restore_latest()
+    assert step == 1
+    assert same(found, 1)
+    checkpoints.save(2, state(2), CONFIG)
+    checkpoints.close()
+    assert restore(small_disk)[0][0] == 2
+    assert not list(pathlib.Path(small_disk).glob("checkpoints/*tmp*"))
+
+
+def test_fill_names_the_array_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"params/in/bias is not in the checkpoint"):
+        checkpoint.fill(state(0), _without(arrays(0), "params/in/bias"))
+    with pytest.raises(ValueError, match=r"extra is not in the model"):
+        checkpoint.fill(state(0), arrays(0) | {"extra": np.zeros(1)})
+    wrong = arrays(0) | {"params/in/bias": np.zeros(3)}
+    with pytest.raises(ValueError, match=r"bias is \(3,\), \(40,\) was expected"):
+        checkpoint.fill(state(0), wrong)
+
+
+def _without(tree, name):
+    return {k: v for k, v in tree.items() if k != name}
+
+
+def test_saving_a_step_twice_keeps_the_first(run):
+    checkpoints = checkpoint.Checkpoints(run)
+    checkpoints.save(2, state(3), CONFIG)
+    checkpoints.close()
+    assert same(restore(run)[0][1], 2)
+    assert os.listdir(run / "checkpoints") != []
