@@ -116,12 +116,7 @@ def _parse(data, file):
 
 
 def _load_run(source, path):
-    try:
-        step, config, variables = checkpoint.load_parameters(path)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path / CONFIG}: {error}") from None
+    step, config, variables = checkpoint.load_parameters(path)
     _check_fit(config, variables, path / checkpoint.FOLDER / str(step))
     return Weights(source, step, config, variables)
 
@@ -135,7 +130,7 @@ def _check_fit(config, variables, where):
     try:
         checkpoint.fill(expected, checkpoint.flatten(variables))
     except ValueError as error:
-        raise InputError(f"{where} does not fit its {CONFIG}: {error}") from None
+        raise InputError(f"{where} does not fit its config: {error}") from None
 
 
 def to_bytes(variables: Mapping) -> bytes:

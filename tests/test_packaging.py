@@ -75,7 +75,8 @@ def built(tmp_path_factory):
 
 
 def test_the_wheel_holds_modules_configs_weights_and_licence(built):
-    names = set(zipfile.ZipFile(built[0]).namelist())
+    with zipfile.ZipFile(built[0]) as archive:
+        names = set(archive.namelist())
     wanted = {f"btsrn_jax/{p.name}" for p in (ROOT / "btsrn_jax").glob("*.py")}
     wanted |= {f"btsrn_jax/configs/{p.name}" for p in (ROOT / "configs").glob("*.py")}
     wanted |= {
@@ -104,7 +105,8 @@ def test_the_wheel_enlarges_a_picture_without_the_repository(built, tmp_path):
     done = python(*command, cwd=tmp_path, path=built[2])
     assert done.returncode == 0, done.stderr
     assert "btsrn-x2" in done.stderr  # the weights that were used
-    assert Image.open(tmp_path / "out.png").size == (24, 18)
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.size == (24, 18)
 
 
 def test_the_wheel_lists_its_models_and_finds_its_configs(built, tmp_path):

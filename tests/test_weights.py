@@ -12,7 +12,7 @@ import runs
 from safetensors.numpy import load_file, save_file
 
 import btsrn_jax
-from btsrn_jax import export, weights
+from btsrn_jax import checkpoint, export, weights
 from btsrn_jax.errors import InputError
 
 
@@ -125,7 +125,7 @@ def test_a_config_of_another_network_is_told_apart(copy):
     config = json.loads((copy / "config.json").read_text())
     edit_config(copy, model=config["model"] | {"features": 8})
     text = message(copy)
-    assert "does not fit its config.json" in text
+    assert "does not fit its config" in text
     assert "8" in text
 
 
@@ -178,13 +178,15 @@ def test_a_pickle_in_place_of_the_weights_is_refused_and_not_run(copy, tmp_path)
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_run_whose_config_was_changed_or_damaged_is_named(origin, tmp_path):
-    run = shutil.copytree(origin[0], tmp_path / "run")
-    config = json.loads((run / "config.json").read_text())
-    edit_config(run, model=config["model"] | {"bottleneck": 5})
-    assert "does not fit its config.json: params/" in message(run)
-    (run / "config.json").write_text("{")
-    assert f"cannot read {run / 'config.json'}" in message(run)
+def test_a_checkpoint_of_another_network_than_its_config_is_named(tmp_path):
+    config, _ = runs.build()
+    _, other = runs.build(bottleneck=5)
+    checkpoints = checkpoint.Checkpoints(tmp_path / "run")
+    checkpoints.save(3, {"params": runs.noise(other)["params"]}, config)
+    checkpoints.close()
+    text = message(tmp_path / "run")
+    assert f"{tmp_path / 'run' / 'checkpoints' / '3'} does not fit its config" in text
+    assert "5" in text
 
 
 def test_every_released_model_loads_and_says_what_it_is():
