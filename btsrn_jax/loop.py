@@ -237,6 +237,11 @@ def claim(workdir, config, pairs, sizes) -> dict:
             saved = json.loads(path.read_text())
         except ValueError:
             raise InputError(f"{path} is damaged: not a config") from None
+        if saved.get("data_sha256", digest) != digest:
+            raise InputError(
+                f"{workdir} holds a run on other training images: their names or sizes"
+                f" have changed, now {len(pairs)} images. Take another --workdir"
+            )
         found = schema.contradictions(saved, wanted)
         if found:
             raise InputError(

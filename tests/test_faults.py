@@ -1,0 +1,251 @@
+"""Claims about runs that are killed: nothing is lost, and the end is the same.
+
+Real processes, signals and files. The runs share a cache of compiled functions, which
+makes them start in seconds; where compilation itself is interrupted, it is left out.
+"""
+
+import json
+import signal
+import time
+
+import pytest
+import tiny
+
+from btsrn_jax import checkpoint
+from btsrn_jax.errors import InputError
+
+STEPS = {
+    "steps": 60,
+    "decay_steps": 20,
+    "log_every": 5,
+    "checkpoint_every": 5,
+    "eval_every": 20,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Photos to train on and to validate with (large enough to take a moment)."""
+    root = tmp_path_factory.mktemp("faults")
+    tiny.write_photos(root / "train")
+    tiny.write_photos(root / "val", [(320, 320)], seed=2)
+    return root
+
+
+def launch(place, name, cached=True, **train):
+    """Starts, or continues, the run `name`."""
+    args = tiny.command(
+        place / name, place / "train", sets=place / "val", **(STEPS | train)
+    )
+    environment = {"BTSRN_CACHE": str(place / "cache")}
+    if cached:
+        environment |= {
+            "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+    return tiny.start(args, **environment)
+
+
+def until(process, seen, timeout=200):
+    """Waits for `seen()`; fails where the process ends first."""
+    end = time.monotonic() + timeout
+    while not seen():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def lines(run):
+    return [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def step_of(run):
+    """The step of the last line of metrics."""
+    try:
+        return max((line["step"] for line in lines(run)), default=0)
+    except (OSError, ValueError):
+        return 0
+
+
+def final(run):
+    """{path: bytes} of the last state, and metrics by step without the clock."""
+    folder = run / "checkpoints"
+    step, arrays, _ = checkpoint.newest_whole(
+        folder, checkpoint.latest_first(folder), print
+    )
+    metrics = lines(run)
+    steps = [line["step"] for line in metrics]
+    assert steps == sorted(set(steps))  # each step once
+    clock = ("time", "steps_per_second")
+    values = {
+        line["step"]: {k: v for k, v in line.items() if k not in clock}
+        for line in metrics
+    }
+    return step, {name: array.tobytes() for name, array in arrays.items()}, values
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place):
+    tiny.finish(launch(place, "whole"))
+    step, arrays, metrics = final(place / "whole")
+    assert step == 60
+    assert [s for s, v in metrics.items() if "psnr_ntire" in v] == [20, 40, 60]
+    assert len(metrics) == 12
+    return arrays, metrics
+
+
+def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
+    place, uninterrupted
+):
+    """kill -9 while XLA compiles, while a checkpoint is written, between two steps,
+    during an evaluation; then the same command runs to the end: parameters, moments and
+    metrics are equal to the last bit."""
+    run = place / "killed"
+    folder = run / "checkpoints"
+
+    def writing():  # Orbax renames the folder when all is written
+        return any("tmp" in p.name for p in folder.glob("*")) and step_of(run) >= 5
+
+    def between():
+        return step_of(run) >= 30
+
+    def evaluating():  # saved, not yet validated
+        return (folder / "40").is_dir() and step_of(run) == 40
+
+    process = launch(place, "killed", cached=False)
+    until(process, (run / "config.json").exists)  # compiling comes next
+    time.sleep(0.5)
+    process.kill()
+    process.communicate()
+    assert not checkpoint.steps_in(folder)
+
+    before = 0
+    for seen in (writing, between, evaluating):
+        process = launch(place, "killed")
+        until(process, seen)
+        process.kill()
+        text, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        if before:
+            assert "continuing from step" in text, text
+        before = max(checkpoint.steps_in(folder), default=0)
+    text = tiny.finish(launch(place, "killed"))
+    assert "continuing from step" in text
+
+    arrays, metrics = uninterrupted
+    step, found, values = final(run)
+    assert step == 60
+    assert found == arrays
+    assert values == metrics
+    assert not list(folder.glob("*tmp*"))
+    assert not (run / "damaged").exists()
+
+
+def test_a_preempted_run_saves_exits_with_75_and_ends_the_same(place, uninterrupted):
+    """SIGTERM between steps, and during an evaluation; then to the end."""
+    run = place / "preempted"
+    folder = run / "checkpoints"
+    process = launch(place, "preempted")
+    until(process, lambda: step_of(run) >= 5)
+    process.send_signal(signal.SIGTERM)
+    tiny.finish(process, 75)
+    saved = checkpoint.steps_in(folder)[-1]
+    assert saved >= step_of(run)
+
+    process = launch(place, "preempted")
+    until(process, lambda: step_of(run) == 40 and "psnr_ntire" not in lines(run)[-1])
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    tiny.finish(process, 75)
+    assert time.monotonic() - sent < 20
+    assert checkpoint.steps_in(folder)[-1] == 40
+
+    tiny.finish(launch(place, "preempted"))
+    arrays, metrics = uninterrupted
+    step, found, values = final(run)
+    assert step == 60
+    assert found == arrays
+    # A stop may fall inside an interval of logging, whose mean loss then differs.
+    assert values.keys() == metrics.keys()
+    for at in (20, 40, 60):
+        assert values[at]["psnr_ntire"] == metrics[at]["psnr_ntire"]
+
+
+def test_a_run_preempted_while_it_compiles_ends_at_once_with_75(place):
+    run = place / "compiling"
+    process = launch(place, "compiling", cached=False)
+    until(process, (run / "config.json").exists)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    text = tiny.finish(process, 75)
+    assert time.monotonic() - sent < 20
+    assert "the same command continues" in text
+    assert not checkpoint.steps_in(run / "checkpoints")
+
+
+@pytest.fixture
+def in_process(place, monkeypatch):
+    """Runs main in this process: one start less."""
+    from btsrn_jax import main as entry
+
+    monkeypatch.chdir(tiny.ROOT)
+    monkeypatch.setenv("BTSRN_CACHE", str(place / "cache"))
+
+    def run(name, **train):
+        args = tiny.command(place / name, place / "train", **(STEPS | train))
+        return entry.run(args[2:])
+
+    return run
+
+
+def test_a_time_limit_saves_exits_with_75_and_the_run_continues(in_process, place):
+    """0.0001 minutes are over before the first step."""
+    run = place / "limited"
+    assert in_process("limited", steps=4, time_limit=0.0001) == 75
+    first = checkpoint.steps_in(run / "checkpoints")
+    assert first == [1]
+    assert in_process("limited", steps=4) == 0
+    assert final(run)[0] == 4
+
+
+def test_two_and_two_steps_are_four_and_steps_may_be_added(in_process, place):
+    """steps=2, then steps=4 in the same directory, at equal decay_steps."""
+    assert in_process("four", steps=4) == 0
+    assert in_process("two", steps=2) == 0
+    assert in_process("two", steps=4) == 0
+    step, arrays, _ = final(place / "two")
+    assert step == 4
+    assert arrays == final(place / "four")[1]
+    with pytest.raises(
+        InputError, match=r"train.seed was 0, now 1; config.train.decay"
+    ):
+        in_process("two", steps=4, seed=1, decay_steps=7)
+
+
+def test_a_damaged_checkpoint_costs_only_its_own_steps(in_process, place, capfd):
+    assert in_process("damaged", steps=4, checkpoint_every=2) == 0
+    whole = final(place / "damaged")
+    newest = place / "damaged" / "checkpoints" / "4"
+    path = max(newest.rglob("d/*"), key=lambda p: p.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+    capfd.readouterr()
+    assert in_process("damaged", steps=4, checkpoint_every=2) == 0
+    said = capfd.readouterr().err
+    assert f"{newest} is damaged" in said
+    assert "continuing from step 2" in said
+    again = final(place / "damaged")
+    assert again[:2] == whole[:2]
+
+
+def test_other_images_under_the_same_config_are_refused(in_process, place):
+    assert in_process("data", steps=1) == 0
+    extra = tiny.write_photos(place / "train" / "more", [(40, 40)])
+    try:
+        with pytest.raises(InputError, match="other training images"):
+            in_process("data", steps=1)
+    finally:
+        (extra / "photo0.png").unlink()
+        extra.rmdir()
