@@ -15,21 +15,19 @@ from btsrn_jax.resize import imresize
 BICUBIC = {
     ("Set5", "benchmark"): (33.64, 30.38, 28.42),
     ("Set14", "benchmark"): (30.22, 27.51, 25.95),
-    ("B100", "benchmark"): (29.55, 27.20, 25.97),
     ("Set5", "modern"): (33.66, 30.39, 28.42),
     ("Set14", "modern"): (30.24, 27.55, 26.00),
-    ("B100", "modern"): (29.56, 27.21, 25.96),
 }
 TOLERANCE = {"benchmark": 0.011, "modern": 0.015}
 
 
-CELLS = [(name, scale) for name in ("Set5", "Set14", "B100") for scale in (2, 3, 4)]
+# B100's cells are held in test_metrics.py; here, that whole sets come out the same.
+CELLS = [(name, scale) for name in ("Set5", "Set14") for scale in (2, 3, 4)]
 
 
 @pytest.mark.parametrize(("name", "scale"), CELLS)
-def test_bicubic_gives_the_papers_figures(shared_data, monkeypatch, name, scale):
+def test_bicubic_gives_the_papers_figures(shared_data, name, scale):
     pairs = datasets.evaluation_set(str(shared_data / "bench" / name), scale)
-    monkeypatch.setattr(metrics, "ssim", lambda *_: 0.0)  # half of the time
     subject = evaluate.bicubic_subject(scale)
     rows = evaluate.evaluate_set(name, pairs, subject, TOLERANCE, progress=False)
     for row in rows[-2:]:

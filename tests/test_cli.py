@@ -1,0 +1,112 @@
+"""The `btsrn` command as a user types it: output, exit codes, mistakes in one line."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from btsrn_jax import cli, resize
+
+
+def btsrn(capsys, *args):
+    """(exit code, standard output, standard error) of the command in this process."""
+    with pytest.raises(SystemExit) as end:
+        cli.main([str(arg) for arg in args])
+    printed = capsys.readouterr()
+    return end.value.code, printed.out, printed.err
+
+
+def test_evaluate_bicubic_as_a_process(tmp_path):
+    """Everything real: a fresh interpreter, files in, table and CSV out."""
+    photos = tiny.write_photos(tmp_path / "My Set")
+    command = [sys.executable, "-m", "btsrn_jax.cli", "evaluate", "--model", "bicubic"]
+    command += ["--sets", photos, "--scale", "2,3", "--csv", tmp_path / "figures.csv"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tiny.ROOT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "paper's" not in done.stdout  # there is none for this set
+    for scale in ("x2", "x3"):
+        for protocol in ("ntire", "benchmark", "modern"):
+            assert f"| My Set | {scale}    | {protocol:9} | bicubic |" in done.stdout
+    with (tmp_path / "figures.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3 * (3 + 1)
+    assert {row["image"] for row in rows} == {"photo0", "photo1", "photo2", "mean"}
+    assert all(0 < float(row["ssim"]) <= 1 for row in rows)
+
+
+def test_upscale_writes_what_the_model_gives(capsys, tmp_path):
+    tiny.write_photos(tmp_path / "in")
+    source, target = tmp_path / "in", tmp_path / "out"
+    command = ("upscale", source, target, "--model", "bicubic")
+    code, _, err = btsrn(capsys, *command)
+    assert code == 0
+    assert err.startswith("bicubic x2")
+    for path in source.iterdir():
+        lr, sr = (np.asarray(Image.open(p)) for p in (path, target / path.name))
+        np.testing.assert_array_equal(sr, resize.imresize(lr, 2))
+    code, _, err = btsrn(capsys, *command)
+    assert code == 2
+    assert "exists" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        (("upscale", "nowhere.png", "out.png", "--model=bicubic"), "nowhere.png"),
+        (("upscale", "in", "out", "--model=nothing"), "no model 'nothing'"),
+        (("upscale", "in", "out", "--scale=7"), "scale 7"),
+        (("evaluate", "--model=bicubic", "--sets=nowhere"), "no folder nowhere"),
+        (("evaluate", "--model=bicubic", "--sets=in", "--scale=2,5"), "'5'"),
+        (("evaluate", "--model=bicubic", "--sets=in", "--protocol=x"), "'x'"),
+        (("evaluate", "--model=nothing", "--sets=in"), "no model 'nothing'"),
+        (("prepare", "div2k/nothing"), "bicubic_x2"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    capsys, monkeypatch, tmp_path, args, part
+):
+    tiny.write_photos(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = btsrn(capsys, *args)
+    assert code == 2
+    assert out == ""
+    *about, error = err.splitlines()
+    assert error.startswith("error: ")
+    assert about in ([], ["bicubic x2"])  # which model it would have been
+    assert part in error
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("args", [(), ("nonsense",), ("evaluate",), ("upscale", "one")])
+def test_bad_usage_is_exit_code_2(capsys, args):
+    code, _, err = btsrn(capsys, *args)
+    assert code == 2
+    assert "usage: btsrn" in err
+
+
+def test_help_names_every_command_and_loads_no_jax():
+    code = """
+import sys
+from btsrn_jax import cli
+try:
+    cli.main(["--help"])
+finally:
+    print([name for name in ("jax", "numpy") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tiny.ROOT
+    )
+    assert done.returncode == 0
+    for name in ("prepare", "upscale", "evaluate"):
+        assert f"  {name}" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
