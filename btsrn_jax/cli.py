@@ -192,8 +192,50 @@ def build_parser() -> argparse.ArgumentParser:
         help="where DIV2K was prepared (default: data)",
     )
 
+    sub = command("info", "what a config is, and whether it fits a device", info)
+    sub.add_argument("--config", required=True, metavar="FILE[:ARG]")
+    sub.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile it for the devices that are here",
+    )
+    sub.add_argument(
+        "--topology",
+        metavar="KIND:AxB",
+        help="compile it for a slice of TPUs, such as v5e:2x4; none need be here",
+    )
+    sub.add_argument(
+        "--largest", action="store_true", help="find the largest batch that fits"
+    )
+    sub.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="-- --config.FIELD=VALUE",
+        help="fields to change",
+    )
+
     command("models", "released models, their training data and figures", models)
     return parser
+
+
+def info(args) -> int:
+    """btsrn info"""
+    from btsrn_jax import info, main, mesh
+
+    config = main.parse(["info", "--config", args.config, *args.overrides]).config
+    print(info.describe(config))
+    if not (args.compile or args.topology or args.largest):
+        return 0
+    if args.topology:
+        devices = info.topology_mesh(args.topology)
+    else:
+        mesh.prepare()
+        devices = mesh.make_mesh()
+    print(info.report(config, devices))
+    if args.largest:
+        found = info.largest_batch(config, devices, print)
+        print(f"largest batch that fits: {found}")
+    return 0
 
 
 def prepare(args) -> int:

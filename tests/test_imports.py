@@ -54,6 +54,7 @@ ORDER = [
     "studies",
     "report",
     "bench",
+    "info",
     "main",
     "cli",
 ]

@@ -1,0 +1,186 @@
+"""Claims about several processes, tested over the loopback interface."""
+
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+import test_faults
+import tiny
+
+PROCESSES = 2
+STEPS = {
+    "steps": 10,
+    "decay_steps": 5,
+    "log_every": 5,
+    "checkpoint_every": 5,
+    "eval_every": 10,
+}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def addressed(port, process):
+    """What tells JAX where this process belongs."""
+    return {
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+        "JAX_NUM_PROCESSES": str(PROCESSES),
+        "JAX_PROCESS_ID": str(process),
+    }
+
+
+def slurm(job, process):
+    """What `srun` tells its tasks."""
+    return {
+        "SLURM_JOB_ID": str(job),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(PROCESSES),
+        "SLURM_PROCID": str(process),
+        "SLURM_LOCALID": str(process),
+        "SLURM_STEP_NUM_NODES": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("distributed")
+    tiny.write_photos(root / "train")
+    tiny.write_photos(root / "val", [(64, 64), (48, 80), (40, 40)], seed=2)
+    return root
+
+
+def launch(place, name, *flags, devices=2, environment=None, **train):
+    args = tiny.command(
+        place / name, place / "train", *flags, sets=place / "val", **(STEPS | train)
+    )
+    environment = environment or {}
+    return tiny.start(
+        args,
+        devices,
+        BTSRN_CACHE=str(place / "cache"),
+        JAX_COMPILATION_CACHE_DIR=str(place / "compiled"),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        **environment,
+    )
+
+
+def together(place, name, *flags, **train):
+    port = free_port()
+    return [
+        launch(place, name, *flags, environment=addressed(port, i), **train)
+        for i in range(PROCESSES)
+    ]
+
+
+def parameters(run):
+    step, arrays, metrics = test_faults.final(run)
+    params = {
+        k: np.frombuffer(v, np.float32) for k, v in arrays.items() if "param" in k
+    }
+    return step, np.concatenate([params[k] for k in sorted(params)]), metrics
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    """One process with one device; the state after one step, too."""
+    tiny.finish(launch(place, "first", devices=1, steps=1))
+    tiny.finish(launch(place, "alone", devices=1))
+    return parameters(place / "first")[1], parameters(place / "alone")
+
+
+def test_two_processes_of_two_devices_train_as_one(place, alone):
+    """The same batches everywhere; what is left is rounding, which Adam amplifies. The
+    first process saves, writes the metrics and shows the table."""
+    processes = together(place, "two")
+    said = [tiny.finish(process) for process in processes]
+    assert "4 x cpu" in said[0]
+    assert "validation.csv" in said[0]
+    assert "validation.csv" not in said[1]
+    first, (_, expected, metrics) = alone
+    step, found, ours = parameters(place / "two")
+    assert step == 10
+    change = np.linalg.norm(expected - first)
+    assert np.linalg.norm(found - expected) < 1e-3 * change
+    assert ours.keys() == metrics.keys()
+    assert ours[5]["loss"] == pytest.approx(metrics[5]["loss"], rel=1e-4)
+    assert ours[10]["psnr_ntire"] == pytest.approx(metrics[10]["psnr_ntire"], abs=1e-3)
+
+
+def test_slurms_variables_are_enough_and_host_memory_gives_the_same_batches(
+    place, alone
+):
+    """Two tasks of a Slurm step, with one device each; images stay on the host."""
+    job = free_port()  # Slurm's port follows from its job
+    processes = [
+        launch(place, "slurm", "--config.data.cache=host", devices=1, environment=env)
+        for env in (slurm(job, i) for i in range(PROCESSES))
+    ]
+    said = [tiny.finish(process) for process in processes]
+    assert "2 x cpu" in said[0]
+    assert "kept on the host" in said[0]
+    first, (_, expected, _) = alone
+    _, found, metrics = parameters(place / "slurm")
+    assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected - first)
+    assert 0 <= metrics[10]["data_wait"] <= 1
+
+
+def test_a_checkpoint_of_two_processes_is_continued_by_one_and_back(place, alone):
+    first, (_, expected, _) = alone
+    for process in together(place, "moved", steps=4):
+        tiny.finish(process)
+    tiny.finish(launch(place, "moved", devices=1, steps=7))
+    for process in together(place, "moved"):
+        assert "continuing from step 7" in tiny.finish(process)
+    step, found, metrics = parameters(place / "moved")
+    assert step == 10
+    assert list(metrics) == [4, 5, 7, 10]
+    assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected - first)
+
+
+def test_a_process_that_never_joins_ends_the_others_with_one_message(place):
+    port = free_port()
+    environment = addressed(port, 0) | {"BTSRN_JOIN_SECONDS": "3"}
+    begun = time.monotonic()
+    text = tiny.finish(launch(place, "lonely", environment=environment), 1)
+    assert time.monotonic() - begun < 60
+    errors = [line for line in text.splitlines() if "error" in line.lower()]
+    assert len(errors) == 1, text
+    for part in (f"localhost:{port}", "process 0 of 2", "3 s"):
+        assert part in errors[0]
+
+
+def test_a_process_that_dies_ends_the_others_and_all_continue(place):
+    """kill -9 of one of two in the middle; the other ends in bounded time; all started
+    again reach the end. A preemption of one is then the stop of both."""
+    run = place / "mortal"
+    many = {"steps": 4000, "decay_steps": 1000}
+    processes = together(place, "mortal", **many)
+    test_faults.until(processes[0], lambda: test_faults.step_of(run) >= 10)
+    processes[1].kill()
+    processes[1].communicate()
+    begun = time.monotonic()
+    text, _ = processes[0].communicate(timeout=120)
+    assert processes[0].returncode != 0, text
+    assert "start all again" in text
+    assert time.monotonic() - begun < 90
+
+    reached = test_faults.step_of(run)
+    processes = together(place, "mortal", **many)
+    test_faults.until(processes[0], lambda: test_faults.step_of(run) >= reached + 10)
+    processes[1].send_signal(signal.SIGTERM)  # one is enough
+    said = [tiny.finish(process, 75) for process in processes]
+    assert all("continuing from step" in text for text in said)
+    assert all("saved; the same command continues" in text for text in said)
+    steps = [line["step"] for line in test_faults.lines(run)]
+    assert steps == sorted(set(steps))
+
+
+def test_distributed_without_an_address_is_a_users_mistake(place):
+    text = tiny.finish(launch(place, "nowhere", "--distributed"), 2)
+    assert "JAX_COORDINATOR_ADDRESS" in text
+    assert "Traceback" not in text
