@@ -1,6 +1,7 @@
 """Claims of serve.py: models by name, and everything checked before work begins."""
 
 import csv
+import functools
 import re
 
 import jax
