@@ -1,4 +1,4 @@
-"""PSNR and SSIM under named protocols (PAPER.md, section 3).
+"""PSNR and SSIM under named protocols (docs/PAPER.md, section 3).
 
 A bare "PSNR" means nothing in this field: figures of one image differ by a decibel with
 the border, the colour space and the rounding. A protocol fixes all three.

@@ -1,4 +1,4 @@
-"""The balanced two-stage residual network (paper, Sec. 3; PAPER.md, section 1).
+"""The balanced two-stage residual network (paper, Sec. 3; docs/PAPER.md, section 1).
 
     in    conv 1x1, 3 -> features                                       LR
     low   low_blocks x residual block                                   LR

@@ -153,7 +153,7 @@ def batch(
 
 
 def steps_per_pass(sizes: list[tuple[int, int]], batch_size: int) -> int:
-    """Steps of one pass as the released code counts it (PAPER.md, section 2): on a grid
+    """Steps of one pass as the released code counts it (docs/PAPER.md, 2): on a grid
     of stride 84 over HR images (height, width), twice (upright and turned)."""
     patches = sum(2 * _grid(h) * _grid(w) for h, w in sizes)
     return max(1, patches // batch_size)
