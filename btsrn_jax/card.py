@@ -195,7 +195,8 @@ def _training(about):
         f"* training images: {about['data']}",
         f"* their terms: {about['data_licence']}",
         f"* LR images: {about['track']}",
-        f"* step {about['step']}{', averaged weights' if about['averaged'] else ''};"
+        f"* step {'unknown' if about['step'] is None else about['step']}"
+        f"{', averaged weights' if about['averaged'] else ''};"
         f" validation at that step: {validation or 'none'}",
     ]
     if about["batch_size"]:

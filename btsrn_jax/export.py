@@ -144,7 +144,8 @@ def _load(source, out, data, data_licence, formats, log):
     compute = network.Compute(jnp.float32, "plain", jax.lax.Precision.HIGHEST)
     network_ = network.build(model, scale, compute)
     averaged = ", averaged weights" if facts["averaged"] else ""
-    log(f"{source}: step {facts['step']}{averaged}, {card.summary(about)}")
+    step = "an unknown step" if facts["step"] is None else f"step {facts['step']}"
+    log(f"{source}: {step}{averaged}, {card.summary(about)}")
     return artifacts.Source(network_, found.variables, about)
 
 

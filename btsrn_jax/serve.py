@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from btsrn_jax import datasets, evaluate, folders, inference, mesh, weights
+from btsrn_jax import card, datasets, evaluate, folders, inference, mesh, weights
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import get_protocol
@@ -63,6 +63,8 @@ def _network(loaded, ensemble, memory_gb=0.0):
         f"{loaded.name} x{config['scale']}, {loaded.step or '?'} steps,"
         f" {'ensemble of 8, ' if ensemble else ''}on {mesh.describe(devices)}"
     )
+    if config.get("figures"):
+        about += f"; {card.summary(config)}"
     return Model(config["scale"], functools.partial(enlarge, loaded.variables), about)
 
 
