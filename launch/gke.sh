@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Applies launch/gke_jobset.yaml, with its variables filled in, to the current cluster.
+#
+#   IMAGE=... BUCKET=... launch/gke.sh [--dry-run] tpu|gpu
+set -euo pipefail
+
+dry_run=0
+if [[ "${1:-}" == --dry-run ]]; then
+  dry_run=1
+  shift
+fi
+kind="${1:-}"
+case "$kind" in
+  tpu) document=1 accelerator=tpu-v5-lite-podslice hosts=2 chips=4 ;;
+  gpu) document=2 accelerator=nvidia-h100-80gb hosts=2 chips=8 ;;
+  *) echo "usage: $0 [--dry-run] tpu|gpu" >&2 && exit 2 ;;
+esac
+
+export NAME="${NAME:-btsrn}"
+export IMAGE="${IMAGE:?an image with btsrn-jax[tpu] or btsrn-jax[cuda] installed}"
+export BUCKET="${BUCKET:?a Cloud Storage bucket for data and checkpoints}"
+export SERVICE_ACCOUNT="${SERVICE_ACCOUNT:-default}" # may read and write the bucket
+export CONFIG="${CONFIG:-configs/x4.py}"
+export HOSTS="${HOSTS:-$hosts}"             # TPU: as TOPOLOGY has; 4 chips each
+export CHIPS="${CHIPS:-$chips}"             # TPU chips or GPUs of one host
+export ACCELERATOR="${ACCELERATOR:-$accelerator}"
+export TOPOLOGY="${TOPOLOGY:-2x4}"          # TPU alone
+export RESTARTS="${RESTARTS:-100}"
+
+template="$(dirname "$0")/gke_jobset.yaml"
+manifest=$(awk -v n="$document" '/^---$/ { k++ } k == n' "$template")
+for name in NAME IMAGE BUCKET SERVICE_ACCOUNT CONFIG HOSTS CHIPS ACCELERATOR TOPOLOGY \
+  RESTARTS; do
+  manifest=${manifest//"\$$name"/${!name}}
+done
+if ((dry_run)); then
+  echo "$manifest"
+else
+  kubectl apply -f - <<<"$manifest"
+fi

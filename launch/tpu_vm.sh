@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Trains on a TPU VM slice of Google Cloud (v4 to v6e), from this machine: creates the
+# slice or takes the one that is there, installs, runs on all its hosts. A slice that was
+# preempted is deleted and created again; training continues from its checkpoints.
+#
+#   PROJECT=my-project BUCKET=my-bucket launch/tpu_vm.sh [--dry-run] [flags of main ...]
+set -euo pipefail
+
+PROJECT="${PROJECT:?the Google Cloud project}"
+BUCKET="${BUCKET:?a Cloud Storage bucket, mounted on every host for data and checkpoints}"
+ZONE="${ZONE:-us-west4-a}"
+NAME="${NAME:-btsrn}"
+TYPE="${TYPE:-v5litepod-8}"                     # v4-8, v5litepod-8, v5p-8, v6e-8, ...
+RUNTIME="${RUNTIME:-}"                          # empty: the usual one for TYPE
+SPOT="${SPOT:-1}"                               # 1: cheap and preemptible
+SOURCE="${SOURCE:-git+https://github.com/OWNER/btsrn-jax}" # what pip installs
+CONFIG="${CONFIG:-configs/x4.py}"
+RUN="${RUN:-$(basename "${CONFIG%%.py*}")}"     # its folder in the bucket
+ATTEMPTS="${ATTEMPTS:-10}"                      # how often a slice may be lost
+WAIT="${WAIT:-60}"                              # seconds before it is created again
+
+dry_run=0
+if [[ "${1:-}" == --dry-run ]]; then
+  dry_run=1
+  shift
+fi
+if [[ -z "$RUNTIME" ]]; then
+  case "$TYPE" in
+    v4-*) RUNTIME="tpu-ubuntu2204-base" ;;
+    v5litepod-*) RUNTIME="v2-alpha-tpuv5-lite" ;;
+    v5p-*) RUNTIME="v2-alpha-tpuv5" ;;
+    v6e-*) RUNTIME="v2-alpha-tpuv6e" ;;
+    *) echo "$0: TYPE $TYPE: v4-N, v5litepod-N, v5p-N or v6e-N" >&2 && exit 2 ;;
+  esac
+fi
+
+where=("$NAME" "--project=$PROJECT" "--zone=$ZONE")
+tpu=(gcloud compute tpus tpu-vm)
+create=("${tpu[@]}" create "${where[@]}" "--accelerator-type=$TYPE" "--version=$RUNTIME")
+if ((SPOT)); then
+  create+=(--spot)
+fi
+delete=("${tpu[@]}" delete "${where[@]}" --quiet)
+describe=("${tpu[@]}" describe "${where[@]}" "--format=value(state)")
+everywhere=("${tpu[@]}" ssh "${where[@]}" --worker=all)
+
+# On every host; both can be run again and again.
+install="set -e; python3 -m venv ~/venv"
+install+="; ~/venv/bin/pip install --quiet 'btsrn-jax[tpu] @ $SOURCE'; mkdir -p ~/bucket"
+install+="; mountpoint -q ~/bucket || gcsfuse --implicit-dirs $BUCKET ~/bucket"
+train="exec ~/venv/bin/python -m btsrn_jax.main --distributed --config $CONFIG"
+train+=" --workdir \$HOME/bucket/runs/$RUN --config.data.root=\$HOME/bucket/data"
+for flag in "$@"; do
+  train+=" $(printf '%q' "$flag")"
+done
+
+run() {
+  echo "${*@Q}"
+  if ((!dry_run)); then
+    "$@"
+  fi
+}
+
+state() { # READY, PREEMPTED, ... or nothing where there is no slice
+  "${describe[@]}" 2>/dev/null || true
+}
+
+attempt() { # an exit code of main, or of what came before it
+  local now=""
+  if ((!dry_run)); then
+    now=$(state)
+  fi
+  if [[ -n "$now" && "$now" != READY ]]; then
+    echo "slice $NAME is $now" >&2
+    run "${delete[@]}"
+    now=""
+  fi
+  if [[ -z "$now" ]]; then
+    run "${create[@]}" || return
+  fi
+  run "${everywhere[@]}" "--command=$install" || return
+  run "${everywhere[@]}" "--command=$train"
+}
+
+for ((i = 1; ; i++)); do
+  code=0
+  attempt || code=$?
+  if ((code == 0)); then
+    echo "done; the slice is still there, and costs: ${delete[*]}"
+    exit 0
+  fi
+  # 75: stopped early and resumable. Any other failure of a slice that is still whole is
+  # one of the program itself: trying again would not help.
+  if ((code != 75)) && [[ "$(state)" == READY ]]; then
+    exit "$code"
+  fi
+  if ((i >= ATTEMPTS)); then
+    echo "given up after $i attempts" >&2
+    exit 75
+  fi
+  echo "attempt $i ended with $code; again in $WAIT s" >&2
+  sleep "$WAIT"
+done

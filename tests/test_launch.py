@@ -1,0 +1,241 @@
+"""Claims about launch/: what each script would run, and what it does when a slice is
+lost. Linters are used where they are installed."""
+
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+
+import pytest
+import tiny
+
+LAUNCH = tiny.ROOT / "launch"
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
+CLOUD = {"PROJECT": "p", "BUCKET": "b", "IMAGE": "registry/image:1"}
+
+
+def launch(name, *args, code=0, **environment):
+    """What a script prints; a clean environment but for PATH and HOME."""
+    env = {k: os.environ[k] for k in ("PATH", "HOME") if k in os.environ}
+    done = subprocess.run(
+        ["bash", str(LAUNCH / name), *args],
+        env=env | environment,
+        cwd=tiny.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_pass_shellcheck(script):
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    subprocess.run(["shellcheck", str(script)], check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_executable_and_stop_at_the_first_error(script):
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text()
+
+
+def test_local_gpus_runs_one_process_for_all():
+    text = launch("local_gpus.sh", "--dry-run", "--config.train.steps=5", GPUS="0,1")
+    assert text == (
+        "CUDA_VISIBLE_DEVICES=0,1 python -m btsrn_jax.main --config configs/x4.py"
+        " --workdir runs/x4 --config.data.root=data --config.train.steps=5\n"
+    )
+
+
+def stand_in(folder, name, body):
+    """A program of that name on the PATH."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+    path.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_local_gpus_continues_after_75_and_nothing_else(tmp_path):
+    """A python that exits with 75, 75, then 1."""
+    count = tmp_path / "count"
+    body = f"echo run >> {count}; (( $(wc -l < {count}) < 3 )) && exit 75; exit 1"
+    path = stand_in(tmp_path / "bin", "python", body)
+    launch("local_gpus.sh", code=1, **path)
+    assert count.read_text() == "run\n" * 3
+    launch("local_gpus.sh", code=1, RESTARTS="9", **path)
+    assert count.read_text() == "run\n" * 4
+
+
+def test_slurm_runs_one_task_a_gpu_and_is_queued_again_on_75(tmp_path):
+    text = launch("slurm.sbatch", "--dry-run", CONFIG="configs/x2.py:unknown")
+    assert text.startswith(
+        "srun --kill-on-bad-exit=1 .venv/bin/python -m btsrn_jax.main --distributed"
+        " --config configs/x2.py:unknown --workdir runs/x2 --config.data.root=data\n"
+    )
+    options = (LAUNCH / "slurm.sbatch").read_text()
+    for option in ("--requeue", "--signal=TERM@120", "--open-mode=append"):
+        assert f"#SBATCH {option}" in options
+
+    bin, log = tmp_path / "bin", tmp_path / "log"
+    stand_in(bin, "srun", "exit ${CODE}")
+    path = stand_in(bin, "scontrol", f'echo "$@" >> {log}')
+    launch("slurm.sbatch", code=75, CODE="75", SLURM_JOB_ID="17", **path)
+    assert log.read_text() == "requeue 17\n"
+    for code in (0, 1, 2):
+        launch("slurm.sbatch", code=code, CODE=str(code), SLURM_JOB_ID="17", **path)
+    assert log.read_text() == "requeue 17\n"
+
+
+TYPES = {
+    "v4-8": "tpu-ubuntu2204-base",
+    "v5litepod-8": "v2-alpha-tpuv5-lite",
+    "v5p-8": "v2-alpha-tpuv5",
+    "v6e-8": "v2-alpha-tpuv6e",
+}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_tpu_vm_prints_its_commands(kind):
+    text = launch(
+        "tpu_vm.sh", "--dry-run", "--config.train.steps=5", TYPE=kind, **CLOUD
+    )
+    commands = [shlex.split(x) for x in text.splitlines()[:3]]
+    where = ["btsrn", "--project=p", "--zone=us-west4-a"]
+    tpu = ["gcloud", "compute", "tpus", "tpu-vm"]
+    create, install, train = commands
+    version = f"--version={TYPES[kind]}"
+    kind = f"--accelerator-type={kind}"
+    assert create == [*tpu, "create", *where, kind, version, "--spot"]
+    assert install[:8] == [*tpu, "ssh", *where]
+    assert train[:9] == [*tpu, "ssh", *where, "--worker=all"]
+    assert "btsrn-jax[tpu]" in text
+    assert train[9].startswith(
+        "--command=exec ~/venv/bin/python -m btsrn_jax.main --distributed"
+    )
+    assert train[9].endswith(" --config.train.steps=5")
+
+
+def test_tpu_vm_names_what_is_missing():
+    assert "BUCKET" in launch("tpu_vm.sh", "--dry-run", code=1, PROJECT="p")
+    assert "v9-8" in launch("tpu_vm.sh", "--dry-run", code=2, TYPE="v9-8", **CLOUD)
+
+
+GCLOUD = """
+echo "$4" "${@: -1}" >> "$STATE.log"
+case "$4" in
+  describe) cat "$STATE" 2>/dev/null ;;
+  create) echo READY > "$STATE" ;;
+  delete) rm "$STATE" ;;
+  ssh)
+    [[ "${@: -1}" == *btsrn_jax.main* ]] || exit 0
+    echo run >> "$STATE.runs"
+    if (( $(wc -l < "$STATE.runs") <= LOSSES )); then
+      echo "$BECOMES" > "$STATE"
+      exit "$CODE"
+    fi ;;
+esac
+"""
+
+
+def calls(tmp_path, code=0, **environment):
+    """The verbs that a stand-in for gcloud saw."""
+    path = stand_in(tmp_path / "bin", "gcloud", GCLOUD)
+    environment = CLOUD | {"STATE": str(tmp_path / "state"), "WAIT": "0"} | environment
+    launch("tpu_vm.sh", code=code, **path, **environment)
+    log = (tmp_path / "state.log").read_text()
+    lines = [x for x in log.splitlines() if x.split(" ")[0] in VERBS]
+    trains = {x for x in lines if "btsrn_jax.main" in x}
+    assert len(trains) <= 1  # always the same command, so that it resumes
+    return ["train" if "btsrn_jax.main" in x else VERBS[x.split(" ")[0]] for x in lines]
+
+
+VERBS = {"describe": "?", "create": "create", "delete": "delete", "ssh": "install"}
+FRESH = ["?", "create", "install", "train"]
+
+
+def test_a_preempted_slice_is_created_again_and_the_run_resumed(tmp_path):
+    lost = {"LOSSES": "2", "BECOMES": "PREEMPTED", "CODE": "255"}
+    again = ["?", "?", "delete", "create", "install", "train"]
+    assert calls(tmp_path, **lost) == FRESH + again + again
+
+
+def test_a_slice_that_is_there_is_used(tmp_path):
+    (tmp_path / "state").write_text("READY\n")
+    assert calls(tmp_path, LOSSES="0") == ["?", "install", "train"]
+
+
+def test_a_run_that_stopped_early_continues_on_the_same_slice(tmp_path):
+    stopped = {"LOSSES": "1", "BECOMES": "READY", "CODE": "75"}
+    assert calls(tmp_path, **stopped) == [*FRESH, "?", "install", "train"]
+
+
+def test_an_error_of_the_program_is_not_tried_again(tmp_path):
+    wrong = {"LOSSES": "1", "BECOMES": "READY", "CODE": "2"}
+    assert calls(tmp_path, code=2, **wrong) == [*FRESH, "?"]
+
+
+def test_attempts_are_bounded(tmp_path):
+    lost = {"LOSSES": "9", "BECOMES": "PREEMPTED", "CODE": "255", "ATTEMPTS": "2"}
+    assert calls(tmp_path, code=75, **lost).count("train") == 2
+
+
+@pytest.fixture(params=["tpu", "gpu"])
+def manifest(request):
+    yaml = pytest.importorskip("yaml")
+    text = launch("gke.sh", "--dry-run", request.param, **CLOUD)
+    assert "$" not in text
+    return request.param, yaml.safe_load(text)
+
+
+def pod(jobset):
+    (job,) = jobset["spec"]["replicatedJobs"]
+    return job["template"]["spec"]["template"]
+
+
+def test_the_jobsets_own_fields_are_those_of_the_example(manifest):
+    import yaml
+
+    _, jobset = manifest
+    jobset["metadata"].pop("labels")
+    jobset["spec"]["replicatedJobs"][0]["template"]["spec"].pop("template")
+    example = pathlib.Path(__file__).with_name("jobset_example.yaml").read_text()
+    assert jobset == yaml.safe_load(example)
+
+
+def test_its_pods_are_what_kubernetes_expects(manifest):
+    validate = pytest.importorskip("kubernetes_validate")
+    kind, jobset = manifest
+    (container,) = pod(jobset)["spec"]["containers"]
+    assert "--distributed" in container["command"]
+    limits = {"tpu": {"google.com/tpu": 4}, "gpu": {"nvidia.com/gpu": 8}}
+    assert container["resources"]["limits"] == limits[kind]
+    whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}}
+    validate.validate(whole | pod(jobset), "1.31", strict=True)
+    (job,) = jobset["spec"]["replicatedJobs"]
+    meta = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}}
+    validate.validate(meta | job["template"], "1.31", strict=True)
+
+
+def test_gpu_pods_find_each_other_by_the_jobsets_names(manifest):
+    kind, jobset = manifest
+    (container,) = pod(jobset)["spec"]["containers"]
+    if kind == "tpu":  # GKE itself tells TPU pods of each other
+        assert "env" not in container
+        return
+    env = {item["name"]: item for item in container["env"]}
+    assert env["JAX_COORDINATOR_ADDRESS"]["value"] == "btsrn-hosts-0-0.btsrn:8476"
+    assert env["JAX_NUM_PROCESSES"]["value"] == "2"
+    path = env["JAX_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert path == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+
+
+def test_the_manifest_passes_yamllint():
+    if shutil.which("yamllint") is None:
+        pytest.skip("yamllint is not installed")
+    files = [str(LAUNCH / "gke_jobset.yaml"), str(tiny.ROOT / "tests")]
+    subprocess.run(["yamllint", "--strict", *files], check=True)
