@@ -4,7 +4,9 @@ JAX is imported inside the commands, so that `btsrn --help` answers at once.
 """
 
 import argparse
+import itertools
 import pathlib
+import re
 import sys
 
 from absl import logging
@@ -192,6 +194,43 @@ def build_parser() -> argparse.ArgumentParser:
         help="where DIV2K was prepared (default: data)",
     )
 
+    sub = command("bench", "speed and memory, beside PyTorch if asked for", bench)
+    sub.add_argument("mode", choices=("train", "infer"), help="what to measure")
+    sub.add_argument("--scale", type=int, choices=(2, 3, 4), help="default: all three")
+    sub.add_argument(
+        "--peer",
+        choices=("torch",),
+        help="measure the same in PyTorch, in turns (in a checkout of the source)",
+    )
+    sub.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="write every figure"
+    )
+    for name, default, what in (
+        ("batch", "32", "patches of a training step"),
+        ("side", "512", "HR side of the image to enlarge to"),
+    ):
+        sub.add_argument(
+            f"--{name}",
+            default=default,
+            metavar="N[,N]",
+            help=f"{what} (default: {default})",
+        )
+    sub.add_argument(
+        "--patch", type=int, default=108, help="HR pixels a side (default: 108)"
+    )
+    sub.add_argument(
+        "--repeats", type=int, default=10, help="at most so many (default: 10)"
+    )
+    sub.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the convolutions (default: what training and inference take)",
+    )
+    sub.add_argument(
+        "--loop", action="store_true", help="train: time a run's whole loop as well"
+    )
+
     sub = command("info", "what a config is, and whether it fits a device", info)
     sub.add_argument("--config", required=True, metavar="FILE[:ARG]")
     sub.add_argument(
@@ -321,6 +360,26 @@ def models(args) -> int:
     return 0
 
 
+def bench(args) -> int:
+    """btsrn bench"""
+    from btsrn_jax import bench
+
+    scales = [args.scale] if args.scale else [2, 3, 4]
+    name = "batch" if args.mode == "train" else "side"
+    specs = []
+    for scale, size in itertools.product(scales, _numbers(name, getattr(args, name))):
+        size = size // scale if name == "side" else size
+        patch = args.patch // scale * scale
+        spec = bench.Spec(args.mode, scale, patch=patch, dtype=args.dtype)
+        specs.append(spec._replace(loop=args.loop, **{name: size}))
+
+    def say(line):
+        print(line, file=sys.stderr, flush=True)
+
+    bench.run(specs, args.peer, args.repeats, args.json, say)
+    return 0
+
+
 def report(args) -> int:
     """btsrn report"""
     from btsrn_jax import mesh, report
@@ -332,6 +391,12 @@ def report(args) -> int:
     report.write(args.runs, args.out, sets, chosen, args.ensemble, args.data_dir)
     print(args.out / "index.html")
     return 0
+
+
+def _numbers(name, text):
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise InputError(f"--{name} {text!r}: a whole number, or several with commas")
+    return [int(number) for number in text.split(",")]
 
 
 def _scale(text):

@@ -54,6 +54,7 @@ ORDER = [
     "studies",
     "report",
     "bench",
+    "workload",
     "info",
     "main",
     "cli",

@@ -1,4 +1,4 @@
-"""Claims of the peer that `btsrn bench --peer torch` measures: it is the same network."""
+"""The peer that `btsrn bench --peer torch` measures is the same network."""
 
 import pathlib
 import sys
