@@ -65,8 +65,21 @@ def describe(config: ConfigDict) -> str:
         "steps": known(steps),
         "decay steps": known(decay_steps),
         "parameters and optimiser": f"{copies * 4 * parameters / 1e6:.1f} MB a device",
+        "kept for the gradient": _kept(config, side),
     }
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
+
+def _kept(config, side):
+    """Activations of a whole batch; "auto" is the one or the other by platform."""
+    dtype = config.model.dtype
+    found = []
+    for name in ("float32", "bfloat16") if dtype == "auto" else (dtype,):
+        compute = network.Compute(jnp.dtype(name))
+        model = network.build(config.model, config.scale, compute)
+        size = network.kept_for_gradient(model, config.train.batch_size, side)
+        found.append(f"{size / 1e9:.2f} GB in {name}")
+    return ", ".join(found)
 
 
 def topology_mesh(name: str):

@@ -282,3 +282,20 @@ def multiply_adds(model: BTSRN) -> float:
         reached *= step
         total += f * f * reached**2 / s**2  # each output pixel is one f x f product
     return total + model.high_blocks * block + 3 * f
+
+
+def kept_for_gradient(model: BTSRN, batch: int, side: int) -> int:
+    """Bytes that a training step of `batch` LR patches of `side` keeps from the forward
+    pass for the backward one, as differentiation asks for them; the compiler may do
+    with less, and a CPU's step goes patch by patch. Traced, nothing is computed."""
+    variables = jax.eval_shape(lambda: init(model, jax.random.key(0)))
+    lr = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
+
+    def keep(variables, lr):
+        def forward(params):
+            return super_resolve(model, variables | {"params": params}, lr, True)[0]
+
+        return jax.vjp(forward, variables["params"])[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(keep, variables, lr))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)

@@ -108,6 +108,10 @@ KINDS = (
         " noticeable difference.",
     ),
 )
+MEMORY_NOTE = (
+    "Memory: what a step keeps of the forward pass for the gradient, for the whole"
+    " batch, in float32. Steps a second are of these runs, on whatever they ran."
+)
 # What runs of one comparison may differ in.
 VARIED = ("low_blocks", "high_blocks", "block", "norm")
 NOT_SETTINGS = (*schema.FREE_ON_RESUME, "train.seed", "train.decay_steps")
@@ -222,10 +226,11 @@ def _table(kind, name, by_label, set_name):
     header = [_HEADS[kind.name], measured, f"against {kind.base}"]
     if has_figures:
         header += ["paper", "difference", f"paper's against {kind.base}"]
-    header += ["parameters", "multiply-adds per HR pixel", "steps/s"]
+    header += ["parameters", "multiply-adds per HR pixel", "memory", "steps/s"]
     title = kind.title + (f", on {set_name}" if set_name else "")
     title += f" (reduced: {', '.join(reduced)})" if reduced else ""
     notes = [kind.remark] if kind.remark else []
+    notes.append(MEMORY_NOTE)
     if unlike:
         notes.append(f"Not the paper's setting: {', '.join(unlike)}.")
     if has_figures and not comparable:
@@ -257,14 +262,18 @@ def _step(values, label, base):
 
 
 def _cost(runs):
-    """Parameters, multiply-adds per HR pixel, and steps a second as the runs had it."""
+    """Parameters, multiply-adds per HR pixel, what a step keeps for the gradient in
+    float32, and steps a second as the runs had it."""
     if not runs:
-        return ["", "", ""]
-    model = network.build(runs[0].config["model"], runs[0].config["scale"])
+        return [""] * 4
+    config = runs[0].config
+    model = network.build(config["model"], config["scale"])
+    batch, side = config["train"]["batch_size"], config["train"]["patch"]
+    kept = network.kept_for_gradient(model, batch, side // config["scale"])
     rates = [m["steps_per_second"] for r in runs for m in r.metrics if _RATE in m]
     rate = f"{statistics.median(rates):.3g}" if rates else ""
     adds = f"{network.multiply_adds(model):,.0f}"
-    return [f"{network.parameter_count(model):,}", adds, rate]
+    return [f"{network.parameter_count(model):,}", adds, f"{kept / 1e6:,.0f} MB", rate]
 
 
 _RATE = "steps_per_second"

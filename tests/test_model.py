@@ -273,6 +273,27 @@ def test_720p_at_x2_costs_431_g():
     assert btsrn.multiply_adds(BTSRN(2)) * 1280 * 720 == pytest.approx(431e9, abs=5e8)
 
 
+def test_training_memory_bears_out_the_papers_claims_on_blocks():
+    """Figure 4, 128/32: gated blocks at nearly double time and memory, PConv at less
+    memory than PixelCNN."""
+
+    def costs(kind, batch=32):
+        model = BTSRN(2, bottleneck=32, block=kind)
+        kept = btsrn.kept_for_gradient(model, batch, 54)
+        return kept, btsrn.multiply_adds(model)
+
+    (gated, gated_adds), (pconv, adds) = costs("gated_pp"), costs("pconv")
+    assert 1.7 < gated / pconv < 2
+    assert 1.7 < gated_adds / adds < 2
+    assert pconv < 0.9 * costs("pixelcnn")[0]
+    # What goes into the convolutions of the ten blocks, and into the activations before
+    # them, at the blocks' input sizes.
+    lr_sides, hr_sides = range(54, 42, -2), range(84, 76, -2)
+    pixels = sum(n**2 for n in (*lr_sides, *hr_sides))
+    assert 1 < pconv / (32 * 4 * (128 + 32) * pixels) < 3
+    assert costs("pconv", 64)[0] == pytest.approx(2 * pconv, rel=0.01)
+
+
 # --- sizes and halos
 
 

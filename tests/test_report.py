@@ -72,6 +72,7 @@ def test_table_1_sets_measured_beside_paper(tmp_path):
         ["6 + 6", "34.250", "+0.100", "", "", ""],
     ]
     assert table.lines[1][6:8] == ["887,683", "467,424"]
+    assert table.lines[1][8].endswith(" MB")
 
 
 def test_seeds_are_a_mean_and_a_deviation(tmp_path):
