@@ -212,14 +212,13 @@ def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], d
     written with it; raises whatever a damaged file leads to."""
     about = json.loads((folder / f"{step}/about/metadata").read_text())
     score_of(folder, step)
-    alone = ocp.options.MultiprocessingOptions(primary_host=None)
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    reader = ocp.Checkpointer(handler, multiprocessing_options=alone)
+    # The handler itself: a Checkpointer would wait for the other processes of a run.
+    handler = ocp.PyTreeCheckpointHandler()
     path = folder / f"{step}/state"
-    tree = reader.metadata(path).item_metadata.tree
+    tree = handler.metadata(path).tree
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    restored = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-    reader.close()
+    restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    handler.close()
     arrays = flatten(restored)
     expected, found = about["sha256"], _digests(arrays, about["config"])
     wrong = sorted(
