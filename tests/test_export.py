@@ -268,7 +268,7 @@ def test_the_words_of_whoever_knows_the_data_replace_ours(exported, tmp_path):
         log=str,
     )
     assert (about["data"], about["data_licence"]) == (
-        "Ten photographs of my own",
+        "Ten photographs",
         "CC0",
     )
     assert "images: Ten photographs\n" in (tmp_path / "a" / "README.md").read_text()
