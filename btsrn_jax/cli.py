@@ -5,6 +5,7 @@ JAX is imported inside the commands, so that `btsrn --help` answers at once.
 
 import argparse
 import itertools
+import os
 import pathlib
 import re
 import sys
@@ -259,6 +260,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def info(args) -> int:
     """btsrn info"""
+    if args.topology:  # before JAX is imported: no TPU is here, and none is asked for
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from btsrn_jax import info, main, mesh
 
     config = main.parse(["info", "--config", args.config, *args.overrides]).config

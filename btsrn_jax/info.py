@@ -6,7 +6,6 @@ that is not here with `--topology` (libtpu compiles without any TPU).
 
 import collections
 import math
-import os
 import re
 from typing import NamedTuple
 
@@ -92,7 +91,6 @@ def topology_mesh(name: str):
             f"--topology {name!r}: KIND:AxB or KIND:AxBxC, such as v5e:2x4 or"
             f" v4:2x2x1; kinds are {', '.join(HBM)}"
         )
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no metadata server
     try:
         found = topologies.get_topology_desc(name, "tpu")
     except Exception as error:
