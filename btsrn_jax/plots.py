@@ -10,6 +10,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#44
 DASHES = ("", "6 3", "2 3")  # when the colours have run out
 WIDTH, HEIGHT = 470, 300  # of a panel, with its labels
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 30, 46  # margins of a panel
+RATE = "steps_per_second"  # in metrics.jsonl
 LEGEND_COLUMN, LEGEND_LINE = 235, 20
 
 
@@ -84,11 +85,11 @@ def curves(runs: Sequence[tuple[str, Sequence[Mapping]]]) -> str | None:
 def _points(metrics, prefix):
     """(step, minutes, value) of every line that has the quantity."""
     minutes, last = 0.0, 0
+    rate = next((x[RATE] for x in metrics if RATE in x), math.inf)  # of the first steps
     for line in metrics:
-        rate = line.get("steps_per_second")
-        if rate:
-            minutes += (line["step"] - last) / rate / 60
-            last = line["step"]
+        rate = line.get(RATE, rate)
+        minutes += (line["step"] - last) / rate / 60
+        last = line["step"]
         for name, value in line.items():
             if name.startswith(prefix) and math.isfinite(value):
                 yield line["step"], minutes, value

@@ -213,7 +213,7 @@ def _table(kind, name, by_label, set_name):
     labels += [label for label in by_label if label not in labels]
     lines = []
     for label in labels:
-        line = [label, _mean_text(values.get(label, []))]
+        line = [label, _mean_text(values.get(label))]
         line.append(_step(means, label, kind.base))
         if has_figures:
             paper = kind.paper.get(label)
@@ -248,7 +248,7 @@ _HEADS |= {"figure4": "block", "normalisation": "normalisation"}
 def _mean_text(values):
     """ "34.162", or with several seeds "34.162 ± 0.010 (3 seeds)"."""
     if not values:
-        return "not run"
+        return "not run" if values is None else "unfinished"
     text = f"{statistics.mean(values):.3f}"
     if len(values) > 1:
         text += f" ± {statistics.stdev(values):.3f} ({len(values)} seeds)"
@@ -270,13 +270,10 @@ def _cost(runs):
     model = network.build(config["model"], config["scale"])
     batch, side = config["train"]["batch_size"], config["train"]["patch"]
     kept = network.kept_for_gradient(model, batch, side // config["scale"])
-    rates = [m["steps_per_second"] for r in runs for m in r.metrics if _RATE in m]
+    rates = [m[plots.RATE] for r in runs for m in r.metrics if plots.RATE in m]
     rate = f"{statistics.median(rates):.3g}" if rates else ""
     adds = f"{network.multiply_adds(model):,.0f}"
     return [f"{network.parameter_count(model):,}", adds, f"{kept / 1e6:,.0f} MB", rate]
-
-
-_RATE = "steps_per_second"
 
 
 def _line_label(kind, run):

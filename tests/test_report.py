@@ -213,6 +213,8 @@ def test_ticks_are_round_numbers_inside_the_range():
 
 def test_training_time_leaves_out_validation_and_pauses():
     metrics = [
+        # At first no rate is known: it is that of the next steps.
+        {"step": 30, "time": 900.0, "loss": 0.2},
         {"step": 120, "time": 1000.0, "loss": 0.1, "steps_per_second": 2.0},
         {"step": 120, "time": 1500.0, "psnr_ntire": 30.0},
         # Continued a day later, twice as fast.
@@ -226,6 +228,7 @@ def test_training_time_leaves_out_validation_and_pauses():
     assert "minutes of training" in texts
     points = list(plots._points(metrics, "psnr_"))
     assert points == [(120, 1.0, 30.0), (480, 4.0, 31.0)]
+    assert next(plots._points(metrics, "loss")) == (30, 0.25, 0.2)
 
 
 def _svg(text):
