@@ -41,7 +41,6 @@ def test_a_row_is_the_papers_setting_but_for_what_it_studies(row, monkeypatch):
         "vdsr": {
             "model.name",
             "model.features",
-            "train.learning_rate",
             "train.clip_norm",
         },
     }[row.split("-")[0]]
