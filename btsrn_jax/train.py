@@ -169,7 +169,8 @@ def create_state(recipe: Recipe, devices, params: Any = None) -> TrainState:
 
     def create(params):
         variables = network.init(recipe.model, jax.random.key(recipe.seed))
-        params = variables.pop("params") if params is None else params
+        fresh = variables.pop("params")
+        params = fresh if params is None else params
         zero = jnp.zeros((), jnp.int32)
         ema = jax.tree.map(jnp.copy, params) if recipe.ema else {}
         opt_state = recipe.optimizer.init(params)
