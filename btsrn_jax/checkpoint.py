@@ -118,6 +118,8 @@ class Checkpoints:
     def _named_failure(self):
         try:
             yield
+        except jax.errors.JaxRuntimeError:
+            raise  # another process is lost, not the disk
         except Exception as error:  # a failure of the file system comes in many types
             reason = _first_line(error)
             for cause in (error, error.__cause__, error.__context__):

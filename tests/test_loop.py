@@ -48,12 +48,13 @@ def test_a_run_says_what_it_does_and_writes_it_down(run, tmp_path):
 
 
 def test_a_run_moves_between_topologies_and_kinds_of_memory(run, tmp_path):
-    """8 devices -> 1, host memory -> device: the same batches all along."""
+    """8 devices -> 1 -> 8, host memory -> device: the same batches all along."""
     assert run("moved", 8, cache="host", steps=2, log_every=1)[0] == 0
     code, said = run("moved", 1, cache="device", steps=4, log_every=1)
     assert code == 0
     assert "continuing from step 2" in said
-    run("straight", 1, steps=4, log_every=1)
+    assert run("moved", 8, steps=6, log_every=1)[0] == 0
+    run("straight", 1, steps=6, log_every=1)
     moved, straight = lines(tmp_path / "moved"), lines(tmp_path / "straight")
     for ours, theirs in zip(moved, straight, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
