@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from btsrn_jax import div2k, folders, images
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import get_protocol, mod_crop
+from btsrn_jax.progress import progress_bar
 from btsrn_jax.resize import imresize
 
 # Photographs inside the scikit-image wheel, all CC0 or public domain; see README.
@@ -168,7 +168,7 @@ def check_set(pairs: list[Pair], scale: int, ignored: int = 0) -> list[str]:
     problems, said = [], {}
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         work = pool.map(check, pairs)
-        bar = tqdm(work, "checking images", len(pairs), unit="image", delay=2)
+        bar = progress_bar(work, "checking images", len(pairs), unit="image", delay=2)
         for pair, (problem, notes) in zip(pairs, bar, strict=True):
             problems += [problem] if problem else []
             for note in dict.fromkeys(notes):
@@ -236,7 +236,7 @@ def load_training(
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         work = pool.map(load, pairs)
-        bar = tqdm(work, "reading images", len(pairs), unit="image", delay=2)
+        bar = progress_bar(work, "reading images", len(pairs), unit="image", delay=2)
         problems = []
         for item in bar:
             if isinstance(item, str):

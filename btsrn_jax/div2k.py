@@ -14,7 +14,6 @@ import itertools
 import json
 import shlex
 import shutil
-import sys
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from btsrn_jax.errors import InputError
+from btsrn_jax.progress import progress_bar
 
 CONFIGS = tuple(f"{track}_x{s}" for track in ("bicubic", "unknown") for s in (2, 3, 4))
 SPLITS = ("train", "validation", "train+validation")
@@ -367,5 +367,4 @@ def _gb(size: int) -> str:
 
 
 def _bar(what: str, size: int) -> tqdm:
-    wait = 0.1 if sys.stderr.isatty() else 10  # s; a batch job's log stays short
-    return tqdm(desc=what, total=size, unit="B", unit_scale=True, mininterval=wait)
+    return progress_bar(desc=what, total=size, unit="B", unit_scale=True)

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
-
 from btsrn_jax import datasets, images, inference, metrics, pictures
 from btsrn_jax.errors import InputError
+from btsrn_jax.progress import progress_bar
 from btsrn_jax.resize import imresize
 
 # Table 4 of the paper (protocol `benchmark`): BTSRN, VDSR, bicubic at x2, x3, x4.
@@ -67,7 +66,7 @@ def evaluate_set(
     """
     rules = {name: metrics.get_protocol(name) for name in protocols}
     rows = []
-    bar = tqdm(
+    bar = progress_bar(
         desc=set_name,
         total=len(pairs),
         bar_format="{l_bar}{bar}| {n:.2f}/{total} images, {remaining} left",
