@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+
 from btsrn_jax import datasets, images, inference, metrics, pictures
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import progress_bar
