@@ -6,6 +6,7 @@ and only the squares travel to the device, a few steps ahead of their use.
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 import queue
@@ -66,7 +67,7 @@ def gather(
     with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as temporary:
         for pair in loaded:
             rows, width = rows + pair[0].shape[0], max(width, pair[0].shape[1])
-            size = 3 * rows * width * (1 + scale**2)
+            size = _bytes(rows, width, scale)
             if writer is None and (
                 cache == "host" or (cache == "auto" and size > limit)
             ):
@@ -149,7 +150,11 @@ def size_on_device(store: sampler.Store | HostStore) -> int:
     if isinstance(store, sampler.Store):
         return store.lr.nbytes + store.hr.nbytes
     rows, width = store.sizes[:, 0].sum(), store.sizes[:, 1].max()
-    return int(3 * rows * width * (1 + store.scale**2))
+    return _bytes(rows, width, store.scale)
+
+
+def _bytes(rows, width, scale):
+    return sum(map(math.prod, sampler.store_shapes(rows, width, scale)))
 
 
 def hr_sizes(store: sampler.Store | HostStore) -> list[tuple[int, int]]:

@@ -116,13 +116,11 @@ def compile_training(config: ConfigDict, devices, kept: bool = True) -> Compiled
 def _store(config):
     """The shapes of a device store of DIV2K."""
     scale, image = config.scale, jax.ShapeDtypeStruct((800,), jnp.int32)
+    index = sampler.Index(*3 * [image], jax.ShapeDtypeStruct((800,), jnp.uint32))
     rows, width = DIV2K_HR_ROWS // scale, DIV2K_HR_WIDTH // scale
-    index = sampler.Index(image, image, image, jax.ShapeDtypeStruct((800,), jnp.uint32))
-    return sampler.Store(
-        jax.ShapeDtypeStruct((rows, 3 * width), jnp.uint8),
-        jax.ShapeDtypeStruct((scale * rows, 3 * scale * width), jnp.uint8),
-        index,
-    )
+    shapes = sampler.store_shapes(rows, width, scale)
+    lr, hr = (jax.ShapeDtypeStruct(shape, jnp.uint8) for shape in shapes)
+    return sampler.Store(lr, hr, index)
 
 
 def _patches(recipe):

@@ -28,8 +28,9 @@ class Index(NamedTuple):
 
 class Store(NamedTuple):
     """Decoded images below each other. lr: (rows, 3 width) uint8, hr: (scale rows,
-    3 scale width) uint8; narrower images leave the right part unused. Whole rows are
-    gathered, then columns sliced: one slice of both was seen to copy the store."""
+    3 scale width) uint8, rows filled up to a multiple of 128 bytes; narrower images
+    leave the right part unused. Whole rows are gathered, then columns sliced: one slice
+    of both was seen to copy the store."""
 
     lr: jax.Array
     hr: jax.Array
@@ -60,14 +61,27 @@ def make_store(pairs: list[tuple[np.ndarray, np.ndarray]], scale: int) -> Store:
     heights = np.array([lr.shape[0] for lr, _ in pairs])
     widths = np.array([lr.shape[1] for lr, _ in pairs])
     offsets = np.concatenate([[0], np.cumsum(heights)[:-1]])
-    rows, columns = int(heights.sum()), 3 * int(widths.max())
-    lr_rows = np.zeros((rows, columns), np.uint8)
-    hr_rows = np.zeros((scale * rows, scale * columns), np.uint8)
+    lr_shape, hr_shape = store_shapes(heights.sum(), widths.max(), scale)
+    lr_rows, hr_rows = np.zeros(lr_shape, np.uint8), np.zeros(hr_shape, np.uint8)
     for (lr, hr), offset in zip(pairs, offsets, strict=True):
         for store, image, top in ((lr_rows, lr, offset), (hr_rows, hr, scale * offset)):
             h, w, _ = image.shape
             store[top : top + h, : 3 * w] = image.reshape(h, 3 * w)
     return Store(lr_rows, hr_rows, make_index(heights, widths))
+
+
+def store_shapes(rows: int, width: int, scale: int) -> tuple[tuple, tuple]:
+    """Of the two arrays of a store; rows and width: of LR, in pixels."""
+    return (
+        (int(rows), _columns(width)),
+        (scale * int(rows), _columns(scale * width)),
+    )
+
+
+def _columns(width):
+    """Bytes of a row. A TPU keeps an array whose rows are no multiple of 128 transposed
+    in memory, and would copy the whole store at every step to gather rows."""
+    return -(-3 * int(width) // 128) * 128
 
 
 def make_index(heights: np.ndarray, widths: np.ndarray) -> Index:

@@ -45,8 +45,8 @@ def test_a_process_cuts_only_the_rows_of_its_devices(store):
 
 
 def test_auto_takes_the_device_until_the_images_do_not_fit(tmp_path):
-    """40 rows of 40 LR pixels: 4,800 bytes, and four times that in HR."""
-    need = 3 * 40 * 40 * 5
+    """40 rows of 40 LR pixels, 120 bytes, in 128; 80 rows of 240 bytes in 256."""
+    need = 40 * 128 + 80 * 256
     gather = functools.partial(hoststore.gather, tiny.pairs(), 2)
     fits = gather("auto", need, tmp_path / "a")
     assert isinstance(fits, sampler.Store)
