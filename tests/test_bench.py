@@ -74,6 +74,7 @@ def test_median_ratio_and_quartiles_by_hand():
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """The processes that measure have not the eight devices of the tests."""
+    jax.devices()  # this process has them from here on
     monkeypatch.setenv("XLA_FLAGS", "")
 
 
