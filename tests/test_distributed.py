@@ -34,6 +34,7 @@ def addressed(port, process):
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": str(PROCESSES),
         "JAX_PROCESS_ID": str(process),
+        "BTSRN_HEARTBEAT_SECONDS": "20",
     }
 
 
@@ -172,8 +173,10 @@ def test_a_process_that_dies_ends_the_others_and_all_continue(place):
     begun = time.monotonic()
     text, _ = processes[0].communicate(timeout=120)
     assert processes[0].returncode != 0, text
-    assert "start all again" in text
-    assert time.monotonic() - begun < 90
+    # Mostly the connection breaks, and main says so; where it does not, the missing
+    # heartbeat is noticed, and JAX ends the process in its own words.
+    assert "start all again" in text or "another task died" in text
+    assert time.monotonic() - begun < 60
 
     reached = test_faults.step_of(run)
     processes = together(place, "mortal", **many)
