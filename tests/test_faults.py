@@ -9,6 +9,7 @@ import signal
 import time
 
 import pytest
+import test_checkpoint
 import tiny
 
 from btsrn_jax import checkpoint
@@ -196,7 +197,8 @@ def in_process(place, monkeypatch):
         args = tiny.command(place / name, place / "train", **(STEPS | train))
         return entry.run(args[2:])
 
-    return run
+    with tiny.compiled_once(place / "compiled"):
+        yield run
 
 
 def test_a_time_limit_saves_exits_with_75_and_the_run_continues(in_process, place):
@@ -223,6 +225,7 @@ def test_two_and_two_steps_are_four_and_steps_may_be_added(in_process, place):
         in_process("two", steps=4, seed=1, decay_steps=7)
 
 
+@test_checkpoint.LATE
 def test_a_damaged_checkpoint_costs_only_its_own_steps(in_process, place, capfd):
     assert in_process("damaged", steps=4, checkpoint_every=2) == 0
     whole = final(place / "damaged")

@@ -11,8 +11,14 @@ from btsrn_jax import checkpoint, loop, mesh, train
 from btsrn_jax.errors import InputError
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    with tiny.compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(compiled, tmp_path, monkeypatch):
     """run(name, devices, **train) -> exit code and what was said."""
     monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
     photos = tiny.write_photos(tmp_path / "photos")
