@@ -17,6 +17,12 @@ from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    with tiny.compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
 class Trained(NamedTuple):
     """A tiny run. states: of all steps (NumPy), states[0] before the first."""
 
