@@ -33,6 +33,21 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
+    for add in (
+        _add_prepare,
+        _add_upscale,
+        _add_evaluate,
+        _add_export,
+        _add_report,
+        _add_bench,
+        _add_info,
+    ):
+        add(command)
+    command("models", "released models, their training data and figures", models)
+    return parser
+
+
+def _add_prepare(command):
     sub = command(
         "prepare", "download and prepare DIV2K (needs no TensorFlow)", prepare
     )
@@ -51,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder with DIV2K's zip files; only missing ones are downloaded",
     )
 
+
+def _add_upscale(command):
     sub = command("upscale", "enlarge pictures", upscale)
     sub.add_argument(
         "inputs",
@@ -74,19 +91,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="average over eight flips and rotations: a little better,"
         " eight times slower (default: off)",
     )
-    sub.add_argument(
-        "--memory-gb",
-        type=float,
-        default=0.0,
-        metavar="GB",
-        help="for the activations on each device (default: half of what is free)",
-    )
+    _add_memory(sub)
     group = sub.add_mutually_exclusive_group()
     group.add_argument(
         "--force", action="store_true", help="overwrite existing outputs"
     )
     group.add_argument("--resume", action="store_true", help="skip existing outputs")
 
+
+def _add_evaluate(command):
     sub = command("evaluate", "PSNR and SSIM on sets of images", evaluate)
     sub.add_argument(
         "--model",
@@ -108,18 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
         default="ntire,benchmark,modern",
         help="one or several of ntire, benchmark, modern (default: all)",
     )
-    sub.add_argument(
-        "--ensemble",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="average over eight flips and rotations (default: on)",
-    )
-    sub.add_argument(
-        "--data-dir",
-        default="data",
-        metavar="DIR",
-        help="where DIV2K was prepared (default: data)",
-    )
+    _add_ensemble(sub)
+    _add_data_dir(sub)
     sub.add_argument(
         "--csv",
         type=pathlib.Path,
@@ -132,14 +135,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="write the enlarged images",
     )
-    sub.add_argument(
-        "--memory-gb",
-        type=float,
-        default=0.0,
-        metavar="GB",
-        help="for the activations on each device (default: half of what is free)",
-    )
+    _add_memory(sub)
 
+
+def _add_export(command):
     sub = command("export", "write a model for others to use", export)
     sub.add_argument("model", metavar="MODEL", help=MODEL.removesuffix(", or bicubic"))
     sub.add_argument(
@@ -158,6 +157,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--data-licence", metavar="TEXT", help="their terms, likewise")
 
+
+def _add_report(command):
     sub = command(
         "report", "tables, curves and crops of runs, and one HTML page", report
     )
@@ -182,19 +183,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME[,NAME]",
         help="images of the first set to show crops of (default: three)",
     )
-    sub.add_argument(
-        "--ensemble",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="average over eight flips and rotations (default: on)",
-    )
-    sub.add_argument(
-        "--data-dir",
-        default="data",
-        metavar="DIR",
-        help="where DIV2K was prepared (default: data)",
-    )
+    _add_ensemble(sub)
+    _add_data_dir(sub)
 
+
+def _add_bench(command):
     sub = command("bench", "speed and memory, beside PyTorch if asked for", bench)
     sub.add_argument("mode", choices=("train", "infer"), help="what to measure")
     sub.add_argument("--scale", type=int, choices=(2, 3, 4), help="default: all three")
@@ -232,6 +225,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--loop", action="store_true", help="train: time a run's whole loop as well"
     )
 
+
+def _add_info(command):
     sub = command("info", "what a config is, and whether it fits a device", info)
     sub.add_argument("--config", required=True, metavar="FILE[:ARG]")
     sub.add_argument(
@@ -254,8 +249,33 @@ def build_parser() -> argparse.ArgumentParser:
         help="fields to change",
     )
 
-    command("models", "released models, their training data and figures", models)
-    return parser
+
+def _add_ensemble(sub):
+    sub.add_argument(
+        "--ensemble",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="average over eight flips and rotations (default: on)",
+    )
+
+
+def _add_data_dir(sub):
+    sub.add_argument(
+        "--data-dir",
+        default="data",
+        metavar="DIR",
+        help="where DIV2K was prepared (default: data)",
+    )
+
+
+def _add_memory(sub):
+    sub.add_argument(
+        "--memory-gb",
+        type=float,
+        default=0.0,
+        metavar="GB",
+        help="for the activations on each device (default: half of what is free)",
+    )
 
 
 def info(args) -> int:

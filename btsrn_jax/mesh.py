@@ -18,8 +18,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from btsrn_jax.errors import InputError
 
-# Multiplies as fast as the machine's matrix products allow. An
-# unknown flag would abort the process, hence only versions that were tried.
+# Multiplies as fast as the machine's matrix products allow. An unknown flag would
+# abort the process, hence only versions that were tried.
 CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
 CPU_FLAG_VERSIONS = ("0.10.2",)
 

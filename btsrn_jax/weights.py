@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
@@ -123,8 +124,6 @@ def _load_run(source, path):
 
 def _check_fit(config, variables, where):
     """InputError names an array that is missing, left over or misshapen."""
-    import jax
-
     network = model.build(config["model"], config["scale"])
     expected = jax.eval_shape(lambda: model.init(network, jax.random.key(0)))
     try:
