@@ -96,41 +96,46 @@ def _define(argv):
     return values
 
 
+def _locate_config(argv):
+    """(index in argv, "--config=" or "", FILE.py[:ARG]) of the config flag, or None."""
+    for i, text in enumerate(argv):
+        match = re.fullmatch(r"(--?config=)(.*)", text, re.DOTALL)
+        if match:
+            return i, match[1], match[2]
+        if text in ("--config", "-config"):
+            return i + 1, "", "".join(argv[i + 1 : i + 2])
+    return None
+
+
 def _find_shipped_config(argv):
     """`configs/x4.py` means the package's own where no such file lies here: that is how
     an installed package, without the repository, brings its configs."""
-    found = list(argv)
-    for i, text in enumerate(argv):
-        flag, equals, value = text.partition("=")
-        if i and argv[i - 1] in ("--config", "-config"):
-            prefix, value = "", text
-        elif flag in ("--config", "-config") and equals:
-            prefix = "--config="
-        else:
-            continue
-        path, colon, arg = value.partition(":")
-        shipped = pathlib.Path(__file__).parent / path
-        in_configs = pathlib.Path(path).parts[:-1] == ("configs",)
-        if in_configs and not os.path.isfile(path) and shipped.is_file():
-            found[i] = f"{prefix}{shipped}{colon}{arg}"
-    return found
+    located = _locate_config(argv)
+    if located is None:
+        return argv
+    i, prefix, value = located
+    path, colon, arg = value.partition(":")
+    shipped = pathlib.Path(__file__).parent / path
+    in_configs = pathlib.Path(path).parts[:-1] == ("configs",)
+    if not in_configs or os.path.isfile(path) or not shipped.is_file():
+        return argv
+    return [*argv[:i], f"{prefix}{shipped}{colon}{arg}", *argv[i + 1 :]]
 
 
 def _config_file(argv):
     """(path, argument) of --config, checked: a missing file is one line."""
-    for i, text in enumerate(argv):
-        match = re.fullmatch(r"--?config(?:=(.*))?", text)
-        if match:
-            value = match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2])
-            path, _, arg = value.partition(":")
-            if not os.path.isfile(path):
-                found = sorted(map(str, pathlib.Path("configs").glob("*.py")))
-                known = ", ".join(found) or "none in configs/ here"
-                raise InputError(f"no config file {path!r}; there is {known}")
-            if not re.fullmatch(r"[A-Za-z0-9_+,-]*", arg):
-                raise InputError(f"{value!r}: odd characters in the argument {arg!r}")
-            return path, arg
-    return None, None
+    located = _locate_config(argv)
+    if located is None:
+        return None, None
+    value = located[2]
+    path, _, arg = value.partition(":")
+    if not os.path.isfile(path):
+        found = sorted(map(str, pathlib.Path("configs").glob("*.py")))
+        known = ", ".join(found) or "none in configs/ here"
+        raise InputError(f"no config file {path!r}; there is {known}")
+    if not re.fullmatch(r"[A-Za-z0-9_+,-]*", arg):
+        raise InputError(f"{value!r}: odd characters in the argument {arg!r}")
+    return path, arg
 
 
 def _check_overrides(argv):
