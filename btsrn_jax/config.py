@@ -110,7 +110,7 @@ def defaults() -> ConfigDict:
                 "sets": (),  # folders or div2k/CONFIG; empty: div2k's validation
                 "protocol": "ntire",  # ntire, benchmark or modern
                 "ensemble": True,  # eight flips and rotations, in --mode=eval
-                "tile": 64,  # LR pixels a side of one tile, halo not counted
+                "tile": 128,  # LR pixels a side of one tile, halo not counted
                 "memory_gb": 0.0,  # for a batch of tiles; 0: from the device
                 "dtype": "float32",  # float32 (exact) or bfloat16 (fast)
                 "max_images": 10,  # of each set, validated during training

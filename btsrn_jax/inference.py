@@ -22,7 +22,7 @@ from btsrn_jax import model as network
 # The highest value of a dtype; floats are neither rounded nor clipped.
 LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
 SMALLEST_TILE = 16  # below, halos are nearly all of the work
-LARGEST_GROUP = 16  # tiles or views at once on one device; more is no faster
+LARGEST_GROUP = 8  # tiles or views at once on one device; more is no faster
 
 
 def enlarge_tiles(
@@ -87,7 +87,7 @@ class Enlarger:
         self,
         model,
         devices,
-        tile: int = 64,
+        tile: int = 128,
         ensemble: bool = False,
         memory_gb: float = 0.0,
         log: Callable[[str], None] | None = None,
@@ -237,7 +237,7 @@ def enlarge_for(config: Mapping, devices, ensemble: bool) -> Enlarger:
     exact = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
     compute = network.Compute(dtype, mesh.platform(devices), exact)
     model = network.build(config["model"], config["scale"], compute)
-    tile, memory_gb = settings.get("tile", 64), settings.get("memory_gb", 0.0)
+    tile, memory_gb = settings.get("tile", 128), settings.get("memory_gb", 0.0)
     return Enlarger(model, devices, tile, ensemble, memory_gb)
 
 
