@@ -262,18 +262,25 @@ def table(report: dict) -> str:
             row["input"] = f"{result['input_share']:.2%}"
             if "loop_ratio" in result:
                 row["loop / step"] = f"{result['loop_ratio']:.3f}"
+            row["in 8 GB"] = "yes" if result["fits_8gb"] else "no"
         else:
-            if "ensemble_ratio" in result:
-                row["ensemble"] = f"{result['ensemble_ratio']:.2f} x"
-            frames = result["frames_per_second"]
-            for name in FRAMES:
-                row[f"{name} frames/s"] = (
-                    f"{frames[name]:.3g}" if name in frames else "-"
-                )
+            row |= _frames(result)
         row["utilisation"] = f"{result['utilisation']:.0%}"
         row["compile"] = f"{result['ours']['compile']:.1f} s"
         rows.append(row)
     return markdown(rows)
+
+
+def _frames(result):
+    """Frames a second, alone / with the ensemble; the latter by the ratio measured."""
+    ratio = result.get("ensemble_ratio")
+    row = {"ensemble": f"{ratio:.2f} x" if ratio else "-"}
+    for name in FRAMES:
+        rate = result["frames_per_second"].get(name)
+        row[f"{name} frames/s"] = f"{rate:.3g}" if rate else "-"
+        if rate and ratio:
+            row[f"{name} frames/s"] += f" / {rate / ratio:.2g}"
+    return row
 
 
 def _times(prefix, side):
