@@ -17,7 +17,7 @@ FILES = {
     "x3.py": (None, "bicubic", "unknown"),
     "x4.py": (None, "bicubic", "unknown"),
     "quickstart.py": (None,),
-    "release.py": ("x2", "x3", "x4"),
+    "release.py": ("x2", "x3", "x4", "x2,fast", "x3,fast", "x4,fast"),
 }
 
 
