@@ -4,6 +4,7 @@ JAX is imported inside the commands, so that `btsrn --help` answers at once.
 """
 
 import argparse
+import io
 import itertools
 import os
 import pathlib
@@ -433,11 +434,17 @@ def main(argv: list[str] | None = None) -> None:
     """The process: exit codes, and one line for what a user did wrong."""
     args = build_parser().parse_args(argv)
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it reads
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(args.function(args))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder that is gone
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except MemoryError as error:
         print(f"error: out of memory: {error}", file=sys.stderr)
         sys.exit(1)

@@ -80,9 +80,12 @@ def set_name(name: str) -> str:
     return name if name.startswith("div2k/") else pathlib.Path(name).resolve().name
 
 
-def evaluation_set(name: str, scale: int, root: str = "data") -> list[Pair]:
+def evaluation_set(
+    name: str, scale: int, root: str = "data", problems: list[str] | None = None
+) -> list[Pair]:
     """The pairs of one set: "samples", "div2k/CONFIG" (validation split, prepared in
-    `root`), or a folder, laid out in any of the ways of `folders.find_set`."""
+    `root`), or a folder, laid out in any of the ways of `folders.find_set`, which also
+    says what `problems` takes."""
     if name == SAMPLES:
         return _samples(SAMPLES_HELD_OUT)
     if name.startswith("div2k/"):
@@ -90,7 +93,8 @@ def evaluation_set(name: str, scale: int, root: str = "data") -> list[Pair]:
         if not config.endswith(f"_x{scale}"):
             raise InputError(f"{name} is not of scale {scale}")
         return _div2k(config, "validation", root)
-    return [_pair(files) for files in folders.find_set(pathlib.Path(name), scale)]
+    found = folders.find_set(pathlib.Path(name), scale, problems)
+    return [_pair(files) for files in found]
 
 
 def origin(pairs: list[Pair]) -> str:

@@ -207,7 +207,9 @@ def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="") as file:
+        # Names of files need not be text; the CSV is.
+        kind = {"encoding": "utf-8", "errors": "backslashreplace"}
+        with temporary.open("w", newline="", **kind) as file:
             writer = csv.writer(file)
             writer.writerow(Row._fields)
             for row in rows:

@@ -1,5 +1,6 @@
 """Images in folders: which HR file goes with which LR file, as people have them."""
 
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -28,32 +29,39 @@ class Files(NamedTuple):
     lr: pathlib.Path | None
 
 
-def find_set(folder: pathlib.Path, scale: int) -> list[Files]:
+def find_set(
+    folder: pathlib.Path, scale: int, problems: list[str] | None = None
+) -> list[Files]:
     """The files of a benchmark set, whichever way it is laid out.
 
     A folder of HR images (nested ones included); HR and LR side by side, such as HR/
     with LR_bicubic/X2/; or image_SRF_2/ with *_HR.png and *_LR.png.
 
-    Raises InputError for what is missing or there twice.
+    Raises InputError for what is missing, there twice, or may not be read; lines about
+    single images go to `problems` instead, if that is given, and the rest is returned.
     """
     folder = pathlib.Path(folder)
     srf = folder / SRF.format(s=scale)
-    if srf.is_dir():
-        return _find_srf(srf, scale)
-    if any((folder / SRF.format(s=s)).is_dir() for s in (2, 3, 4)):
+    if os.path.isdir(srf):
+        return _find_srf(srf, scale, problems)
+    if any(os.path.isdir(folder / SRF.format(s=s)) for s in (2, 3, 4)):
         raise InputError(f"no folder {srf}: there is no x{scale} in {folder}")
     lr_dir = _first(folder, [name.format(s=scale) for name in LR])
     hr_dir = _first(folder, HR_WITH_LR if lr_dir else HR_ALONE)
-    if hr_dir is None:
-        hr_dir, lr_dir = folder, None
-    return find_pairs(hr_dir, lr_dir, scale)
+    if lr_dir and hr_dir is None:  # or LR would be taken for HR
+        raise InputError(
+            f"{folder} has {lr_dir.relative_to(folder)} for LR, but none of"
+            f" {', '.join(HR_WITH_LR)} for HR"
+        )
+    return find_pairs(hr_dir or folder, lr_dir, scale, problems)
 
 
 def _first(folder, names):
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
+    # As in all of this module, os.path: pathlib raises where permission is missing.
+    return next((folder / name for name in names if os.path.isdir(folder / name)), None)
 
 
-def _find_srf(folder, scale):
+def _find_srf(folder, scale, told):
     files, problems = by_name(folder)
     end = f"_SRF_{scale}"
     hr = {n.removesuffix("_HR"): p for n, p in files.items() if n.endswith("_HR")}
@@ -65,37 +73,44 @@ def _find_srf(folder, scale):
             found.append(Files(name.removesuffix(end), path, files[f"{name}_LR"]))
         else:
             problems.append(f"{path}: no LR image {name}_LR beside it")
-    raise_together(problems)
+    _tell(problems, told)
     return found
 
 
 def find_pairs(
-    hr_dir: pathlib.Path, lr_dir: pathlib.Path | None, scale: int
+    hr_dir: pathlib.Path,
+    lr_dir: pathlib.Path | None,
+    scale: int,
+    problems: list[str] | None = None,
 ) -> list[Files]:
     """HR files and, with `lr_dir`, the LR files of the same name.
 
     A name is the path below the folder without its suffix. The LR file of `a/0001` is
     `a/0001` or `a/0001x4` in `lr_dir` (x4 being the scale), or the only file there of
-    that name in whatever folder. Missing partners and duplicates are named together.
+    that name in whatever folder. Missing partners and duplicates are named together,
+    in an InputError or in `problems`, as `find_set` does.
     """
-    hr_files, problems = by_name(hr_dir)
+    hr_files, said = by_name(hr_dir)
     found = dict.fromkeys(hr_files)
     if lr_dir is not None:
         lr_files, more = by_name(lr_dir)
-        problems += more
+        said += more
         found, missing = _partners(hr_files, lr_files, scale)
-        problems += [
+        said += [
             f"{hr_files[name]}: no LR image {name} or {name}x{scale} in {lr_dir}"
             for name in missing
         ]
-    raise_together(problems)
-    return [Files(name, path, found[name]) for name, path in hr_files.items()]
+    _tell(said, problems)
+    return [Files(name, hr_files[name], lr) for name, lr in found.items()]
 
 
 def by_name(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], list[str]]:
-    """{name: path} of a folder's images, and a line for each name that occurs twice."""
-    files, problems = {}, []
-    for path in images.find(folder):
+    """{name: path} of a folder's images, and a line for each name that occurs twice
+    and each folder that may not be read."""
+    files, unreadable = {}, []
+    paths = images.find(folder, unreadable)
+    problems = [str(error) for error in unreadable]
+    for path in paths:
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in files:
             problems.append(f"{path}: the same name as {files[name]}")
@@ -121,6 +136,13 @@ def _partners(hr_files, lr_files, scale):
             else:
                 missing.append(name)
     return found, missing
+
+
+def _tell(said, problems):
+    if problems is None:
+        raise_together(said)
+    else:
+        problems += said
 
 
 def raise_together(problems: list[str]) -> None:

@@ -32,7 +32,7 @@ def find(folder: pathlib.Path, unreadable: list | None = None) -> list[pathlib.P
     the latter are appended as InputErrors to `unreadable` instead, if that is given.
     """
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # pathlib's would raise without permission
         raise InputError(f"no folder {folder}")
     failed = []
     files = sorted(

@@ -97,8 +97,10 @@ def run_evaluation(
             raise InputError("--sets: an empty name")
         if names.count(name) > 1:
             raise InputError(f"two sets are called {name}: figures would be mixed up")
-    for path in filter(None, (csv, save_images)):
-        _check_writable(pathlib.Path(path))
+    if csv is not None:
+        _check_writable(pathlib.Path(csv), is_folder=False)
+    if save_images is not None:
+        _check_writable(pathlib.Path(save_images), is_folder=True)
     scales = list(dict.fromkeys(scale for _, scale, _ in models))
     found = _find_sets(sets, scales, protocols, data_dir)
     rows = []
@@ -120,8 +122,7 @@ def run_evaluation(
 
 def _find_models(source, scales):
     """[(label, scale, weights or None for bicubic)], ordered by scale."""
-    found = []
-    sources = source.split(",")
+    found, sources = [], source.split(",")
     released = weights.released()
     for part in sources:
         if part == FAMILY and not pathlib.Path(part).exists():
@@ -130,7 +131,8 @@ def _find_models(source, scales):
             found += map(weights.load, have if have and not scales else wanted)
         elif part != BICUBIC:
             found.append(weights.load(part))
-    models = [(_label(w.name, sources), w.config["scale"], w) for w in found]
+    named = [(_label(w.name, found), w.config["scale"], w) for w in found]
+    models = list({model[:2]: model for model in named}.values())  # each once
     wanted = scales or list(dict.fromkeys(s for _, s, _ in models)) or [2]
     for scale in wanted:
         if models and scale not in [s for _, s, _ in models]:
@@ -142,12 +144,19 @@ def _find_models(source, scales):
     return sorted(models, key=lambda model: wanted.index(model[1]))
 
 
-def _label(source, sources):
-    """The last part of a path, where that is enough to tell the models apart."""
-    path = pathlib.Path(source)
-    short = path.resolve().name if path.exists() else source
-    names = [pathlib.Path(other).resolve().name for other in sources]
-    return short if names.count(short) <= 1 else source
+def _label(source, found):
+    """The last parts of a path, as many as tell the models apart: a name in tables, and
+    below --save-images."""
+    parts, *others = (_parts(name) for name in (source, *(w.name for w in found)))
+    for count in range(1, len(parts)):
+        if all(o == parts or o[-count:] != parts[-count:] for o in others):
+            return "/".join(parts[-count:])
+    return "/".join(parts)
+
+
+def _parts(name):
+    path = pathlib.Path(name)
+    return path.resolve().parts[1:] if path.exists() else (name,)
 
 
 def _find_sets(sets, scales, protocols, data_dir):
@@ -158,10 +167,12 @@ def _find_sets(sets, scales, protocols, data_dir):
         for given in sets:
             name = datasets.set_name(given)
             try:
-                pairs = datasets.evaluation_set(given, scale, data_dir)
+                pairs = datasets.evaluation_set(given, scale, data_dir, problems)
                 notes = datasets.check_set(pairs, scale, ignored)
             except InputError as error:
                 problems += str(error).splitlines()
+                continue
+            if not pairs:  # all of them among the problems
                 continue
             found[scale, name] = pairs
             said.append(
@@ -174,12 +185,14 @@ def _find_sets(sets, scales, protocols, data_dir):
     return found
 
 
-def _check_writable(path):
+def _check_writable(path, is_folder):
     """InputError now rather than after an hour."""
-    parent = path.resolve().parent
-    while not parent.exists():
+    if not is_folder and os.path.isdir(path):
+        raise InputError(f"cannot write {path}: it is a folder, a file was expected")
+    parent = path.absolute() if is_folder else path.absolute().parent
+    while not os.path.exists(parent):
         parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {path}: {parent} is no folder to write in")
 
 

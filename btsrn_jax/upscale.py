@@ -5,6 +5,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,11 @@ from tqdm import tqdm
 
 from btsrn_jax import images
 from btsrn_jax.errors import InputError
+from btsrn_jax.progress import progress_bar
 
-# Whole names of other formats: as OUT these are mistakes, not folders to be made.
-_NOT_WRITTEN = (".avif", ".gif", ".heic", ".jp2", ".jxl", ".psd", ".svg", ".tga")
+# Other pictures: as OUT these are mistakes, not folders to be made; in an input folder
+# they are passed over, and that is said.
+_OTHER_SUFFIXES = (".avif", ".gif", ".heic", ".jp2", ".jxl", ".psd", ".svg", ".tga")
 _SHOWN = 8  # offenders listed by name before "and 12 more"
 
 
@@ -56,7 +59,7 @@ def upscale_files(
     """
     if force and resume:
         raise InputError("--force replaces existing outputs, --resume skips them: one")
-    failures = []
+    failures, say = [], lambda line: log(_printable(line))
     jobs = _plan([pathlib.Path(p) for p in inputs], pathlib.Path(out), failures)
     existing = [job.target for job in jobs if os.path.exists(job.target)]
     if existing and not force and not resume:
@@ -64,10 +67,13 @@ def upscale_files(
     if resume:
         jobs = [job for job in jobs if not os.path.exists(job.target)]
     jobs = _measured(jobs, scale, failures)
+    for line in _passed_over(inputs):
+        say(line)
     for failure in failures:
-        log(f"failed: {failure}")
+        say(f"failed: {failure}")
 
     written, bar = 0, _bar(sum(job.megapixels for job in jobs))
+    screen = sys.stderr.isatty()
     try:
         with bar:
             for job in jobs:
@@ -79,14 +85,14 @@ def upscale_files(
                     failures.append(_reason(job, error))
                     line = f"failed: {failures[-1]}"
                 bar.update(end - bar.n)
-                with tqdm.external_write_mode():
-                    log(line)
+                with tqdm.external_write_mode() if screen else nullcontext():
+                    say(line)
     except KeyboardInterrupt:
-        log(f"interrupted after {written} of {len(jobs)}; --resume does the rest")
+        say(f"interrupted after {written} of {len(jobs)}; --resume does the rest")
         raise
     skipped = resume * len(existing)
     if skipped or written + len(failures) > 1:
-        log(f"{written} written, {skipped} skipped, {len(failures)} failed")
+        say(f"{written} written, {skipped} skipped, {len(failures)} failed")
     return 1 if failures else 0
 
 
@@ -183,14 +189,14 @@ def _upscale_one(job, enlarge, scale, bar):
 def _plan(inputs, out, failures):
     """Every image of the inputs with its output; unreadable folders are `failures`."""
     missing = [path for path in inputs if not os.path.exists(path)]
-    if missing:
-        raise InputError(_listed("no such file or folder", missing))
+    if missing:  # or within a folder that may not be entered
+        raise InputError(_listed("is no file or folder that can be seen", missing))
     one_file = len(inputs) == 1 and not os.path.isdir(inputs[0])
     suffix = out.suffix.lower()
     to_file = suffix in images.SUFFIXES and not os.path.isdir(out)
     if to_file and not one_file:
         raise InputError(f"{out} is one image, for several: name a folder as output")
-    if one_file and suffix in _NOT_WRITTEN and not os.path.isdir(out):
+    if one_file and suffix in _OTHER_SUFFIXES and not os.path.isdir(out):
         raise InputError(f"{out}: written are {' '.join(images.SUFFIXES)}")
     if not to_file and os.path.exists(out) and not os.path.isdir(out):
         raise InputError(f"{out} is no folder, and no image by its suffix")
@@ -207,6 +213,20 @@ def _plan(inputs, out, failures):
                 jobs.append(Job(file, target))
     _check_targets(jobs)
     return jobs
+
+
+def _passed_over(inputs):
+    """A line about pictures in the folders that are of other formats, if there are."""
+    others = sorted(
+        os.path.join(parent, name)
+        for path in inputs
+        for parent, _, names in os.walk(path)
+        for name in names
+        if pathlib.Path(name).suffix.lower() in _OTHER_SUFFIXES
+    )
+    if others:
+        more = f" and {len(others) - _SHOWN} more" * (len(others) > _SHOWN)
+        yield f"passed over, of other formats: {', '.join(others[:_SHOWN])}{more}"
 
 
 def _output_name(path):
@@ -257,12 +277,13 @@ def _measured(jobs, scale, failures):
 
 
 def _bar(megapixels):
-    """Megapixels written, per second, and the time left; only on a terminal."""
-    return tqdm(
+    """Megapixels written, per second, and the time left. Elsewhere than on a terminal
+    the lines about files will do, unless one file takes long."""
+    return progress_bar(
         total=megapixels,
-        disable=not sys.stderr.isatty(),
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP, "
-        "{rate_fmt}, {remaining} left",
+        delay=0 if sys.stderr.isatty() else 5,
+        bar_format="{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP, "
+        "{rate_noinv_fmt}, {remaining} left",
         unit="MP",
         smoothing=0.1,
     )
@@ -275,6 +296,11 @@ def _reason(job, error):
     text = (text.splitlines() or [type(error).__name__])[0]
     named = str(job.source) in text or str(job.target) in text
     return text if named else f"{job.source}: {text}"
+
+
+def _printable(line):
+    """One line that a terminal can show, whatever the names of files hold."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def _real(path):

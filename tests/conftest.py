@@ -18,3 +18,17 @@ def shared_data() -> pathlib.Path:
     if not root or not pathlib.Path(root).is_dir():
         pytest.skip("the environment variable BTSRN_DATA names no folder of images")
     return pathlib.Path(root)
+
+
+@pytest.fixture
+def permissions_count(tmp_path, monkeypatch):
+    """As for any user: root becomes nobody. Paths must be relative to `tmp_path`, since
+    its parents are root's own."""
+    monkeypatch.chdir(tmp_path)
+    is_root = os.geteuid() == 0
+    if is_root:
+        tmp_path.chmod(0o777)
+        os.setresuid(65534, 65534, 0)
+    yield
+    if is_root:
+        os.setresuid(0, 0, 0)

@@ -87,6 +87,33 @@ def test_missing_partners_and_duplicates_are_named_together(tmp_path):
         assert f"{name}.png: no LR image {name} or {name}x2 in" in text
 
 
+def test_what_is_wrong_in_a_set_is_handed_over_with_the_rest(tmp_path):
+    for name in ("one", "two", "three"):
+        save(tmp_path / f"HR/{name}.png", photo(8, 8))
+    for name in ("one", "three"):
+        save(tmp_path / f"X2/{name}.png", photo(4, 4))
+    problems = []
+    pairs = datasets.evaluation_set(str(tmp_path), 2, problems=problems)
+    assert names(pairs) == ["one", "three"]
+    assert len(problems) == 1
+    assert "two.png: no LR image two" in problems[0]
+
+
+def test_lr_is_never_taken_for_hr(tmp_path):
+    save(tmp_path / "one.png", photo(8, 8))
+    save(tmp_path / "LR_bicubic/X2/onex2.png", photo(4, 4))
+    text = message(datasets.evaluation_set, str(tmp_path), 2)
+    assert "has LR_bicubic/X2 for LR, but none of HR, " in text
+
+
+def test_a_set_that_may_not_be_read_is_named(permissions_count, tmp_path):
+    save(pathlib.Path("set/one.png"), photo(8, 8))
+    pathlib.Path("set").chmod(0)
+    text = message(datasets.evaluation_set, "set", 2)
+    pathlib.Path("set").chmod(0o700)
+    assert text == "cannot read folder set: Permission denied"
+
+
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])
 def test_a_folder_without_images_is_named(tmp_path, folder):
     (tmp_path / "empty").mkdir()

@@ -156,6 +156,8 @@ def test_the_csv_has_a_row_for_each_image_and_protocol_and_their_means(tmp_path)
     assert float(lines[1][6]) == pytest.approx(rows[0].psnr, abs=1e-6)
     assert float(lines[1][7]) == pytest.approx(rows[0].ssim, abs=1e-6)
     assert [path.name for path in path.parent.iterdir()] == ["figures.csv"]
+    evaluate.write_csv(path, measure([pair(noise(40, 40), name="caf\udce9")]))
+    assert r"set,caf\udce9,2" in path.read_text(encoding="utf-8")  # no text, but shown
 
 
 def test_a_csv_that_cannot_be_written_is_one_line(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import functools
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -182,20 +183,42 @@ def test_several_scales_take_the_model_of_each(folder, photos, monkeypatch):
 def test_every_fault_of_every_set_is_named_before_anything_is_computed(
     folder, tmp_path, monkeypatch
 ):
-    for name in ("good", "bad", "worse"):
+    for name in ("good", "bad", "worse", "pairs/HR"):
         tiny.write_photos(tmp_path / name)
+    tiny.write_photos(tmp_path / "pairs/X2", ((20, 30), (18, 21)))
     (tmp_path / "bad/photo1.png").write_bytes(b"no image")
     cut = tmp_path / "worse/photo0.png"
     cut.write_bytes(cut.read_bytes()[:-600])
     Image.fromarray(noise(14, 60)).save(tmp_path / "worse/small.png")
     (tmp_path / "empty").mkdir()
     monkeypatch.setattr(inference.Enlarger, "__call__", None)  # would raise
-    sets = [str(tmp_path / name) for name in ("good", "bad", "worse", "empty")]
+    names = ("good", "bad", "worse", "pairs", "empty")
+    sets = [str(tmp_path / name) for name in names]
     text = message(evaluate, str(folder / "run"), sets, [2])
     lines = text.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 6
     for part in ("photo1.png", "photo0.png", "small.png: 60x14", "no images in"):
         assert part in text
+    assert "photo2.png: no LR image photo2" in text
+    assert "photo1.png: LR of 21x18 and HR of 44x36 do not fit at x2" in text
+
+
+def test_models_of_one_name_are_told_apart_within_the_folder_for_images(
+    folder, photos, tmp_path
+):
+    for name in ("a", "b"):
+        shutil.copytree(folder / "exported", tmp_path / name / "exported")
+    sources = [str(tmp_path / name / "exported") for name in "abb"]
+    sources[2] = f"{tmp_path}/a/../b/exported"  # the second once more
+    rows = evaluate(
+        ",".join(sources), [photos], [], ensemble=False, save_images=tmp_path / "out"
+    )
+    assert {row.model for row in rows} == {"a/exported", "b/exported"}
+    assert len(rows) == 2 * 4 * 2
+    for name in ("a", "b"):
+        saved = sorted((tmp_path / "out/photos/x2" / name / "exported").iterdir())
+        assert [path.name for path in saved] == [f"photo{i}.png" for i in range(3)]
+        assert not list((tmp_path / name).rglob("*.png"))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +232,9 @@ def test_every_fault_of_every_set_is_named_before_anything_is_computed(
         ({"sets": ["div2k/bicubic_x2"]}, "btsrn prepare div2k/bicubic_x2"),
         ({"scales": [3]}, "no model for x3: there is run x2"),
         ({"csv": "photos/photo0.png/x.csv"}, "cannot write"),
+        ({"csv": "photos"}, "it is a folder"),
         ({"save_images": "photos/photo0.png/x"}, "cannot write"),
+        ({"save_images": "photos/photo0.png"}, "no folder to write in"),
         ({"memory_gb": -1.0}, "memory-gb"),
     ],
     ids=str,

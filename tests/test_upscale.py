@@ -281,22 +281,59 @@ def test_progress_rises_to_one_over_colour_and_alpha():
     assert (shares[0], shares[-1], len(shares)) == (0.25, 1.0, 4)
 
 
-def test_a_terminal_gets_a_bar_and_others_do_not(photos, tmp_path, monkeypatch, capsys):
+def test_a_terminal_gets_a_bar_others_only_for_what_takes_long(
+    photos, tmp_path, monkeypatch, capsys
+):
     run([photos], tmp_path / "a")
     assert capsys.readouterr().err == ""
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(upscale.sys, "stderr", screen)
     run([photos], tmp_path / "b")
-    assert "MP" in screen.getvalue()
+    assert "c.webp: 100%" in screen.getvalue()
+    assert "MP/s" in screen.getvalue()
     assert "left" in screen.getvalue()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_to_is_named(photos, tmp_path):
-    (tmp_path / "closed").mkdir(mode=0o500)
+def test_a_folder_that_may_not_be_written_to_is_named(permissions_count):
+    images.write(pathlib.Path("a.png"), noise(4, 4, 3))
+    pathlib.Path("closed").mkdir(mode=0o500)
     with pytest.raises(InputError, match="may be written to"):
-        run([photos], tmp_path / "closed" / "out")
+        run(["a.png"], "closed/out")
+
+
+def test_what_may_not_be_read_does_not_stop_the_others(permissions_count):
+    for name in ("a.png", "b.png", "closed/c.png"):
+        images.write(pathlib.Path("in", name), noise(4, 4, 3))
+    pathlib.Path("in/a.png").chmod(0)
+    pathlib.Path("in/closed").chmod(0)
+    code, lines = run(["in"], "out")
+    pathlib.Path("in/closed").chmod(0o700)
+    assert code == 1
+    assert lines[0] == "failed: cannot read folder in/closed: Permission denied"
+    assert lines[1] == "failed: cannot read in/a.png: permission denied"
+    assert lines[-1] == "1 written, 0 skipped, 2 failed"
+
+
+def test_pictures_of_other_formats_in_a_folder_are_passed_over_and_named(
+    photos, tmp_path
+):
+    (photos / "sub/moves.GIF").write_bytes(b"GIF89a")
+    (photos / "notes.txt").write_text("no picture")
+    code, lines = run([photos], tmp_path / "out")
+    assert (code, len(lines)) == (0, 5)
+    assert lines[0] == f"passed over, of other formats: {photos}/sub/moves.GIF"
+
+
+def test_names_that_are_no_text_or_of_two_lines_are_one_printable_line(tmp_path):
+    folder = tmp_path / "in"
+    for name in (b"caf\xe9.png", b"two\nlines.png", b"red\x1b[31m.png"):
+        images.write(folder / os.fsdecode(name), noise(4, 4, 3))
+    code, lines = run([folder], tmp_path / "out")
+    assert (code, len(lines)) == (0, 4)
+    assert all(line.isprintable() for line in lines)
+    assert any(r"two\nlines.png" in line for line in lines)
+    assert len(os.listdir(tmp_path / "out")) == 3
 
 
 def damaged(data, rng):
