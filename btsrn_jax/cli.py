@@ -9,6 +9,7 @@ import itertools
 import os
 import pathlib
 import re
+import signal
 import sys
 
 from absl import logging
@@ -321,6 +322,7 @@ def upscale(args) -> int:
     mesh.prepare()
     model = serve.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
     print(model.about, file=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up like Ctrl-C
     return upscale.upscale_files(
         args.inputs,
         args.output,

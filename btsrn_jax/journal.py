@@ -5,8 +5,6 @@ import pathlib
 import sys
 import time
 
-from tensorboardX import SummaryWriter
-
 from btsrn_jax import mesh
 
 METRICS = "metrics.jsonl"
@@ -39,6 +37,9 @@ class Journal:
         temporary.replace(self.path)
         self._file = self.path.open("r+b", buffering=0)
         self._file.seek(0, 2)
+        # Here, since it imports PyTorch where that is installed: 0.5 GB, for nothing.
+        from tensorboardX import SummaryWriter
+
         self._events = SummaryWriter(str(self.path.parent), purge_step=start + 1)
 
     def write(self, step: int, **values: float) -> None:

@@ -122,7 +122,8 @@ def run_evaluation(
 
 def _find_models(source, scales):
     """[(label, scale, weights or None for bicubic)], ordered by scale."""
-    found, sources = [], source.split(",")
+    found = []
+    sources = source.split(",")
     released = weights.released()
     for part in sources:
         if part == FAMILY and not pathlib.Path(part).exists():

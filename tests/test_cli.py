@@ -1,6 +1,7 @@
 """The `btsrn` command as a user types it: output, exit codes, mistakes in one line."""
 
 import csv
+import signal
 import subprocess
 import sys
 
@@ -48,7 +49,10 @@ def test_upscale_writes_what_the_model_gives(capsys, tmp_path):
     tiny.write_photos(tmp_path / "in")
     source, target = tmp_path / "in", tmp_path / "out"
     command = ("upscale", source, target, "--model", "bicubic")
+    before = signal.getsignal(signal.SIGTERM)
     code, _, err = btsrn(capsys, *command)
+    cleans_up = signal.signal(signal.SIGTERM, before)
+    assert cleans_up is signal.default_int_handler  # as after Ctrl-C
     assert code == 0
     assert err.startswith("bicubic x2")
     for path in source.iterdir():
