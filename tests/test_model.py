@@ -175,6 +175,43 @@ def test_a_block_and_an_upsampler_by_hand():
 
 
 @pytest.mark.parametrize(
+    ("kind", "branch"),
+    [
+        # 3x3: the centre, 1, and the right neighbour, relu(2 * 4 - 5) = 3, times 0.25:
+        # act(1.75), doubled, and 0.5.
+        ("pixelcnn", 4.0),
+        # Its halves are a = ln 2 * 1 and b = ln 3 * 1: tanh(ln 2) = (4 - 1) / (4 + 1),
+        # sigmoid(ln 3) = 3 / 4.
+        ("gated", 0.6 * 0.75),
+        ("gated_pp", math.log(2) * 0.75),
+    ],
+)
+def test_the_other_blocks_by_hand(kind, branch):
+    down = {"kernel": np.full((1, 1, 1, 1), 2.0), "bias": np.full(1, -5.0)}
+    kernel = np.zeros((3, 3, 1, 1 if kind == "pixelcnn" else 2))
+    layers = {
+        "down": down,
+        "conv": {"kernel": kernel, "bias": np.zeros(kernel.shape[3])},
+    }
+    if kind == "pixelcnn":
+        kernel[1, 1], kernel[1, 2] = 1, 0.25
+        layers["up"] = {"kernel": np.full((1, 1, 1, 1), 2.0), "bias": np.full(1, 0.5)}
+    else:
+        kernel[1, 1] = math.log(2), math.log(3)
+    x = np.full((1, 3, 3, 1), -9.0)  # closed by the first activation
+    x[0, 1, 1:, 0] = 3, 4
+    block = btsrn.Block(
+        kind,
+        1,
+        lambda x, name: btsrn.ACTIVATIONS["relu"](x),
+        functools.partial(btsrn.Conv, compute=EXACT),
+    )
+    params = jax.tree.map(jnp.float32, {"params": layers})
+    y = block.apply(params, jnp.float32(x))
+    np.testing.assert_allclose(y, [[[[3 + branch]]]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("activation", "copies"), [("relu", -2.0), ("leaky_relu", -2.0 - 0.4)]
 )
 def test_the_skip_of_the_upsampler_is_not_activated(activation, copies):
