@@ -120,10 +120,23 @@ def run_evaluation(
     return rows
 
 
+def split_names(text: str) -> list[str]:
+    """Names with commas between; where a folder has a comma in its name, such as the
+    run of `configs/ablation.py:ROW,small`, it is one name."""
+    names = []
+    for part in text.split(","):
+        joined = f"{names[-1]},{part}" if names else part
+        if names and pathlib.Path(joined).exists() and not pathlib.Path(part).exists():
+            names[-1] = joined
+        else:
+            names.append(part)
+    return names
+
+
 def _find_models(source, scales):
     """[(label, scale, weights or None for bicubic)], ordered by scale."""
     found = []
-    sources = source.split(",")
+    sources = split_names(source)
     released = weights.released()
     for part in sources:
         if part == FAMILY and not pathlib.Path(part).exists():

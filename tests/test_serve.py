@@ -66,6 +66,16 @@ def message(function, *args, **kwargs):
     return str(error.value)
 
 
+def test_a_comma_is_part_of_a_name_where_a_folder_has_it(tmp_path):
+    for name in ("row", "row,small"):
+        (tmp_path / name).mkdir()
+    row = str(tmp_path / "row")
+    assert serve.split_names(f"{row},small,bicubic") == [f"{row},small", "bicubic"]
+    assert serve.split_names(f"{row},{row},small") == [row, f"{row},small"]
+    assert serve.split_names("a,b") == ["a", "b"]
+    assert serve.split_names("") == [""]
+
+
 def test_a_run_and_its_export_are_the_same_function_of_numpy_images(folder):
     lr = noise(21, 17)
     trained = btsrn_jax.load_model(str(folder / "run"))
