@@ -183,7 +183,8 @@ def _add_report(command):
         "--images",
         default="",
         metavar="NAME[,NAME]",
-        help="images of the first set to show crops of (default: three)",
+        help="what to show crops of, by the first model of each scale: files, or names"
+        " of images in the first set, or of the sample photographs (default: three)",
     )
     _add_ensemble(sub)
     _add_data_dir(sub)
@@ -341,7 +342,7 @@ def evaluate(args) -> int:
     scales = [_scale(text) for text in args.scale.split(",") if text]
     serve.run_evaluation(
         args.model,
-        args.sets.split(","),
+        serve.split_names(args.sets),
         scales,
         args.protocol.split(","),
         args.ensemble,
@@ -409,11 +410,12 @@ def bench(args) -> int:
 
 def report(args) -> int:
     """btsrn report"""
-    from btsrn_jax import mesh, report
+    from btsrn_jax import mesh, report, serve
 
     mesh.prepare()
     sets, chosen = (
-        [name for name in text.split(",") if name] for text in (args.sets, args.images)
+        [name for name in serve.split_names(text) if name]
+        for text in (args.sets, args.images)
     )
     report.write(args.runs, args.out, sets, chosen, args.ensemble, args.data_dir)
     print(args.out / "index.html")

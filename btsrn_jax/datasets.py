@@ -118,7 +118,7 @@ def _div2k(config, split, root):
 def _samples(names):
     folder = importlib.resources.files("skimage") / "data"
     paths = [pathlib.Path(str(folder / name)) for name in names]
-    return [_pair(folders.Files(path.stem, path, None)) for path in paths]
+    return [file_pair(path) for path in paths]
 
 
 def folder_pairs(
@@ -127,6 +127,11 @@ def folder_pairs(
     """Pairs of HR files and, with `lr_dir`, the LR files of the same name; see
     `folders.find_pairs`."""
     return [_pair(files) for files in folders.find_pairs(hr_dir, lr_dir, scale)]
+
+
+def file_pair(path: pathlib.Path) -> Pair:
+    """An HR file on its own; LR is to be made from it."""
+    return _pair(folders.Files(path.stem, path, None))
 
 
 def _pair(files):

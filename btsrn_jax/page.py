@@ -22,12 +22,13 @@ STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
 h2 { margin-top: 2em; border-bottom: 1px solid #ccc; }
 table { border-collapse: collapse; margin: 1em 0; }
+td:first-child { white-space: nowrap; }
 th, td { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: left; }
 td { font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
-svg { max-width: 100%; height: auto; }
+svg { max-width: 100%; min-width: 720px; height: auto; }
 .crops { display: flex; gap: 8px; overflow-x: auto; }
-.crops figure { margin: 0; font-size: 13px; flex: none; }
+.crops figure { margin: 0; font-size: 13px; flex: none; width: 200px; }
 .compare { margin: 1em 0; width: 600px; max-width: 100%; --at: 50%; }
 .compare div { position: relative; }
 .compare img { display: block; width: 100%; image-rendering: pixelated; }
@@ -99,7 +100,12 @@ def table(table: Table) -> str:
 
     lines = [row(table.header, "th"), *(row(line, "td") for line in table.lines)]
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>{notes}'
+    return scroll(f"<table>{''.join(lines)}</table>") + notes
+
+
+def scroll(fragment: str) -> str:
+    """A fragment that a narrow window moves through instead of squeezing it."""
+    return f'<div class="scroll">{fragment}</div>'
 
 
 def crops(crops: Crops) -> str:

@@ -11,7 +11,7 @@ DASHES = ("", "6 3", "2 3")  # when the colours have run out
 WIDTH, HEIGHT = 470, 300  # of a panel, with its labels
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 30, 46  # margins of a panel
 RATE = "steps_per_second"  # in metrics.jsonl
-LEGEND_COLUMN, LEGEND_LINE = 235, 20
+LEGEND_COLUMN, LEGEND_LINE, HEADING = 235, 20, 24
 
 
 class Line(NamedTuple):
@@ -32,32 +32,34 @@ class Panel(NamedTuple):
     log_y: bool = False
 
 
-def sheet(panels: Sequence[Panel]) -> str:
-    """Panels two beside each other, and one legend below; lines of equal label have
-    equal colours. A whole SVG document."""
+def sheet(panels: Sequence[Panel], title: str) -> str:
+    """Panels two beside each other below a title, and one legend; lines of equal label
+    have equal colours. A whole SVG document."""
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
     rows = math.ceil(len(panels) / 2)
     columns = min(2, len(panels))
     width = columns * WIDTH
     per_line = max(1, width // LEGEND_COLUMN)
-    height = rows * HEIGHT + LEGEND_LINE * math.ceil(len(labels) / per_line) + 10
+    legend = HEADING + rows * HEIGHT + 12  # the first line's middle
+    height = legend + LEGEND_LINE * math.ceil(len(labels) / per_line)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
         f' width="{width}" height="{height}" font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
+        _text(width / 2, 18, title, 'text-anchor="middle" font-size="14"'),
     ]
     for i, panel in enumerate(panels):
-        x, y = i % 2 * WIDTH, i // 2 * HEIGHT
+        x, y = i % 2 * WIDTH, HEADING + i // 2 * HEIGHT
         parts.append(f'<g transform="translate({x} {y})">{_panel(panel, labels)}</g>')
     for i, label in enumerate(labels):
         x = 20 + i % per_line * LEGEND_COLUMN
-        y = rows * HEIGHT + LEGEND_LINE * (i // per_line) + 12
+        y = legend + LEGEND_LINE * (i // per_line)
         parts.append(f'<path d="M{x} {y}h24" {_stroke(i)}/>')
         parts.append(f'<text x="{x + 30}" y="{y + 4}">{html.escape(label)}</text>')
     return "\n".join([*parts, "</svg>\n"])
 
 
-def curves(runs: Sequence[tuple[str, Sequence[Mapping]]]) -> str | None:
+def curves(runs: Sequence[tuple[str, Sequence[Mapping]]], title: str) -> str | None:
     """Training loss and validation PSNR of (label, lines of metrics.jsonl), against
     steps and against training time, as SVG; None where nothing was logged. Time is that
     of the steps alone: neither validation nor what lies between a stop and its
@@ -77,9 +79,9 @@ def curves(runs: Sequence[tuple[str, Sequence[Mapping]]]) -> str | None:
                 by_time.append(Line(label, minutes, values))
         for x_label, lines in (("steps", by_step), ("minutes of training", by_time)):
             if lines:
-                title = f"{y_label.partition(',')[0]} against {x_label.split()[0]}"
-                panels.append(Panel(title, x_label, y_label, lines, log_y))
-    return sheet(panels) if panels else None
+                what = f"{y_label.partition(',')[0]} against {x_label.split()[0]}"
+                panels.append(Panel(what, x_label, y_label, lines, log_y))
+    return sheet(panels, title) if panels else None
 
 
 def _points(metrics, prefix):

@@ -44,8 +44,8 @@ def write(
       sources: run directories, exported directories, released names.
       sets: what every model is evaluated on, under all protocols; without it figures
         are those that the runs hold (CSV files as of `btsrn evaluate --csv`).
-      chosen: names of Figure 5's images, from the first set, or from the sample
-        photographs where there is none; by default its first three.
+      chosen: Figure 5's images: files, or names in the first set (the sample
+        photographs where there is none); by default its first three.
       ensemble: whether the self-ensemble is used, in evaluation and in Figure 5.
 
     Figure 5 shows the first model of each scale. Raises InputError for what is neither
@@ -56,7 +56,7 @@ def write(
         scale: _find_sets(sets or [datasets.SAMPLES], scale, data_dir)
         for scale in sorted({entry.config["scale"] for entry in entries})
     }
-    shown = {scale: _choose(by_name, chosen) for scale, by_name in found.items()}
+    shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
     out.mkdir(parents=True, exist_ok=True)
     crops, baseline = [], {}
     for i, entry in enumerate(entries):
@@ -76,8 +76,9 @@ def write(
                 baseline=_latest(entry.baseline + baseline[scale]),
             )
         for pair in shown.pop(scale, ()):
-            crops.append(page.figure5(pair, subject))
-    _write_files(out, _sections(entries), crops)
+            made = page.figure5(pair, subject)
+            crops.append(made._replace(name=made.name + tables.reduction([entry])))
+    _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
 
 
 def load(source: str) -> Entry:
@@ -131,24 +132,36 @@ def _latest(rows):
 
 
 def _find_sets(names, scale, data_dir):
-    """{name: pairs}, of DIV2K those of this scale."""
-    return {
+    """{name: pairs}, of DIV2K those of this scale; every file can be read and fits."""
+    found = {
         datasets.set_name(name): datasets.evaluation_set(name, scale, data_dir)
         for name in names
         if not name.startswith("div2k/") or name.endswith(f"_x{scale}")
     }
+    for pairs in found.values():
+        datasets.check_set(pairs, scale, _ignored(scale))
+    return found
 
 
-def _choose(by_name, chosen):
+def _ignored(scale):
+    return max(rule.ignored(scale) for rule in PROTOCOLS.values())
+
+
+def _choose(by_name, chosen, scale):
     """The pairs that Figure 5 shows."""
     pairs = next(iter(by_name.values()), [])
     if not chosen:
         return pairs[:SHOWN]
     known = {pair.name: pair for pair in pairs}
     for name in chosen:
+        path = pathlib.Path(name)
+        if name not in known and path.is_file():
+            known[name] = datasets.file_pair(path)
         if name not in known:
-            raise InputError(f"no image {name!r}: one of {', '.join(known)}")
-    return [known[name] for name in chosen]
+            raise InputError(f"no image {name!r}: a file, or one of {', '.join(known)}")
+    pairs = [known[name] for name in chosen]
+    datasets.check_set(pairs, scale, _ignored(scale))
+    return pairs
 
 
 def _measure(subject, by_name):
@@ -165,12 +178,14 @@ def _sections(entries):
     found = (tables.table3(entries), tables.table4(entries))
     shown = [run for study in sections for run in study.runs]
     sections += [studies.Study(table) for table in found if table]
-    curves = plots.curves([(e.name, e.metrics) for e in entries if e not in shown])
+    rest = [entry for entry in entries if entry not in shown]
+    title = "Training" + tables.reduction(rest)
+    curves = plots.curves([(entry.name, entry.metrics) for entry in rest], title)
     return [*sections, studies.Study(tables.overview(entries), curves)]
 
 
-def _write_files(out, sections, crops):
-    markdown, fragments = [f"# {TITLE}"], []
+def _write_files(out, sections, crops, title):
+    markdown, fragments = [f"# {title}"], []
     for table, curves, _ in sections:
         with (out / f"{table.name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([table.header, *table.lines])
@@ -180,7 +195,7 @@ def _write_files(out, sections, crops):
         if curves:
             (out / f"{table.name}.svg").write_text(curves)
             markdown.append(f"![Training curves]({table.name}.svg)")
-            parts.append(curves)
+            parts.append(page.scroll(curves))
         fragments.append((table.title, parts))
     if crops:
         markdown += ["## Figure 5: crops", page.CROPS_NOTE]
@@ -192,4 +207,4 @@ def _write_files(out, sections, crops):
         images.write(out / f"figure5-{i}.png", pictures.side_by_side([row.row], 2))
         markdown.append(f"![{row.name}](figure5-{i}.png)")
     (out / "report.md").write_text("\n\n".join(markdown) + "\n")
-    (out / "index.html").write_text(page.render(TITLE, fragments))
+    (out / "index.html").write_text(page.render(title, fragments))

@@ -10,7 +10,7 @@ from btsrn_jax import model as network
 from btsrn_jax import plots
 from btsrn_jax.evaluate import Row
 from btsrn_jax.page import Table
-from btsrn_jax.tables import Entry
+from btsrn_jax.tables import NOT_SETTINGS, VARIED, Entry, differences, reduction
 
 
 class Study(NamedTuple):
@@ -112,9 +112,6 @@ MEMORY_NOTE = (
     "Memory: what a step keeps of the forward pass for the gradient, for the whole"
     " batch, in float32. Steps a second are of these runs, on whatever they ran."
 )
-# What runs of one comparison may differ in.
-VARIED = ("low_blocks", "high_blocks", "block", "norm")
-NOT_SETTINGS = (*schema.FREE_ON_RESUME, "train.seed", "train.decay_steps")
 
 
 def find(runs: Sequence[Entry]) -> list[Study]:
@@ -134,7 +131,8 @@ def find(runs: Sequence[Entry]) -> list[Study]:
             if len(by_label) < 2 and not has_figures:
                 continue
             sets = {r.set: None for run in members for r in final(run)} or {"": None}
-            svg = plots.curves([(_line_label(kind, m), m.metrics) for m in members])
+            lines = [(_line_label(kind, run), run.metrics) for run in members]
+            svg = plots.curves(lines, kind.title + reduction(members))
             for set_name in sets:
                 number = 1 + sum(s.table.name.startswith(kind.name) for s in studies)
                 name = kind.name + (f"-{number}" if number > 1 else "")
@@ -163,26 +161,6 @@ def _setting(config):
     return json.dumps(kept, sort_keys=True)
 
 
-def differences(config: Mapping) -> tuple[list[str], list[str]]:
-    """Where a run's setting is not the paper's: what makes it smaller ("features 32"),
-    and the rest; what the paper itself varies left aside."""
-    defaults = schema.flatten(schema.defaults())
-    skipped = (*NOT_SETTINGS, "scale", "model.name", "model.bottleneck", "train.steps")
-    size, rest = [], []
-    for name, value in schema.flatten(config).items():
-        section, _, leaf = name.partition(".")
-        varied = section == "model" and leaf in VARIED
-        if section == "eval" or varied or name in skipped or name not in defaults:
-            continue
-        if value != defaults[name]:
-            reduced = name in ("model.features", "data.source")
-            (size if reduced else rest).append(f"{leaf} {value}")
-    steps = config["train"]["steps"]
-    if steps < 250_000:  # sixteen passes over DIV2K are 290,000
-        size.append(f"{steps} steps")
-    return size, rest
-
-
 def final(run: Entry) -> list[Row]:
     """A run's means without the ensemble under the protocol it was validated with, of
     the best checkpoint."""
@@ -200,7 +178,8 @@ def _psnr(run, set_name):
 
 
 def _table(kind, name, by_label, set_name):
-    config = next(iter(by_label.values()))[0].config
+    runs = [run for members in by_label.values() for run in members]
+    config = runs[0].config
     reduced, unlike = differences(config)
     comparable = not reduced and not unlike and set_name.startswith("div2k/")
     values = {
@@ -228,7 +207,7 @@ def _table(kind, name, by_label, set_name):
         header += ["paper", "difference", f"paper's against {kind.base}"]
     header += ["parameters", "multiply-adds per HR pixel", "memory", "steps/s"]
     title = kind.title + (f", on {set_name}" if set_name else "")
-    title += f" (reduced: {', '.join(reduced)})" if reduced else ""
+    title += reduction(runs)
     notes = [kind.remark] if kind.remark else []
     notes.append(MEMORY_NOTE)
     if unlike:

@@ -1,15 +1,21 @@
-"""The paper's Tables 3 and 4, and all figures, over any models."""
+"""The paper's Tables 3 and 4, and all figures, over any models; how far a model's
+setting is from the paper's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from btsrn_jax import evaluate
+from btsrn_jax import config as schema
+from btsrn_jax import evaluate, vdsr
 from btsrn_jax import model as network
 from btsrn_jax.evaluate import Row
 from btsrn_jax.page import Table
 
 # Challenge test set: BTSRN (900 training images, ensemble) and bicubic.
 TABLE_3 = {2: (34.19, 31.01), 3: (30.44, 28.22), 4: (28.49, 26.65)}
+# What runs of one comparison may differ in.
+VARIED = ("low_blocks", "high_blocks", "block", "norm")
+NOT_SETTINGS = (*schema.FREE_ON_RESUME, "train.seed", "train.decay_steps")
+IMAGES = {"folder": "images of a folder", "samples": "sample photographs"}
 
 
 class Entry(NamedTuple):
@@ -26,9 +32,42 @@ class Entry(NamedTuple):
     baseline: list[Row]
 
 
+def differences(config: Mapping) -> tuple[list[str], list[str]]:
+    """Where a model's setting is not the paper's: what makes it smaller ("features
+    32"), and the rest; what the paper itself varies left aside. Of an exported model
+    little more than its size and step are known."""
+    defaults = schema.flatten(schema.defaults())
+    if config["model"]["name"] == "vdsr":
+        defaults["model.features"] = vdsr.FEATURES
+    skipped = (*NOT_SETTINGS, "scale", "model.name", "model.bottleneck", "train.steps")
+    size, rest = [], []
+    for name, value in schema.flatten(config).items():
+        section, _, leaf = name.partition(".")
+        varied = section == "model" and leaf in VARIED
+        if section == "eval" or varied or name in skipped or name not in defaults:
+            continue
+        if value != defaults[name]:
+            reduced = name in ("model.features", "data.source")
+            text = IMAGES.get(value, f"{leaf} {value}")
+            (size if reduced else rest).append(text)
+    steps = config["train"]["steps"] if "train" in config else config.get("step")
+    if steps and steps < 250_000:  # sixteen passes over DIV2K are 290,000
+        size.append(f"{steps:,} steps")
+    return size, rest
+
+
+def reduction(entries: Sequence[Entry]) -> str:
+    """What a title says of models smaller, or trained on less, than the paper's: "" or
+    " (reduced: features 32, 600 steps)"."""
+    texts = [", ".join(differences(entry.config)[0]) for entry in entries]
+    named = "; ".join(dict.fromkeys(text for text in texts if text))
+    some = "" if all(texts) else "some "
+    return f" ({some}reduced: {named})" if named else ""
+
+
 def table3(entries: Sequence[Entry]) -> Table | None:
     """Challenge figures: `ntire`, ensemble. None where no model has any."""
-    lines = []
+    lines, used = [], []
     for entry in entries:
         if entry.config["model"]["name"] != "btsrn":
             continue
@@ -40,12 +79,13 @@ def table3(entries: Sequence[Entry]) -> Table | None:
                 base = _baseline(entry, row)
                 gain = f"{row.psnr - base.psnr:+.2f}" if base else ""
                 lines.append([*line, gain, f"{paper - paper_bicubic:+.2f}"])
+                used.append(entry)
     if not lines:
         return None
     header = ["scale", "model", "set", "PSNR, ntire, ensemble", "paper", "difference"]
     return Table(
         "table3",
-        "Table 3: the challenge",
+        "Table 3: the challenge" + reduction(used),
         [*header, "over bicubic", "paper's over bicubic"],
         sorted(lines),
         [
@@ -74,7 +114,7 @@ def table4(entries: Sequence[Entry]) -> Table | None:
                 key = (system, row.set, row.scale)
                 if key not in cells:
                     ensemble = ", ensemble" if row.ensemble else ""
-                    used[f"{system} x{row.scale}: {entry.name}{ensemble}"] = None
+                    used[f"{system} x{row.scale}: {entry.name}{ensemble}"] = entry
                 cells.setdefault(key, row)
                 if base := _baseline(entry, row):
                     cells.setdefault(("bicubic", row.set, row.scale), base)
@@ -93,7 +133,7 @@ def table4(entries: Sequence[Entry]) -> Table | None:
     header = ["set", "scale"]
     for system in ("BTSRN", "VDSR", "bicubic"):
         header += [system, "paper", "difference"]
-    title = "Table 4: PSNR of the benchmark protocol"
+    title = "Table 4: PSNR of the benchmark protocol" + reduction([*used.values()])
     return Table("table4", title, header, lines, [f"{'; '.join(used)}."])
 
 
@@ -116,4 +156,4 @@ def overview(entries: Sequence[Entry]) -> Table:
             lines.append([entry.name, scale, size, "none yet", *[""] * 5])
     header = ["model", "scale", "parameters", "set", "protocol", "ensemble"]
     header += ["bicubic PSNR", "PSNR", "SSIM"]
-    return Table("models", "All figures", header, lines)
+    return Table("models", "All figures" + reduction(entries), header, lines)

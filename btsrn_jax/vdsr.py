@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from btsrn_jax import ops, resize
 
-LAYERS = 20
+LAYERS, FEATURES = 20, 64  # of its paper
 LUMINANCE = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # BT.601 without its offset
 
 

@@ -98,6 +98,45 @@ def test_a_reduced_setting_is_named_and_not_subtracted_from_the_papers(tmp_path)
     assert any("only the steps from row to row" in note for note in table.notes)
 
 
+def test_every_title_says_what_is_reduced(tmp_path):
+    mine = [
+        Row("Set5", "mean", 2, "mine", 1, protocol, 37.0, 0.9)
+        for protocol in ("benchmark", "ntire")
+    ]
+    fields = {"train__steps": 1600, "data__source": "samples"}
+    small = write_run(tmp_path / "small", 34, rows=mine, model__features=32, **fields)
+    whole = write_run(tmp_path / "whole", 34, rows=mine)
+    vdsr = {"model__name": "vdsr", "model__features": 64}  # as its paper has it
+    vdsr = write_run(tmp_path / "vdsr", 34, rows=mine, **vdsr, **fields)
+    entries = {name: report.load(name) for name in (small, whole, vdsr)}
+
+    def titles(*names):
+        chosen = [entries[name] for name in names]
+        made = (tables.table3(chosen), tables.table4(chosen), tables.overview(chosen))
+        return [table.title for table in made if table]
+
+    words = " (reduced: sample photographs, features 32, 1,600 steps)"
+    assert all(title.endswith(words) for title in titles(small))
+    assert not any("reduced" in title for title in titles(whole))
+    words = " (reduced: sample photographs, 1,600 steps)"
+    assert all(title.endswith(words) for title in titles(vdsr))
+    # Table 4 takes one model a system, the other one is not in it.
+    table3, table4, overview = titles(whole, vdsr, small)
+    assert table3.endswith(
+        " (some reduced: sample photographs, features 32, 1,600 steps)"
+    )
+    assert table4.endswith(" (some reduced: sample photographs, 1,600 steps)")
+    assert "1,600 steps; sample photographs, features 32, " in overview
+    page_title = tables.reduction([entries[small]])
+    svg = studies.find([entries[small]._replace(name="x")])
+    assert all(page_title in study.curves for study in svg)
+    # An exported model knows its steps.
+    released = {"scale": 2, "model": schema.defaults().model.to_dict(), "step": 300}
+    assert tables.reduction([entries[whole]._replace(config=released)]) == (
+        " (reduced: 300 steps)"
+    )
+
+
 def test_runs_of_unlike_settings_are_not_mixed(tmp_path):
     sources = [
         write_run(tmp_path / "mse", 34.1),
@@ -223,8 +262,9 @@ def test_training_time_leaves_out_validation_and_pauses():
         {"step": 480, "time": 91000.0, "loss": 0.04, "steps_per_second": 1.0},
         {"step": 480, "time": 92000.0, "psnr_ntire": 31.0},
     ]
-    texts = [node.text for node in _svg(plots.curves([("run <1>", metrics)])).iter()]
-    assert "run <1>" in texts
+    svg = plots.curves([("run <1>", metrics)], "Figure 4 (reduced)")
+    texts = [node.text for node in _svg(svg).iter()]
+    assert {"run <1>", "Figure 4 (reduced)"} <= set(texts)
     assert "minutes of training" in texts
     points = list(plots._points(metrics, "psnr_"))
     assert points == [(120, 1.0, 30.0), (480, 4.0, 31.0)]
@@ -238,7 +278,8 @@ def _svg(text):
 def test_a_line_is_drawn_where_its_values_are():
     line = plots.Line("a", [0, 50, 100], [1.0, 10.0, 100.0])
     panel = plots.Panel("title", "x", "y", [line, line._replace(label="b")], log_y=True)
-    drawn = [n for n in _svg(plots.sheet([panel])).iter() if n.tag.endswith("polyline")]
+    nodes = _svg(plots.sheet([panel], "")).iter()
+    drawn = [node for node in nodes if node.tag.endswith("polyline")]
     assert len(drawn) == 2
     assert drawn[0].get("stroke") != drawn[1].get("stroke")
     points = [tuple(map(float, p.split(","))) for p in drawn[0].get("points").split()]
@@ -251,7 +292,8 @@ def test_a_line_is_drawn_where_its_values_are():
 
 
 def test_nothing_logged_is_no_plot():
-    assert plots.curves([("a", []), ("b", [{"step": 1, "time": 0.0}])]) is None
+    runs = [("a", []), ("b", [{"step": 1, "time": 0.0}])]
+    assert plots.curves(runs, "title") is None
 
 
 # --- Figure 5 and the page
@@ -316,7 +358,9 @@ def test_runs_and_models_become_one_report(tmp_path, exported):
     photos = tiny.write_photos(tmp_path / "Set5", ((210, 220), (60, 60)))
     run = write_run(tmp_path / "run", 34.1)
     out = tmp_path / "report"
+    elsewhere = tiny.write_photos(tmp_path / "mine", ((220, 200),), seed=2)
     args = [run, str(exported), "--out", str(out), "--sets", str(photos)]
+    args += ["--images", f"photo1,{elsewhere / 'photo0.png'}"]
     args = cli.build_parser().parse_args(["report", *args, "--no-ensemble"])
     assert args.function(args) == 0
     text = (out / "report.md").read_text()
@@ -328,7 +372,7 @@ def test_runs_and_models_become_one_report(tmp_path, exported):
     assert header[:3] == ["set", "scale", "BTSRN"]
     # Untrained, the network is bicubic but for rounding: once instead of twice.
     assert float(line[2]) == pytest.approx(float(line[8]), abs=0.02)
-    crops = np.asarray(Image.open(out / "figure5-1.png"))
+    crops = np.asarray(Image.open(out / "figure5-2.png"))
     assert crops.shape[1] > 5 * 400
     found = Links((out / "index.html").read_text())
     assert len(found.inputs) == 2
@@ -337,10 +381,19 @@ def test_runs_and_models_become_one_report(tmp_path, exported):
 
 def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
     out = tmp_path / "report"
+    broken = tmp_path / "set" / "broken.png"
+    broken.parent.mkdir()
+    broken.write_text("no picture")
     for sources, options, message in (
         (["nowhere"], {}, "no model 'nowhere'"),
         ([str(exported)], {"sets": ["nowhere"]}, "no folder nowhere"),
-        ([str(exported)], {"chosen": ["baboon"]}, "no image 'baboon': one of chelsea"),
+        (
+            [str(exported)],
+            {"chosen": ["baboon"]},
+            "no image 'baboon': a file, or one of chelsea",
+        ),
+        ([str(exported)], {"chosen": [str(broken)]}, r"broken\.png: none of PNG"),
+        ([str(exported)], {"sets": [str(broken.parent)]}, r"broken\.png: "),
     ):
         with pytest.raises(InputError, match=message) as error:
             report.write(sources, out, **options)
