@@ -205,6 +205,6 @@ def _write_files(out, sections, crops, title):
         )
     for i, row in enumerate(crops, 1):
         images.write(out / f"figure5-{i}.png", pictures.side_by_side([row.row], 2))
-        markdown.append(f"![{row.name}](figure5-{i}.png)")
+        markdown += [f"### {row.name}", f"![{row.name}](figure5-{i}.png)"]
     (out / "report.md").write_text("\n\n".join(markdown) + "\n")
     (out / "index.html").write_text(page.render(title, fragments))

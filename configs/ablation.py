@@ -28,9 +28,11 @@ ensemble of Tables 1, 2 and Figure 3: here x2, 128/64, no ensemble. table1-high4
 table2-low6, figure3-6+4 and norm-none are one network: one run serves all of them.
 
 Each row: DIV2K (`btsrn prepare div2k/bicubic_x2 --data-dir data` once), 290,000 steps
-of 32 patches in 16 passes. A step of the 6 + 4 network is 0.32 T multiply-adds forward
-and backward, a row 93 P: half an hour on an accelerator that sustains 50 T a second
-(reckoned, not measured).
+of 32 patches in 16 passes. Expected time: a step of the 6 + 4 network is 0.32 T
+multiply-adds forward and backward, a row 93 P: half an hour on an accelerator that
+sustains 50 T a second (reckoned, not measured); other rows in proportion to the
+multiply-adds that `btsrn info` prints. Several seeds (--config.train.seed=1 with a
+--workdir of its own) become a mean and a deviation in the report.
 
 ROW,small: the same comparison in minutes on a CPU: a quarter of the width, 600 steps of
 16 patches of 64 pixels, cosine decay, on scikit-image's photographs unless

@@ -7,6 +7,9 @@ Needs `btsrn prepare div2k/bicubic_x3 --data-dir data` once. About 290,000 steps
 patches. The paper reports 30.44 dB on the challenge's test set (900 training images,
 ensemble; bicubic 28.22). Patches of 108 HR pixels (36 LR), MSE on RGB residuals, Adam
 at 0.001, x 0.6 after each of 16 passes: all of it the schema's defaults.
+
+Expected time: 56 P multiply-adds in all, forward and backward; 19 minutes on an
+accelerator that sustains 50 T a second (reckoned, not measured).
 """
 
 from btsrn_jax import config as schema
