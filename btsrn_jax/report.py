@@ -15,6 +15,7 @@ from btsrn_jax import (
     page,
     pictures,
     plots,
+    results,
     serve,
     studies,
     tables,
@@ -95,7 +96,8 @@ def load(source: str) -> Entry:
     else:
         config, has_weights = weights.load(source).config, True
     config["model"].setdefault("name", "btsrn")
-    rows = [row for file in sorted(path.glob("*.csv")) for row in read_csv(file)]
+    folder = path if path.exists() else weights.RELEASED / source
+    rows = [row for file in sorted(folder.glob("*.csv")) for row in read_csv(file)]
     name = path.resolve().name if path.exists() else source
     return Entry(
         source if has_weights else None,
@@ -177,7 +179,8 @@ def _sections(entries):
     sections = studies.find([entry for entry in entries if "train" in entry.config])
     found = (tables.table3(entries), tables.table4(entries))
     shown = [run for study in sections for run in study.runs]
-    sections += [studies.Study(table) for table in found if table]
+    found = [*results.make_tables(entries), *filter(None, found)]
+    sections += map(studies.Study, found)
     rest = [entry for entry in entries if entry not in shown]
     title = "Training" + tables.reduction(rest)
     curves = plots.curves([(entry.name, entry.metrics) for entry in rest], title)

@@ -52,6 +52,7 @@ ORDER = [
     "plots",
     "page",
     "tables",
+    "results",
     "studies",
     "report",
     "bench",
