@@ -116,30 +116,36 @@ MEMORY_NOTE = (
 
 def find(runs: Sequence[Entry]) -> list[Study]:
     """The studies that runs belong to, runs of unlike settings apart: a table for each
-    set that they were evaluated on."""
+    set that they were evaluated on. A single row is a table only where the paper has a
+    figure for it and no fuller table has it: one network serves several."""
+    groups = [(kind, by_label) for kind in KINDS for by_label in _group(kind, runs)]
+    compared = [run for _, g in groups if len(g) > 1 for m in g.values() for run in m]
     studies = []
-    for kind in KINDS:
-        groups = {}
-        for run in runs:
-            if _belongs(kind, run.config):
-                groups.setdefault(_setting(run.config), []).append(run)
-        for members in groups.values():
-            by_label = {}
-            for run in members:
-                by_label.setdefault(kind.label(run.config["model"]), []).append(run)
-            has_figures = any(kind.paper.values())
-            if len(by_label) < 2 and not has_figures:
-                continue
-            sets = {r.set: None for run in members for r in final(run)} or {"": None}
-            lines = [(_line_label(kind, run), run.metrics) for run in members]
-            svg = plots.curves(lines, kind.title + reduction(members))
-            for set_name in sets:
-                number = 1 + sum(s.table.name.startswith(kind.name) for s in studies)
-                name = kind.name + (f"-{number}" if number > 1 else "")
-                table = _table(kind, name, by_label, set_name)
-                studies.append(Study(table, svg, members))
-                svg = None
+    for kind, by_label in groups:
+        members = [run for same in by_label.values() for run in same]
+        elsewhere = all(run in compared for run in members)
+        if len(by_label) < 2 and (elsewhere or not any(kind.paper.values())):
+            continue
+        sets = {r.set: None for run in members for r in final(run)} or {"": None}
+        lines = [(_line_label(kind, run), run.metrics) for run in members]
+        svg = plots.curves(lines, kind.title + reduction(members))
+        for set_name in sets:
+            number = 1 + sum(s.table.name.startswith(kind.name) for s in studies)
+            name = kind.name + (f"-{number}" if number > 1 else "")
+            table = _table(kind, name, by_label, set_name)
+            studies.append(Study(table, svg, members))
+            svg = None
     return studies
+
+
+def _group(kind, runs):
+    """[{label: runs}], a dict for each setting."""
+    groups = {}
+    for run in runs:
+        if _belongs(kind, run.config):
+            by_label = groups.setdefault(_setting(run.config), {})
+            by_label.setdefault(kind.label(run.config["model"]), []).append(run)
+    return groups.values()
 
 
 def _belongs(kind, config):

@@ -148,13 +148,16 @@ def test_runs_of_unlike_settings_are_not_mixed(tmp_path):
     found = studied(*sources)
     assert [line[1] for line in found["table1"].lines] == [
         "not run",
-        "34.100",
+        "34.200",
         "not run",
     ]
-    assert found["table1-2"].lines[1][1] == "34.200"
-    assert "Not the paper's setting: loss l1." in found["table1-2"].notes
+    assert "Not the paper's setting: loss l1." in found["table1"].notes
+    assert found["table2-2"].lines[1][1] == "34.200"
     # A path is no setting.
     assert [line[1] for line in found["table2"].lines[:2]] == ["34.300", "34.100"]
+    # That row of Table 1 stands in a fuller Table 2; alone it is in both.
+    assert "table1-2" not in found
+    assert {"table1", "table2"} <= studied(sources[0]).keys()
 
 
 def test_figure_4_and_the_normalisation_study_have_their_own_tables(tmp_path):
