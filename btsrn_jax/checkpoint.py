@@ -332,13 +332,16 @@ def fill(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def nest(arrays: Mapping[str, Any]) -> dict:
-    """{"params/in/kernel": array} -> {"params": {"in": {"kernel": array}}}."""
+    """{"params/in/kernel": array} -> {"params": {"in": {"kernel": array}}}; ValueError
+    names a path that is an array and a folder."""
     tree = {}
-    for path, array in arrays.items():
+    for path, array in sorted(arrays.items()):  # a folder's name before what is in it
         *folders, name = path.split("/")
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{path} lies in {folder}, which is an array")
         node[name] = array
     return tree
 

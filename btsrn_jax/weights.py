@@ -19,6 +19,21 @@ from btsrn_jax.errors import InputError
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 RELEASED = pathlib.Path(__file__).parent / "weights"
+# What config.json must hold, what it may hold, and what one of its figures holds.
+NEEDED = {"scale": int, "model": dict}
+KNOWN = {
+    **dict.fromkeys(("name", "version", "track", "data", "data_licence"), str),
+    **dict.fromkeys(("training_command", "export_command", "date"), str),
+    **dict.fromkeys(("step", "batch_size", "patch"), int | None),
+    **dict.fromkeys(("validation", "parity", "bytes", "sha256", "eval"), dict),
+    "averaged": bool,
+    "figures": list,
+}
+FIGURE = {
+    **dict.fromkeys(("set", "model", "protocol"), str),
+    **dict.fromkeys(("scale", "ensemble", "images"), int),
+    **dict.fromkeys(("psnr", "ssim"), int | float),
+}
 
 
 class Weights(NamedTuple):
@@ -46,6 +61,8 @@ def load(source: str) -> Weights:
         return _load_run(source, path)
     if source in released():
         return _load_exported(source, RELEASED / source)
+    if source == "bicubic":
+        raise InputError("bicubic has no weights: name a model")
     if (path / CONFIG).is_file():
         raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
     raise InputError(
@@ -60,33 +77,45 @@ def released() -> list[str]:
 
 
 def read_config(folder: pathlib.Path) -> dict:
-    """The config.json of an exported model: at least `scale` and `model`, both valid;
-    InputError names what is wrong."""
+    """The config.json of an exported model: at least `scale` and `model`, both valid,
+    and nothing else of a wrong type; InputError names what is wrong. Fields of the
+    network that are not there are the paper's."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
-    for name, kind in (("scale", int), ("model", dict)):
+    for name, kind in NEEDED.items():
         if not isinstance(config, dict) or type(config.get(name)) is not kind:
             raise InputError(f"{path} is damaged: it has no {name}")
+    for name, value in config.items():
+        if not isinstance(value, KNOWN.get(name, object)):
+            raise InputError(f"{path} is damaged: {name} is {str(value)[:40]!r}")
+    for i, figure in enumerate(config.get("figures", [])):
+        for name, kind in FIGURE.items():
+            if not isinstance(figure, dict) or not isinstance(figure.get(name), kind):
+                raise InputError(f"{path} is damaged: figures[{i}] has no {name}")
     # The rules are those of a training config with this network in it.
     whole = schema.defaults().to_dict()
     whole["scale"], whole["model"] = config["scale"], whole["model"] | config["model"]
+    whole["eval"] |= config.get("eval", {})
     whole["train"]["patch"] = 4092  # of any scale, and enough for any network
     try:
         schema.validate(whole)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return config
+    return config | {"model": whole["model"]}
 
 
 def _load_exported(source, path):
     config = read_config(path)
     file = path / WEIGHTS
-    data = file.read_bytes()
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
     expected = config.get("sha256", {}).get(WEIGHTS)
     found = hashlib.sha256(data).hexdigest()
     if expected not in (None, found):

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import json
 import re
 import shutil
 
@@ -180,7 +181,8 @@ def test_several_scales_take_the_model_of_each(folder, photos, monkeypatch):
         path = folder / "released" / f"btsrn-x{scale}"
         path.mkdir(parents=True)
         (path / weights.WEIGHTS).write_bytes(weights.to_bytes(variables))
-        (path / weights.CONFIG).write_text(config.to_json())
+        about = {"scale": scale, "model": config.model.to_dict()}
+        (path / weights.CONFIG).write_text(json.dumps(about))
     monkeypatch.setattr(weights, "RELEASED", folder / "released")
     rows = evaluate("btsrn", [photos], [4, 2], ensemble=False)
     means = [(r.scale, r.model) for r in rows if r.image == "mean"]

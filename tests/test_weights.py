@@ -112,6 +112,10 @@ def test_a_flipped_bit_is_found_by_the_hash(copy):
             lambda a: a.update({"params/in/bias": np.zeros(6, np.float16)}),
             ["params/in/bias is float16, float32 was expected"],
         ),
+        (
+            lambda a: a.update({"params/in/bias/x": np.zeros(1, np.float32)}),
+            ["params/in/bias/x lies in bias, which is an array"],
+        ),
     ],
 )
 def test_an_array_that_does_not_fit_is_named(copy, change, parts):
@@ -140,6 +144,11 @@ def test_a_config_of_another_network_is_told_apart(copy):
         ('{"scale": 2, "model": {"block": "x"}}', "config.model.block is 'x'"),
         ('{"scale": 2, "model": {"width": 3}}', "config.model.width is not a field"),
         ('{"scale": 2, "model": {"features": "6"}}', "int was expected"),
+        ('{"scale": 2, "model": {}, "sha256": []}', "sha256 is '[]'"),
+        ('{"scale": 2, "model": {}, "step": "6"}', "step is '6'"),
+        ('{"scale": 2, "model": {}, "eval": {"tile": "6"}}', "config.eval.tile is '6'"),
+        ('{"scale": 2, "model": {}, "figures": [{"set": "a"}]}', "has no model"),
+        ("[" * 100_000, "is damaged"),
     ],
 )
 def test_a_damaged_config_is_named(copy, text, part):
