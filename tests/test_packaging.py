@@ -55,11 +55,11 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packaging")
     tree = folder / "tree"
     tree.mkdir()
-    for name in ("btsrn_jax", "configs", "tests"):
+    for name in ("btsrn_jax", "configs", "docs", "launch", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", "weights")
         shutil.copytree(ROOT / name, tree / name, ignore=ignored)
     for path in ROOT.iterdir():
-        if path.suffix in (".md", ".toml", ".in") or path.name == "LICENSE":
+        if path.suffix in (".md", ".toml", ".in", ".yaml") or path.name == "LICENSE":
             shutil.copy(path, tree)
     runs.make(folder / "run")
     runs.write_figures(folder / "run" / "validation.csv", 31.0)
@@ -68,6 +68,7 @@ def built(tmp_path_factory):
     # As a user would: sdist first, then the wheel from the sdist alone.
     done = python("-m", "build", "--no-isolation", "-o", folder / "dist", cwd=tree)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "absent from the `packages`" not in done.stdout + done.stderr
     (wheel,), (sdist,) = (folder / "dist").glob("*.whl"), (folder / "dist").glob("*.gz")
     with zipfile.ZipFile(wheel) as archive:  # installing a pure wheel is unpacking it
         archive.extractall(folder / "site")
@@ -88,11 +89,15 @@ def test_the_wheel_holds_modules_configs_weights_and_licence(built):
     assert not [name for name in names if "test" in name]
 
 
-def test_the_sdist_holds_the_tests_too(built):
+def test_the_sdist_holds_the_tests_and_what_the_readme_speaks_of(built):
     with tarfile.open(built[1]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "LICENSE", "configs/x4.py"} <= names
-    assert {f"tests/{p.name}" for p in (ROOT / "tests").glob("*.py")} <= names
+    for folder in ("docs", "launch", "tests"):
+        files = {
+            p for p in (ROOT / folder).rglob("*.*") if "__pycache__" not in p.parts
+        }
+        assert {p.relative_to(ROOT).as_posix() for p in files} <= names
 
 
 def test_the_wheel_enlarges_a_picture_without_the_repository(built, tmp_path):
