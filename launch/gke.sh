@@ -4,12 +4,13 @@
 #   IMAGE=... BUCKET=... launch/gke.sh [--dry-run] tpu|gpu
 set -euo pipefail
 
-dry_run=0
-if [[ "${1:-}" == --dry-run ]]; then
-  dry_run=1
-  shift
-fi
-kind="${1:-}"
+dry_run=0 kind=
+for word in "$@"; do
+  case "$word" in
+    --dry-run) dry_run=1 ;;
+    *) kind="$kind$word" ;; # two words are no kind
+  esac
+done
 case "$kind" in
   tpu) document=1 accelerator=tpu-v5-lite-podslice hosts=2 chips=4 ;;
   gpu) document=2 accelerator=nvidia-h100-80gb hosts=2 chips=8 ;;

@@ -187,7 +187,8 @@ def test_attempts_are_bounded(tmp_path):
 @pytest.fixture(params=["tpu", "gpu"])
 def manifest(request):
     yaml = pytest.importorskip("yaml")
-    text = launch("gke.sh", "--dry-run", request.param, **CLOUD)
+    text = launch("gke.sh", request.param, "--dry-run", **CLOUD)  # the usual order
+    assert launch("gke.sh", "--dry-run", request.param, **CLOUD) == text
     assert "$" not in text
     return request.param, yaml.safe_load(text)
 
