@@ -198,6 +198,7 @@ def _work(options, watch):
     if not mesh.is_first():
         return 0
     found = weights.load(str(workdir))
+    _check_network(found.config, config, workdir)
     sets = datasets.evaluation_sets(config)
     if sets:
         ensemble = mode == "eval" and config.eval.ensemble
@@ -209,6 +210,18 @@ def _work(options, watch):
     if mode == "train":
         _log(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")
     return 0
+
+
+def _check_network(saved, config, workdir):
+    """InputError where --mode=eval is given the config of another network."""
+    wrong = [
+        text
+        for text in schema.contradictions(saved, config)
+        if text.startswith(("config.scale", "config.model."))
+        and not text.startswith("config.model.dtype")  # of training
+    ]
+    if wrong:
+        raise InputError(f"{workdir} holds another network: {'; '.join(wrong)}")
 
 
 def _log(text):

@@ -105,6 +105,10 @@ def test_the_quickstart_trains_validates_continues_and_evaluates(tmp_path):
     assert other.returncode == 2
     assert "config.train.seed was 0, now 1" in other.stderr
 
+    other = main(*tiny, "--mode=eval", "--config.model.bottleneck=5")
+    assert other.returncode == 2
+    assert "holds another network: config.model.bottleneck was 4, now 5" in other.stderr
+
     evaluated = main(*tiny, "--mode=eval")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "ensemble" in evaluated.stderr
