@@ -30,8 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name, help, function):
-        sub = commands.add_parser(name, help=help, description=help)
+    def command(name, help, function, description=None):
+        sub = commands.add_parser(name, help=help, description=description or help)
         sub.set_defaults(function=function)
         return sub
 
@@ -45,7 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
         _add_info,
     ):
         add(command)
-    command("models", "released models, their training data and figures", models)
+    command(
+        "models",
+        "the models in this package, with their figures and training data",
+        models,
+        "Lists the models that come with this package: what --model takes, how good"
+        " they are (beside bicubic and the paper), and what they were trained on.",
+    )
     return parser
 
 
@@ -141,7 +147,15 @@ def _add_evaluate(command):
 
 
 def _add_export(command):
-    sub = command("export", "write a model for others to use", export)
+    sub = command(
+        "export",
+        "write a model for others to use",
+        export,
+        "Writes the parameters of a run that did best in validation (averaged ones, if"
+        " it keeps them) as a directory: safetensors, StableHLO, ONNX, an Orbax"
+        " checkpoint, config.json, and a model card. Every file is run and compared"
+        " with the network; where one differs, nothing is written.",
+    )
     sub.add_argument("model", metavar="MODEL", help=MODEL.removesuffix(", or bicubic"))
     sub.add_argument(
         "output", type=pathlib.Path, metavar="OUT", help="the directory to write"
@@ -149,7 +163,8 @@ def _add_export(command):
     sub.add_argument(
         "--formats",
         metavar="FORMAT[,FORMAT]",
-        help="safetensors, stablehlo, onnx, orbax (default: all)",
+        help="some of safetensors, stablehlo, onnx, orbax (default: all; onnx where"
+        " the package onnx is installed)",
     )
     sub.add_argument(
         "--force", action="store_true", help="replace an exported model in OUT"
@@ -323,7 +338,6 @@ def upscale(args) -> int:
     mesh.prepare()
     model = serve.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
     print(model.about, file=sys.stderr)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up like Ctrl-C
     return upscale.upscale_files(
         args.inputs,
         args.output,
@@ -377,12 +391,12 @@ def export(args) -> int:
 
 def models(args) -> int:
     """btsrn models"""
-    from btsrn_jax import card, weights
+    from btsrn_jax import facts, weights
 
     for name in weights.released():
         about = weights.read_config(weights.RELEASED / name)
-        print(f"{name}  x{about['scale']}  {card.summary(about)}")
-        print(f"    {about['step']} steps on {about['data']}")
+        print(f"{name}  x{about['scale']}  {facts.summary(about)}")
+        print(f"    {facts.history(about)}")
     if not weights.released():
         print("this package comes without trained models")
     return 0
@@ -441,6 +455,8 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # As Ctrl-C: what was half written is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(args.function(args))
     except InputError as error:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import pathlib
+import shlex
 import tempfile
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from btsrn_jax import __version__, artifacts, card, checkpoint, weights
+from btsrn_jax import __version__, artifacts, card, checkpoint, facts, weights
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 
@@ -119,33 +120,34 @@ def _load(source, out, data, data_licence, formats, log):
     found = weights.load(source)
     path = pathlib.Path(source)
     if (path / checkpoint.FOLDER).is_dir() and not (path / weights.WEIGHTS).is_file():
-        facts = card.facts_of_run(path, found.step, found.config, log)
+        known = facts.facts_of_run(path, found.step, found.config, log)
     else:
-        facts = {key: found.config.get(key, UNKNOWN[key]) for key in UNKNOWN}
-        facts |= {"date": found.config["date"]} if "date" in found.config else {}
+        known = {key: found.config.get(key, UNKNOWN[key]) for key in UNKNOWN}
+        known |= {"date": found.config["date"]} if "date" in found.config else {}
     # `dtype` is of training; an exported model computes in float32.
     model = dict(found.config["model"])
     model.pop("dtype", None)
     if data:
-        facts["data"] = data
-        facts["data_licence"] = data_licence or "not stated"
+        known["data"] = data
+        known["data_licence"] = data_licence or "not stated"
     elif data_licence:
-        facts["data_licence"] = data_licence
+        known["data_licence"] = data_licence
     scale = found.config["scale"]
-    command = f"btsrn export {card.shown_path(source)} {card.shown_path(out)}"
+    words = ["btsrn", "export", facts.shown_path(source), facts.shown_path(out)]
+    words += ["--formats", ",".join(formats)]
+    words += ["--data", data] if data else []
+    words += ["--data-licence", data_licence] if data_licence else []
     about = {
         "name": out.resolve().name,
         "version": __version__,
         "scale": scale,
         "model": model,
-        **facts,
-        "export_command": f"{command} --formats {','.join(formats)}",
+        **known,
+        "export_command": shlex.join(words),
     }
     compute = network.Compute(jnp.float32, "plain", jax.lax.Precision.HIGHEST)
     network_ = network.build(model, scale, compute)
-    averaged = ", averaged weights" if facts["averaged"] else ""
-    step = "an unknown step" if facts["step"] is None else f"step {facts['step']}"
-    log(f"{source}: {step}{averaged}, {card.summary(about)}")
+    log(f"{source}: {facts.describe_step(about)}; {facts.summary(about)}")
     return artifacts.Source(network_, found.variables, about)
 
 

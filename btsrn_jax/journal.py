@@ -30,9 +30,6 @@ class Journal:
         return self._last if self._last.get("step") == step else {}
 
     def _open(self, start):
-        # Here alone: it imports PyTorch wherever that is installed, in seconds.
-        from tensorboardX import SummaryWriter
-
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [line for line in read(self.path) if line["step"] <= start]
         temporary = self.path.with_suffix(".part")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from btsrn_jax import card, datasets, evaluate, folders, inference, mesh, weights
+from btsrn_jax import datasets, evaluate, facts, folders, inference, mesh, weights
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import get_protocol
@@ -64,7 +64,7 @@ def _network(loaded, ensemble, memory_gb=0.0):
         f" {'ensemble of 8, ' if ensemble else ''}on {mesh.describe(devices)}"
     )
     if config.get("figures"):
-        about += f"; {card.summary(config)}"
+        about += f"; {facts.summary(config)}"
     return Model(config["scale"], functools.partial(enlarge, loaded.variables), about)
 
 

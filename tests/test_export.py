@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ import reference
 import runs
 
 import btsrn_jax
-from btsrn_jax import artifacts, card, checkpoint, cli, export, resize, weights
+from btsrn_jax import artifacts, checkpoint, cli, export, facts, resize, weights
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 
@@ -163,7 +164,8 @@ def test_the_best_validated_step_and_its_averaged_weights_are_exported(run, expo
     loaded = weights.load(str(out))
     assert loaded.step == 10
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, run[1])
-    assert any("step 10, averaged weights" in line for line in said)
+    why = "step 10, averaged weights, the best by validation: 31.500 dB (modern); 31.50"
+    assert any(why in line for line in said)
 
 
 def test_config_json_holds_hash_and_parity_of_every_file(exported):
@@ -193,6 +195,7 @@ def test_the_card_says_what_the_model_is(exported):
         "CC0",
         "31.500 dB (modern)",  # validation at the step
         "| Kodak24 | 1      | modern   | 30.00        | 31.50 | 0.9000 | no",
+        "step 10, averaged weights, the best by validation: 31.500 dB (modern)",
         "--config configs/x2.py",
         "--config.train.loss=l1",
         "--formats safetensors",
@@ -202,11 +205,104 @@ def test_the_card_says_what_the_model_is(exported):
         hashlib.sha256((exported[0] / "config.json").read_bytes()).hexdigest(),
     ):
         assert part in text, text
+
+
+@needs_onnx
+def test_openmodeldb_would_take_the_fields_of_the_card(exported):
+    """The rules of its src/lib/model-props.ts; tags are among its data/tags.json."""
+    text = (exported[0] / "README.md").read_text()
     fields = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])
-    resource = fields["resources"][0]
-    file = (exported[0] / "model.safetensors").read_bytes()
-    assert resource["size"] == len(file)
-    assert resource["sha256"] == hashlib.sha256(file).hexdigest()
+    texts = ("name", "author", "license", "description", "date", "architecture")
+    assert all(isinstance(fields[name], str) for name in (*texts, "dataset"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", fields["date"])
+    assert fields["description"] == fields["description"].strip()
+    assert set(fields["tags"]) <= {"general-upscaler", "photo", "research"}
+    assert fields["size"] == ["6nf", "3nb"]
+    whole = ("scale", "inputChannels", "outputChannels", "trainingIterations")
+    for name in (*whole, "trainingBatchSize", "trainingHRSize"):
+        assert type(fields[name]) is int
+        assert fields[name] >= 1
+    file = (exported[0] / "model.onnx").read_bytes()
+    assert fields["resources"] == [
+        {
+            "platform": "onnx",  # or pytorch, ncnn
+            "type": "onnx",  # or pth, safetensors; the latter means PyTorch's
+            "size": len(file),
+            "sha256": hashlib.sha256(file).hexdigest(),
+            "urls": [],
+        }
+    ]
+    assert fields["images"] == []
+
+
+def test_a_model_is_summed_up_by_one_protocol_beside_bicubic_and_the_paper():
+    def figure(name, protocol, psnr, ensemble=0, model="run"):
+        return {
+            "set": name,
+            "scale": 4,
+            "model": model,
+            "ensemble": ensemble,
+            "protocol": protocol,
+            "psnr": psnr,
+            "ssim": 0.9,
+            "images": 5,
+        }
+
+    figures = [
+        figure("Set5", "ntire", 28.0),
+        figure("Set5", "benchmark", 28.41, model="bicubic"),
+        figure("Set5", "benchmark", 30.51),
+        figure("Set5", "benchmark", 30.61, ensemble=1),
+        figure("mine", "benchmark", 31.0),
+    ]
+    about = {"scale": 4, "model": {"name": "btsrn"}, "figures": figures}
+    assert facts.summary(about) == (
+        "30.51 dB on Set5 (benchmark; bicubic 28.41, the paper 31.85),"
+        " 31.00 dB on mine (benchmark)"
+    )
+    assert facts.summary(about | {"figures": []}) == "no figures"
+
+
+def test_a_run_that_was_never_validated_gives_its_last_step_and_says_so(tmp_path):
+    averaged = runs.make(tmp_path / "run", steps=[(10, None), (20, None)])
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    said = []
+    out = tmp_path / "out"
+    export.export(str(tmp_path / "run"), out, ["safetensors"], log=said.append)
+    assert "step 20, averaged weights, never validated; no figures" in said[0]
+    loaded = weights.load(str(out))
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, averaged[20])
+
+
+def test_a_damaged_evaluation_file_is_named(tmp_path):
+    runs.make(tmp_path / "run")
+    runs.write_figures(tmp_path / "run" / "figures.csv", 31.0)
+    path = tmp_path / "run" / "figures.csv"
+    path.write_text(path.read_text().replace("31.000000", "good"))
+    with pytest.raises(InputError, match=r"figures\.csv is damaged: .*btsrn"):
+        export.export(str(tmp_path / "run"), tmp_path / "out", log=str)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sigterm_leaves_nothing_of_an_export(exported, tmp_path):
+    """A real process, stopped when its first file is there."""
+    command = [sys.executable, "-m", "btsrn_jax.cli", "export", str(exported[0])]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".out-*/new/model.safetensors")):
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.terminate()
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert said == "interrupted\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_figures_older_than_the_checkpoint_are_left_out_and_named(exported):
@@ -228,7 +324,7 @@ def test_no_file_tells_where_it_was_made(exported):
 def test_the_training_command_names_every_field_that_differs(tmp_path):
     config, _ = runs.build(scale=3, bottleneck=5)
     config["data"] |= {"source": "folder", "hr_dir": str(tmp_path / "my photos")}
-    command = card.training_command(config)
+    command = facts.training_command(config)
     assert command.startswith("python -m btsrn_jax.main --config configs/x3.py ")
     assert "'--config.data.hr_dir=my photos'" in command
     assert "--config.model.bottleneck=5" in command
@@ -266,6 +362,9 @@ def test_the_words_of_whoever_knows_the_data_replace_ours(exported, tmp_path):
         data="Ten photographs",
         data_licence="CC0",
         log=str,
+    )
+    assert about["export_command"].endswith(
+        "--data 'Ten photographs' --data-licence CC0"
     )
     assert (about["data"], about["data_licence"]) == (
         "Ten photographs",
@@ -349,6 +448,7 @@ def test_a_users_mistake_is_one_line(exported, tmp_path, capsys):
     for args, part in (
         ([str(exported[0]), str(tmp_path / "a"), "--formats=onix"], "'onix'"),
         (["nowhere", str(tmp_path / "a")], "no model 'nowhere'"),
+        (["bicubic", str(tmp_path / "a")], "bicubic has no weights"),
     ):
         with pytest.raises(SystemExit) as exit:
             cli.main(["export", *args])
@@ -368,4 +468,4 @@ def test_models_lists_released_weights_with_figures_and_data(
     assert exit.value.code == 0
     said = capsys.readouterr().out
     assert "btsrn-tiny  x2  31.50 dB on Kodak24 (modern; bicubic 30.00)" in said
-    assert "10 steps on photographs that come with scikit-image" in said
+    assert "10 steps (the paper: 290,000) on photographs that come with" in said

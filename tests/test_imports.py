@@ -45,6 +45,7 @@ ORDER = [
     "loop",
     "onnx_graph",
     "artifacts",
+    "facts",
     "card",
     "export",
     "serve",
