@@ -52,7 +52,7 @@ def _training(about):
     if about["batch_size"]:
         side = about["patch"]
         patches = f"{about['batch_size']} patches of {side} x {side} HR pixels"
-        lines.append(f"* batch of {patches}")
+        lines.append(f"* batch of {patches}, on {about['hardware']}")
     commands = [about["training_command"], about["export_command"]]
     return "\n".join(lines) + "\n\n```sh\n" + "\n".join(commands) + "\n```"
 

@@ -287,6 +287,7 @@ FREE_ON_RESUME = (
     "data.hr_dir",
     "data.lr_dir",
     "data.cache",
+    "devices",  # not a field: what a run was trained on, for its model card
 )
 
 

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from btsrn_jax import __version__, artifacts, card, checkpoint, facts, weights
+from btsrn_jax import __version__, artifacts, card, checkpoint, evaluate, facts, weights
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 
 CARD = "README.md"
+FIGURES = "figures.csv"
 LIMIT = 1e-4  # of the difference from the JAX network, for values in [0, 1]
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 # What an exported model may lack that was not made here.
@@ -33,6 +34,7 @@ UNKNOWN = {
     "batch_size": None,
     "patch": None,
     "training_command": "# unknown",
+    "hardware": "unknown",
     "validation": {},
     "figures": [],
 }
@@ -70,7 +72,7 @@ def export(
     out = pathlib.Path(out)
     formats = _choose(formats, log)
     _check_out(out, force)
-    loaded = _load(source, out, data, data_licence, formats, log)
+    loaded, rows = _load(source, out, data, data_licence, formats, log)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -78,6 +80,7 @@ def export(
         ) as folder:
             made = pathlib.Path(folder) / "new"
             made.mkdir()
+            _write_figures(made, rows, loaded.about["name"])
             _write(loaded, made, formats, log)
             if out.exists():
                 out.rename(pathlib.Path(folder) / "old")
@@ -109,7 +112,9 @@ def _check_out(out, force):
         return
     if not force:
         raise InputError(f"{out} exists; --force replaces an exported model")
-    ours = {weights.CONFIG, CARD} | {file for file, _, _ in artifacts.FORMATS.values()}
+    ours = {weights.CONFIG, CARD, FIGURES} | {
+        file for file, _, _ in artifacts.FORMATS.values()
+    }
     strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
     if out.is_file() or strange:
         found = strange[0] if strange else "a file"
@@ -120,10 +125,13 @@ def _load(source, out, data, data_licence, formats, log):
     found = weights.load(source)
     path = pathlib.Path(source)
     if (path / checkpoint.FOLDER).is_dir() and not (path / weights.WEIGHTS).is_file():
-        known = facts.facts_of_run(path, found.step, found.config, log)
+        known = facts.facts_of_run(path, found.step, found.config)
+        rows = facts.evaluation(path, found.step, log)
+        known["figures"] = facts.figures(rows)
     else:
         known = {key: found.config.get(key, UNKNOWN[key]) for key in UNKNOWN}
         known |= {"date": found.config["date"]} if "date" in found.config else {}
+        rows = facts.evaluation(weights.folder(source), None, log)
     # `dtype` is of training; an exported model computes in float32.
     model = dict(found.config["model"])
     model.pop("dtype", None)
@@ -148,7 +156,16 @@ def _load(source, out, data, data_licence, formats, log):
     compute = network.Compute(jnp.float32, "plain", jax.lax.Precision.HIGHEST)
     network_ = network.build(model, scale, compute)
     log(f"{source}: {facts.describe_step(about)}; {facts.summary(about)}")
-    return artifacts.Source(network_, found.variables, about)
+    return artifacts.Source(network_, found.variables, about), rows
+
+
+def _write_figures(folder, rows, name):
+    """figures.csv: every image's figures, under the exported model's name."""
+    named = [
+        row if row["model"] == "bicubic" else row | {"model": name} for row in rows
+    ]
+    if named:
+        evaluate.write_csv(folder / FIGURES, [evaluate.Row(**row) for row in named])
 
 
 def _write(source, folder, formats, log):

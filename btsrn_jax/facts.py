@@ -1,5 +1,6 @@
 """What is known of a model: how it was trained, and how good it is."""
 
+import collections
 import csv
 import pathlib
 import shlex
@@ -24,9 +25,9 @@ PAPER_STEPS = 290_000
 NOT_TRAINING = ("eval.", "train.log_every", "train.time_limit", "data.cache")
 
 
-def facts_of_run(run: pathlib.Path, step: int, config: Mapping, log: Callable) -> dict:
+def facts_of_run(run: pathlib.Path, step: int, config: Mapping) -> dict:
     """What a run directory knows of the model at one of its steps: track, weights,
-    training (data, licence, command), validation and evaluation figures, date."""
+    training (data, licence, command, hardware), validation, date."""
     data, train = config["data"], config["train"]
     by_imresize = data["source"] != "div2k" and not data["lr_dir"]
     track = data["track"] if data["source"] == "div2k" else "own LR images"
@@ -48,8 +49,8 @@ def facts_of_run(run: pathlib.Path, step: int, config: Mapping, log: Callable) -
         "batch_size": train["batch_size"],
         "patch": train["patch"],
         "training_command": training_command(config),
+        "hardware": config.get("devices", "unknown"),
         "validation": validation,
-        "figures": figures(run, step, log),
     }
     if lines:
         facts["date"] = time.strftime("%Y-%m-%d", time.gmtime(lines[-1]["time"]))
@@ -97,42 +98,55 @@ def shown_path(value) -> str:
     return path.name if path.is_absolute() else str(value)
 
 
-def figures(run: pathlib.Path, step: int, log: Callable) -> list[dict]:
-    """The means in the evaluation files of a run, of its own model and of bicubic.
+def evaluation(folder: pathlib.Path, step: int | None, log: Callable) -> list[dict]:
+    """The rows of the evaluation files of a run, image by image and means, of its own
+    model and of bicubic; or those that an exported directory keeps.
 
-    Files that are older than the checkpoint were measured on another one: they are
-    left out, and named.
+    Files that are older than the run's checkpoint were measured on another one: they
+    are left out, and named.
     """
-    made = run / checkpoint.FOLDER / str(step) / "about" / "metadata"
-    labels = ("btsrn", "vdsr", "bicubic", run.resolve().name)
+    made = folder / checkpoint.FOLDER / str(step) / "about" / "metadata"
+    labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
     found = {}
-    for path in sorted(run.glob("*.csv")):
+    for path in sorted(folder.glob("*.csv")):
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != evaluate.Row._fields:
                 continue
             rows = [row for row in reader if row["model"] in labels]
         if made.exists() and path.stat().st_mtime < made.stat().st_mtime:
-            log(f"{path.name} is older than step {step}: not in the model card")
+            log(
+                f"{path.name} is older than step {step}: not in the model card"
+                " (evaluate again; a copy made without times, too, may look older)"
+            )
             continue
         for row in rows:
-            if row["image"] == "mean":
-                figure = _figure(row, rows, path)
-                key = tuple(figure[k] for k in ("set", "scale", "protocol"))
-                found[*key, figure["ensemble"], figure["model"] == "bicubic"] = figure
+            is_bicubic = row["model"] == "bicubic"
+            key = tuple(row[k] for k in ("set", "image", "scale", "protocol"))
+            found[*key, row["ensemble"], is_bicubic] = _parsed(row, path)
     return list(found.values())
 
 
-def _figure(row, rows, path):
-    keys = ("set", "scale", "model", "ensemble", "protocol")
-    images = sum(all(other[key] == row[key] for key in keys) for other in rows) - 1
+def _parsed(row, path):
     try:
         numbers = {"psnr": float(row["psnr"]), "ssim": float(row["ssim"])}
         whole = {"scale": int(row["scale"]), "ensemble": int(row["ensemble"])}
     except (TypeError, ValueError):
         line = ",".join(map(str, row.values()))
         raise InputError(f"{path} is damaged: {line!r} is no row of figures") from None
-    return {key: row[key] for key in keys} | whole | numbers | {"images": images}
+    return row | whole | numbers
+
+
+def figures(rows: list[dict]) -> list[dict]:
+    """The means among the rows of `evaluation`, and of how many images each is."""
+    keys = ("set", "scale", "model", "ensemble", "protocol")
+    count = collections.Counter(tuple(row[k] for k in keys) for row in rows)
+    return [
+        {k: row[k] for k in (*keys, "psnr", "ssim")}
+        | {"images": count[tuple(row[k] for k in keys)] - 1}
+        for row in rows
+        if row["image"] == "mean"
+    ]
 
 
 def summary(about: Mapping) -> str:

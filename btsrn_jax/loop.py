@@ -166,7 +166,7 @@ def run(
     one_pass = sampler.steps_per_pass(sizes, config.train.batch_size)
     config = schema.resolve_steps(config, one_pass)
     schema.validate(config, devices.size)
-    saved_config = claim(workdir, config, pairs, sizes)
+    saved_config = claim(workdir, config, pairs, sizes, devices)
     log(describe(config, sizes, one_pass, sets, devices))
 
     this = Run(config, saved_config, workdir, devices, watch, log)
@@ -222,14 +222,15 @@ def load_store(config, pairs, log) -> sampler.Store | hoststore.HostStore:
     return store
 
 
-def claim(workdir, config, pairs, sizes) -> dict:
+def claim(workdir, config, pairs, sizes, devices) -> dict:
     """Writes config.json into a new run directory, and returns what it holds;
     InputError where there is a run already that this config contradicts."""
     text = "".join(
         f"{p.name} {h} {w}\n" for p, (h, w) in zip(pairs, sizes, strict=True)
     )
     digest = hashlib.sha256(text.encode()).hexdigest()
-    wanted = config.to_dict() | {"data_sha256": digest}
+    known = {"data_sha256": digest, "devices": mesh.describe(devices)}
+    wanted = config.to_dict() | known
     wanted = json.loads(json.dumps(wanted))  # tuples become lists
     path = pathlib.Path(workdir) / "config.json"
     if path.exists():

@@ -52,8 +52,9 @@ def platform(mesh: Mesh) -> str:
 
 
 def describe(mesh: Mesh) -> str:
-    """Such as "2 x cpu" or "8 x NVIDIA H100"."""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    """Such as "1 x cpu (2 cores)" or "8 x NVIDIA H100"."""
+    kind = mesh.devices.flat[0].device_kind
+    return f"{mesh.size} x {kind}" + f" ({os.cpu_count()} cores)" * (kind == "cpu")
 
 
 def prepare() -> None:

@@ -96,7 +96,7 @@ def load(source: str) -> Entry:
     else:
         config, has_weights = weights.load(source).config, True
     config["model"].setdefault("name", "btsrn")
-    folder = path if path.exists() else weights.RELEASED / source
+    folder = weights.folder(source)
     rows = [row for file in sorted(folder.glob("*.csv")) for row in read_csv(file)]
     name = path.resolve().name if path.exists() else source
     return Entry(

@@ -71,6 +71,12 @@ def load(source: str) -> Weights:
     )
 
 
+def folder(source: str) -> pathlib.Path:
+    """Where a model lies: the released one of that name, if there is no such path."""
+    path = pathlib.Path(source)
+    return path if path.exists() or source not in released() else RELEASED / source
+
+
 def released() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.parent.name for path in RELEASED.glob(f"*/{WEIGHTS}"))

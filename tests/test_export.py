@@ -18,7 +18,7 @@ import reference
 import runs
 
 import btsrn_jax
-from btsrn_jax import artifacts, checkpoint, cli, export, facts, resize, weights
+from btsrn_jax import artifacts, checkpoint, cli, export, facts, report, resize, weights
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 
@@ -347,11 +347,26 @@ def test_an_exported_model_can_be_exported_again_with_its_history(exported, tmp_
     old, new = (json.loads((p / "config.json").read_text()) for p in (exported[0], out))
     same = ("scale", "model", "track", "step", "averaged", "data", "figures", "date")
     assert {key: old[key] for key in same} == {key: new[key] for key in same}
-    assert sorted(p.name for p in out.iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.safetensors",
-    ]
+    files = ["README.md", "config.json", "figures.csv", "model.safetensors"]
+    assert sorted(p.name for p in out.iterdir()) == files
+
+
+def test_figures_of_every_image_go_along_under_the_models_name(exported):
+    folder = exported[0]
+    about = json.loads((folder / "config.json").read_text())
+    rows = report.read_csv(folder / "figures.csv")
+    means = [row for row in rows if row.image == "mean"]
+    assert {row.model for row in rows} == {about["name"], "bicubic"}
+    assert len(means) == len(about["figures"])
+    for figure in about["figures"]:
+        name = "bicubic" if figure["model"] == "bicubic" else about["name"]
+        wanted = (figure["set"], figure["protocol"], name, figure["ensemble"])
+        keys = [(r.set, r.protocol, r.model, r.ensemble) for r in rows]
+        *each, mean = [r for r, key in zip(rows, keys, strict=True) if key == wanted]
+        assert len(each) == figure["images"]
+        assert sum(r.psnr for r in each) / len(each) == pytest.approx(
+            mean.psnr, abs=1e-5
+        )
 
 
 def test_the_words_of_whoever_knows_the_data_replace_ours(exported, tmp_path):
