@@ -43,15 +43,18 @@ def enlarge_tiles(
     levels = LEVELS[np.dtype(tiles.dtype)]
     lr = tiles.astype(jnp.float32) / levels
     views = range(8 if ensemble else 1)
-    units = jnp.concatenate([images.turn(lr, k) for k in views])
+    # The views of a tile follow each other: mostly one device has them all.
+    units = jnp.stack([images.turn(lr, k) for k in views], axis=1)
+    units = units.reshape(-1, *lr.shape[1:])
     share = jax.shard_map(
         functools.partial(_enlarge_share, model, group),
         mesh=devices,
         in_specs=(PartitionSpec(), PartitionSpec("data")),
         out_specs=PartitionSpec("data"),
     )
-    sr = jnp.split(share(variables, units), len(views))
-    sr = sum(images.turn_back(view, k) for k, view in enumerate(sr)) / len(views)
+    sr = share(variables, units)
+    sr = sr.reshape(len(lr), len(views), *sr.shape[1:])
+    sr = sum(images.turn_back(sr[:, k], k) for k in views) / len(views)
     if levels == 1:
         return sr
     return jnp.floor(jnp.clip(sr, 0, 1) * levels + 0.5).astype(tiles.dtype)

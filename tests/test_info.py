@@ -63,7 +63,6 @@ def test_steps_are_told_where_the_config_tells_them():
 def test_compiling_counts_the_work_of_a_device_and_its_memory():
     config = tiny.config()
     config.model.features, config.model.bottleneck = 32, 16
-    config.eval.tile, config.eval.memory_gb, config.eval.ensemble = 8, 0.1, False
     training = {
         n: info.compile_training(config, mesh.make_mesh(jax.devices()[:n]), kept=False)
         for n in (2, 8)
@@ -71,8 +70,16 @@ def test_compiling_counts_the_work_of_a_device_and_its_memory():
     assert training[8].flops == pytest.approx(training[2].flops / 4, rel=0.2)
     assert training[8].collectives == {"all-reduce": 1}
     assert training[8].used > training[8].temporary > 0
+
+
+def test_evaluation_gathers_its_pixels_and_nothing_else(monkeypatch):
+    """As on accelerators, where a device takes eight tiles or views at once."""
+    monkeypatch.setattr(mesh, "platform", lambda devices: "plain")
+    config = tiny.config()
+    config.eval.tile, config.eval.ensemble = 8, True
     evaluation = info.compile_evaluation(config, mesh.make_mesh(), 0.1)
     assert evaluation.flops > 0
+    assert evaluation.collectives == {"all-gather": 1}
 
 
 @pytest.mark.parametrize("name", ["v5e", "v9:2x4", "v5e:2xx4", "h100:8"])
@@ -94,5 +101,7 @@ def test_training_and_evaluation_compile_for_a_slice_that_is_not_here():
     assert found["devices"].startswith("8 x TPU v5")
     assert found["training"].startswith("fits: ")
     assert found["evaluation"].startswith("fits: ")
-    assert "all-gather" not in found["training, collectives"]
+    # One of all gradients, in bfloat16, and one of the loss, a float32.
+    assert found["training, collectives"] == "2 all-reduce"
+    assert found["evaluation, collectives"] == "1 all-gather"
     assert time.monotonic() - begun < 600
