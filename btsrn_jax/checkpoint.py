@@ -22,13 +22,14 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
-from btsrn_jax import mesh
+from btsrn_jax import mesh, paths
 from btsrn_jax.errors import InputError
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
 METRICS = "metrics/metrics"
 ROOT_METADATA = "_CHECKPOINT_METADATA"
+COMMITTED = "commit_success.txt"
 # A score for "not validated" and for nan, which Orbax would rank above all others.
 NO_SCORE = -1e30
 
@@ -45,7 +46,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, log: Callable[[str], None] = print):
-        self.folder = pathlib.Path(workdir).resolve() / FOLDER
+        self.folder = _absolute(workdir) / FOLDER
         self.log = log
         if mesh.is_first():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,9 +104,7 @@ class Checkpoints:
         self.wait()
         path = self.folder / str(step) / METRICS
         if mesh.is_first() and path.exists():
-            temporary = path.with_suffix(".part")
-            temporary.write_text(json.dumps(_metrics(step, psnr)))
-            temporary.replace(path)
+            paths.write(path, json.dumps(_metrics(step, psnr)))
         mesh.gather(0)
         self.manager.reload()
 
@@ -152,9 +151,20 @@ class Checkpoints:
         return score_of(self.folder, step)
 
 
+def _absolute(workdir):
+    """As Orbax wants it."""
+    workdir = paths.path(workdir)
+    return workdir if paths.in_bucket(workdir) else workdir.resolve()
+
+
 def steps_in(folder: pathlib.Path) -> list[int]:
     """The steps of all finished checkpoints, ascending."""
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    if not folder.is_dir():  # a bucket has no empty ones
+        return []
+    found = [p for p in folder.iterdir() if p.name.isdigit()]
+    if paths.in_bucket(folder):  # nor a rename: Orbax marks what is finished
+        found = [p for p in found if (p / COMMITTED).exists()]
+    return sorted(int(p.name) for p in found)
 
 
 def latest_first(folder: pathlib.Path) -> list[int]:
@@ -266,8 +276,7 @@ def move_aside(folder: pathlib.Path, step: int, error: Exception, log: Callable)
     while target.exists():
         target = target.with_name(f"{step}-{number}")
         number += 1
-    target.parent.mkdir(exist_ok=True)
-    source.rename(target)
+    paths.move(source, target)
     log(
         f"checkpoint {source} is damaged ({_first_line(error)}); moved to {target}, the"
         " one before it is used"
@@ -292,10 +301,9 @@ def load_parameters(
       step, its config (resolved, as a nested dict), and variables: `params` (averaged
       ones where the run keeps them) and, where there are any, `batch_stats`.
     """
-    run = pathlib.Path(run)
-    if not (run / FOLDER).is_dir():
+    folder = _absolute(run) / FOLDER
+    if not folder.is_dir():
         raise InputError(f"{run} is no run directory: it has no {FOLDER}/")
-    folder = run.resolve() / FOLDER
     found = newest_whole(folder, best_first(folder), log or _to_stderr)
     if found is None:
         raise InputError(f"{folder} holds no whole checkpoint")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from btsrn_jax import div2k, folders, images
+from btsrn_jax import div2k, folders, images, paths
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import get_protocol, mod_crop
 from btsrn_jax.progress import progress_bar
@@ -112,13 +112,13 @@ def _common(paths):
 
 
 def _div2k(config, split, root):
-    return [Pair(*pair) for pair in div2k.pairs(config, split, pathlib.Path(root))]
+    return [Pair(*pair) for pair in div2k.pairs(config, split, paths.path(root))]
 
 
 def _samples(names):
     folder = importlib.resources.files("skimage") / "data"
-    paths = [pathlib.Path(str(folder / name)) for name in names]
-    return [file_pair(path) for path in paths]
+    files = [pathlib.Path(str(folder / name)) for name in names]
+    return [file_pair(path) for path in files]
 
 
 def folder_pairs(

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from btsrn_jax import paths
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import progress_bar
 
@@ -349,7 +350,7 @@ def _tfds():
 def _folder(config: str, data_dir: Path) -> Path:
     if config not in CONFIGS:
         raise InputError(f"no config {config!r} of DIV2K: {', '.join(CONFIGS)}")
-    return Path(data_dir).expanduser() / "div2k" / config / VERSION
+    return paths.path(data_dir).expanduser() / "div2k" / config / VERSION
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -2,14 +2,15 @@
 
 import csv
 import functools
-import os
+import io
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from btsrn_jax import datasets, images, inference, metrics, pictures
+from btsrn_jax import datasets, images, inference, metrics, paths, pictures
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import progress_bar
 from btsrn_jax.resize import imresize
@@ -179,7 +180,10 @@ def compare(
     crops = [
         crop_row(pair, [bicubic, subject]) for pair in next(iter(sets.values()))[:3]
     ]
-    images.write(workdir / f"{name}.png", pictures.side_by_side(crops))
+    with tempfile.TemporaryDirectory() as folder:
+        made = pathlib.Path(folder) / "crops.png"
+        images.write(made, pictures.side_by_side(crops))
+        paths.write(workdir / f"{name}.png", made.read_bytes())
     log(f"figures: {workdir / name}.csv  crops side by side: {workdir / name}.png")
 
 
@@ -203,21 +207,18 @@ def crop_row(pair: datasets.Pair, subjects: list[Subject], side: int = 96) -> li
 
 def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
     """Writes all rows, whole or not at all; InputError where that is not possible."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.part")
+    path = paths.path(path)
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(Row._fields)
+    for row in rows:
+        psnr, ssim = f"{row.psnr:.6f}", f"{row.ssim:.6f}"
+        writer.writerow(row._replace(psnr=psnr, ssim=ssim))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Names of files need not be text; the CSV is.
-        kind = {"encoding": "utf-8", "errors": "backslashreplace"}
-        with temporary.open("w", newline="", **kind) as file:
-            writer = csv.writer(file)
-            writer.writerow(Row._fields)
-            for row in rows:
-                psnr, ssim = f"{row.psnr:.6f}", f"{row.ssim:.6f}"
-                writer.writerow(row._replace(psnr=psnr, ssim=ssim))
-        os.replace(temporary, path)
+        paths.write(path, file.getvalue().encode(errors="backslashreplace"))
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def paper_psnr(row: Row, model: str = "btsrn") -> float | None:

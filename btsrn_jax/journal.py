@@ -1,23 +1,30 @@
 """metrics.jsonl, TensorBoard events, progress on the console."""
 
 import json
+import os
 import pathlib
 import sys
+import tempfile
 import time
 
-from btsrn_jax import mesh
+from btsrn_jax import mesh, paths
 
 METRICS = "metrics.jsonl"
+UPLOAD_SECONDS = 10.0
 
 
 class Journal:
     """Writes down what a run measures. On a continued run, lines after `start` are cut
-    off, so that each step stands there once. Of several processes one writes."""
+    off, so that each step stands there once. Of several processes one writes.
+
+    Nothing can be appended to an object in a bucket: there the files grow in a folder
+    of this machine, and copies of them travel every `UPLOAD_SECONDS`.
+    """
 
     def __init__(self, workdir: pathlib.Path, start: int = 0, writes: bool = True):
-        self.path = pathlib.Path(workdir) / METRICS
+        self._home = paths.path(workdir)
         self._last = {}
-        for line in read(self.path):
+        for line in read(self._home / METRICS):
             if line["step"] == start:
                 self._last |= line
         self._file = None
@@ -30,20 +37,24 @@ class Journal:
         return self._last if self._last.get("step") == step else {}
 
     def _open(self, start):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [line for line in read(self.path) if line["step"] <= start]
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        temporary.replace(self.path)
-        self._file = self.path.open("r+b", buffering=0)
+        lines = [x for x in read(self._home / METRICS) if x["step"] <= start]
+        self._folder = self._home
+        if paths.in_bucket(self._home):
+            self._temporary = tempfile.TemporaryDirectory()
+            self._folder = pathlib.Path(self._temporary.name)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        paths.write(self._folder / METRICS, text)
+        self._file = (self._folder / METRICS).open("r+b", buffering=0)
         self._file.seek(0, 2)
         # Here, since it imports PyTorch where that is installed: 0.5 GB, for nothing.
         from tensorboardX import SummaryWriter
 
-        self._events = SummaryWriter(str(self.path.parent), purge_step=start + 1)
+        self._events = SummaryWriter(str(self._folder), purge_step=start + 1)
+        self.flush()
 
     def write(self, step: int, **values: float) -> None:
-        """Metrics of a step, at once on disk; more of the same step joins its line."""
+        """Metrics of a step, at once in the file; more of the same step joins its
+        line."""
         if self._last.get("step") == step:
             start, line = b", ", values
             back = 2  # over the closing bracket: one write, so that no kill halves it
@@ -58,12 +69,27 @@ class Journal:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()
+        if self._folder != self._home and time.monotonic() > self._next_upload:
+            self.flush()
+
+    def flush(self) -> None:
+        """Returns when all is on the disk, or in the bucket: before a checkpoint, so
+        that a run which continues from it lacks no line."""
+        if self._file is None:
+            return
+        if self._folder == self._home:
+            os.fsync(self._file.fileno())
+            return
+        for file in self._folder.iterdir():
+            paths.write(self._home / file.name, file.read_bytes())
+        self._next_upload = time.monotonic() + UPLOAD_SECONDS
 
     def close(self) -> None:
         """Flushes and closes the files."""
         if self._file is not None:
-            self._file.close()
             self._events.close()
+            self.flush()
+            self._file.close()
 
 
 def read(path: pathlib.Path) -> list[dict]:
@@ -71,7 +97,7 @@ def read(path: pathlib.Path) -> list[dict]:
     run, a bad disk) are dropped."""
     lines = {}
     if path.exists():
-        for text in path.read_text(errors="replace").splitlines():
+        for text in path.read_bytes().decode(errors="replace").splitlines():
             try:
                 line = json.loads(text)
                 lines.setdefault(int(line["step"]), line)

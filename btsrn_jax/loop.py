@@ -19,6 +19,7 @@ from btsrn_jax import (
     hoststore,
     inference,
     mesh,
+    paths,
     preempt,
     sampler,
     train,
@@ -95,6 +96,7 @@ class Run:
             if validating or stopping or step % settings.checkpoint_every == 0:
                 self._record(journal, *pending)
                 pending = None
+                journal.flush()
                 self.checkpoints.save(step, state, self.saved_config)
                 if stopping and step < last:
                     return state, False
@@ -232,7 +234,7 @@ def claim(workdir, config, pairs, sizes, devices) -> dict:
     known = {"data_sha256": digest, "devices": mesh.describe(devices)}
     wanted = config.to_dict() | known
     wanted = json.loads(json.dumps(wanted))  # tuples become lists
-    path = pathlib.Path(workdir) / "config.json"
+    path = paths.path(workdir) / "config.json"
     if path.exists():
         try:
             saved = json.loads(path.read_text())
@@ -251,10 +253,7 @@ def claim(workdir, config, pairs, sizes, devices) -> dict:
             )
     mesh.gather(0)  # all have read what there was
     if mesh.is_first():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(wanted, indent=2) + "\n")
-        temporary.replace(path)
+        paths.write(path, json.dumps(wanted, indent=2) + "\n")
     return wanted
 
 

@@ -22,6 +22,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from btsrn_jax import config as schema
+from btsrn_jax import paths
 from btsrn_jax.errors import InputError
 
 USAGE = 2
@@ -59,7 +60,7 @@ def parse(argv: list[str]) -> Options | None:
         raise InputError("--config is missing, such as --config configs/x4.py")
     schema.validate(config)
     name = "-".join(part for part in (pathlib.Path(path).stem, arg) if part)
-    workdir = pathlib.Path(values.workdir or f"runs/{name}")
+    workdir = paths.path(values.workdir or f"runs/{name}")
     return Options(config, workdir, values.mode, values.distributed)
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
-from btsrn_jax import checkpoint, model
+from btsrn_jax import checkpoint, model, paths
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 
@@ -54,7 +54,7 @@ def load(source: str) -> Weights:
     the array that is wrong, what was found and what was expected. Nothing that is read
     can run code: JSON, safetensors, and Orbax arrays.
     """
-    path = pathlib.Path(source)
+    path = paths.path(source)
     if (path / WEIGHTS).is_file():
         return _load_exported(source, path)
     if (path / checkpoint.FOLDER).is_dir():

@@ -17,6 +17,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "btsrn_jax"
 # A module imports only from modules above its own line.
 ORDER = [
     "errors",
+    "paths",
     "progress",
     "ops",
     "resize",
