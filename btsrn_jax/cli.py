@@ -62,7 +62,6 @@ def _add_prepare(command):
     sub.add_argument("dataset", help="div2k/CONFIG, such as div2k/bicubic_x4")
     sub.add_argument(
         "--data-dir",
-        type=pathlib.Path,
         default="data",
         metavar="DIR",
         help="where prepared data goes (default: data)",
@@ -321,13 +320,13 @@ def info(args) -> int:
 
 def prepare(args) -> int:
     """btsrn prepare"""
-    from btsrn_jax import div2k
+    from btsrn_jax import div2k, paths
 
     name = args.dataset.removeprefix("div2k/")
     if name == args.dataset:
         known = ", ".join(f"div2k/{config}" for config in div2k.CONFIGS)
         raise InputError(f"unknown data set {args.dataset!r}: one of {known}")
-    div2k.prepare(name, args.data_dir, args.zips)
+    div2k.prepare(name, paths.local(args.data_dir), args.zips)
     return 0
 
 

@@ -52,8 +52,8 @@ def training_pairs(config: ConfigDict) -> list[Pair]:
     if data.source == "samples":
         return _samples(SAMPLES_TRAIN)
     if data.source == "folder":
-        lr_dir = pathlib.Path(data.lr_dir) if data.lr_dir else None
-        return folder_pairs(pathlib.Path(data.hr_dir), lr_dir, scale)
+        lr_dir = paths.local(data.lr_dir) if data.lr_dir else None
+        return folder_pairs(paths.local(data.hr_dir), lr_dir, scale)
     return _div2k(f"{data.track}_x{scale}", data.split, data.root)
 
 
@@ -93,7 +93,7 @@ def evaluation_set(
         if not config.endswith(f"_x{scale}"):
             raise InputError(f"{name} is not of scale {scale}")
         return _div2k(config, "validation", root)
-    found = folders.find_set(pathlib.Path(name), scale, problems)
+    found = folders.find_set(paths.local(name), scale, problems)
     return [_pair(files) for files in found]
 
 

@@ -86,10 +86,12 @@ def is_prepared(config: str, data_dir: Path) -> bool:
 def missing_message(config: str, data_dir: Path) -> str:
     """One line for who wants DIV2K and has none: what to run, and what it costs."""
     download, prepared = map(_gb, sizes(config))
+    bucket = paths.in_bucket(data_dir)
+    folder = "data" if bucket else shlex.quote(str(data_dir))
+    copy = f" and `gcloud storage cp -r data/div2k {data_dir}/`" if bucket else ""
     return (
         f"no prepared DIV2K {config} in {data_dir}: run `btsrn prepare div2k/{config} "
-        f"--data-dir {shlex.quote(str(data_dir))}` (a download of {download}, "
-        f"prepared {prepared})"
+        f"--data-dir {folder}`{copy} (a download of {download}, prepared {prepared})"
     )
 
 

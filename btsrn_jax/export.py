@@ -16,7 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from btsrn_jax import __version__, artifacts, card, checkpoint, evaluate, facts, weights
+from btsrn_jax import (
+    __version__,
+    artifacts,
+    card,
+    checkpoint,
+    evaluate,
+    facts,
+    paths,
+    weights,
+)
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 
@@ -122,8 +131,8 @@ def _check_out(out, force):
 
 
 def _load(source, out, data, data_licence, formats, log):
+    path = paths.local(source)
     found = weights.load(source)
-    path = pathlib.Path(source)
     if (path / checkpoint.FOLDER).is_dir() and not (path / weights.WEIGHTS).is_file():
         known = facts.facts_of_run(path, found.step, found.config)
         rows = facts.evaluation(path, found.step, log)

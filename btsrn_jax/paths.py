@@ -38,6 +38,16 @@ def path(place: str | os.PathLike) -> Any:
     return found
 
 
+def local(place: str | os.PathLike) -> pathlib.Path:
+    """The path of what has to lie on this machine; InputError for one in a bucket."""
+    if "://" in os.fspath(place):
+        raise InputError(
+            f"{place}: a local path was expected; copy it (gcloud storage cp -r) or"
+            " mount it"
+        )
+    return pathlib.Path(place)
+
+
 def in_bucket(path: Any) -> bool:
     """Whether a path is one in a bucket, where nothing can be appended or renamed in
     one go, but every object appears whole."""

@@ -13,6 +13,7 @@ from btsrn_jax import (
     images,
     journal,
     page,
+    paths,
     pictures,
     plots,
     results,
@@ -84,7 +85,7 @@ def write(
 
 def load(source: str) -> Entry:
     """A run, finished or not, or a model; with the figures of its CSV files."""
-    path = pathlib.Path(source)
+    path = paths.local(source)
     metrics = journal.read(path / journal.METRICS)
     if metrics:
         try:

@@ -18,7 +18,7 @@ case "$kind" in
 esac
 
 export NAME="${NAME:-btsrn}"
-export IMAGE="${IMAGE:?an image with btsrn-jax[tpu] or btsrn-jax[cuda] installed}"
+export IMAGE="${IMAGE:?an image with btsrn-jax[gcs,tpu] or btsrn-jax[gcs,cuda]}"
 export BUCKET="${BUCKET:?a Cloud Storage bucket for data and checkpoints}"
 export SERVICE_ACCOUNT="${SERVICE_ACCOUNT:-default}" # may read and write the bucket
 export CONFIG="${CONFIG:-configs/x4.py}"

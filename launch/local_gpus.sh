@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains on all GPUs of this machine: one process drives them all. Continues by itself
-# after a stop that can be resumed (exit code 75).
+# after a stop that can be resumed (exit code 75) and was not asked for by a signal.
 #
 #   launch/local_gpus.sh [--dry-run] [flags of btsrn_jax.main ...]
 set -euo pipefail
@@ -25,10 +25,22 @@ echo "${GPUS:+CUDA_VISIBLE_DEVICES=$GPUS }${command[*]}"
 if ((dry_run)); then
   exit 0
 fi
+stopped=0 child=
+stop() { # Ctrl-C or SIGTERM: the run saves and ends, and is not continued
+  stopped=1
+  kill -TERM "$child"
+}
+trap stop INT TERM
 for ((i = 0; ; i++)); do
   code=0
-  "${command[@]}" || code=$?
-  if ((code != 75 || i >= RESTARTS)); then
+  "${command[@]}" &
+  child=$!
+  wait "$child" || code=$?
+  if ((stopped)); then
+    code=0
+    wait "$child" || code=$?
+  fi
+  if ((code != 75 || stopped || i >= RESTARTS)); then
     exit "$code"
   fi
   echo "stopped early; continuing ($((i + 1)) of $RESTARTS)" >&2

@@ -7,13 +7,13 @@
 set -euo pipefail
 
 PROJECT="${PROJECT:?the Google Cloud project}"
-BUCKET="${BUCKET:?a Cloud Storage bucket, mounted on every host for data and checkpoints}"
+BUCKET="${BUCKET:?a Cloud Storage bucket for data and checkpoints}"
 ZONE="${ZONE:-us-west4-a}"
 NAME="${NAME:-btsrn}"
 TYPE="${TYPE:-v5litepod-8}"                     # v4-8, v5litepod-8, v5p-8, v6e-8, ...
 RUNTIME="${RUNTIME:-}"                          # empty: the usual one for TYPE
 SPOT="${SPOT:-1}"                               # 1: cheap and preemptible
-SOURCE="${SOURCE:-git+https://github.com/OWNER/btsrn-jax}" # what pip installs
+SOURCE="${SOURCE:-}" # what to install, such as git+https://...; empty: this checkout
 CONFIG="${CONFIG:-configs/x4.py}"
 RUN="${RUN:-$(basename "${CONFIG%%.py*}")}"     # its folder in the bucket
 ATTEMPTS="${ATTEMPTS:-10}"                      # how often a slice may be lost
@@ -44,12 +44,19 @@ delete=("${tpu[@]}" delete "${where[@]}" --quiet)
 describe=("${tpu[@]}" describe "${where[@]}" "--format=value(state)")
 everywhere=("${tpu[@]}" ssh "${where[@]}" --worker=all)
 
-# On every host; both can be run again and again.
-install="set -e; python3 -m venv ~/venv"
-install+="; ~/venv/bin/pip install --quiet 'btsrn-jax[tpu] @ $SOURCE'; mkdir -p ~/bucket"
-install+="; mountpoint -q ~/bucket || gcsfuse --implicit-dirs $BUCKET ~/bucket"
+# On every host; all of it can be run again and again. uv brings a Python of its own:
+# that of the TPU images is too old.
+root="$(cd "$(dirname "$0")/.." && pwd)"
+archive="${TMPDIR:-/tmp}/btsrn-jax.tar.gz"
+pack=(tar --create --gzip --file "$archive" --directory "$root" --exclude=__pycache__
+  pyproject.toml README.md LICENSE btsrn_jax configs)
+copy=("${tpu[@]}" scp "$archive" "$NAME:btsrn-jax.tar.gz" "${where[@]:1}" --worker=all)
+package="btsrn-jax[gcs,tpu] @ ${SOURCE:-file://\$HOME/btsrn-jax.tar.gz}"
+install="set -e; python3 -m pip install --quiet --user uv"
+install+="; ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 ~/venv"
+install+="; ~/.local/bin/uv pip install --quiet --python ~/venv/bin/python \"$package\""
 train="exec ~/venv/bin/python -m btsrn_jax.main --distributed --config $CONFIG"
-train+=" --workdir \$HOME/bucket/runs/$RUN --config.data.root=\$HOME/bucket/data"
+train+=" --workdir gs://$BUCKET/runs/$RUN --config.data.root=gs://$BUCKET/data"
 for flag in "$@"; do
   train+=" $(printf '%q' "$flag")"
 done
@@ -77,6 +84,10 @@ attempt() { # an exit code of main, or of what came before it
   fi
   if [[ -z "$now" ]]; then
     run "${create[@]}" || return
+  fi
+  if [[ -z "$SOURCE" ]]; then
+    run "${pack[@]}" || return
+    run "${copy[@]}" || return
   fi
   run "${everywhere[@]}" "--command=$install" || return
   run "${everywhere[@]}" "--command=$train"

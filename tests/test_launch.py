@@ -1,11 +1,14 @@
 """Claims about launch/: what each script would run, and what it does when a slice is
-lost. Linters are used where they are installed."""
+lost. The linters are those of the extra `test`."""
 
 import os
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
+import tarfile
 
 import pytest
 import tiny
@@ -30,11 +33,18 @@ def launch(name, *args, code=0, **environment):
     return done.stdout + done.stderr
 
 
+def linter(name):
+    """A program of the environment that runs the tests, activated or not."""
+    own = os.path.dirname(sys.executable)
+    found = shutil.which(name, path=f"{own}:{os.environ['PATH']}")
+    if found is None:
+        pytest.skip(f"{name}, of the extra `test`, is not installed")
+    return found
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_pass_shellcheck(script):
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed")
-    subprocess.run(["shellcheck", str(script)], check=True)
+    subprocess.run([linter("shellcheck"), str(script)], check=True)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -71,6 +81,32 @@ def test_local_gpus_continues_after_75_and_nothing_else(tmp_path):
     assert count.read_text() == "run\n" * 4
 
 
+def test_a_signal_to_local_gpus_reaches_the_run_which_is_not_continued(tmp_path):
+    """A python that saves for a moment when told to stop, then exits with 75."""
+    log = tmp_path / "log"
+    body = f"trap 'sleep 0.3; echo saved >> {log}; exit 75' TERM; echo up >> {log}"
+    path = stand_in(tmp_path / "bin", "python", f"{body}; while :; do sleep 0.05; done")
+    script = ["bash", str(LAUNCH / "local_gpus.sh")]
+    process = subprocess.Popen(script, env=os.environ | path, cwd=tiny.ROOT, stdout=-3)
+    while not log.exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75
+    assert log.read_text() == "up\nsaved\n"
+
+
+def test_div2k_is_prepared_and_copied_to_a_bucket():
+    where = {"DATA_DIR": "/d", "CONFIGS": "bicubic_x2", "ZIPS": "/z"}
+    prepare = "'btsrn' 'prepare' 'div2k/bicubic_x2' '--data-dir' '/d' '--zips' '/z'\n"
+    assert launch("prepare_div2k.sh", "--dry-run", **where) == prepare
+    copy = (
+        "'gcloud' 'storage' 'rsync' '--recursive' '/d/div2k/bicubic_x2'"
+        " 'gs://b/data/div2k/bicubic_x2'\n"
+    )
+    text = launch("prepare_div2k.sh", "--dry-run", BUCKET="b", **where)
+    assert text == prepare + copy
+
+
 def test_slurm_runs_one_task_a_gpu_and_is_queued_again_on_75(tmp_path):
     text = launch("slurm.sbatch", "--dry-run", CONFIG="configs/x2.py:unknown")
     assert text.startswith(
@@ -104,20 +140,29 @@ def test_tpu_vm_prints_its_commands(kind):
     text = launch(
         "tpu_vm.sh", "--dry-run", "--config.train.steps=5", TYPE=kind, **CLOUD
     )
-    commands = [shlex.split(x) for x in text.splitlines()[:3]]
+    commands = [shlex.split(x) for x in text.splitlines()[:5]]
     where = ["btsrn", "--project=p", "--zone=us-west4-a"]
     tpu = ["gcloud", "compute", "tpus", "tpu-vm"]
-    create, install, train = commands
+    create, _, copy, install, train = commands
     version = f"--version={TYPES[kind]}"
     kind = f"--accelerator-type={kind}"
     assert create == [*tpu, "create", *where, kind, version, "--spot"]
+    assert copy[:5] == [*tpu, "scp"]
+    assert copy[6:] == ["btsrn:btsrn-jax.tar.gz", *where[1:], "--worker=all"]
     assert install[:8] == [*tpu, "ssh", *where]
     assert train[:9] == [*tpu, "ssh", *where, "--worker=all"]
-    assert "btsrn-jax[tpu]" in text
+    assert '"btsrn-jax[gcs,tpu] @ file://$HOME/btsrn-jax.tar.gz"' in install[9]
     assert train[9].startswith(
         "--command=exec ~/venv/bin/python -m btsrn_jax.main --distributed"
     )
+    assert " --workdir gs://b/runs/x4 --config.data.root=gs://b/data" in train[9]
     assert train[9].endswith(" --config.train.steps=5")
+
+
+def test_tpu_vm_installs_what_it_is_told_to():
+    text = launch("tpu_vm.sh", "--dry-run", SOURCE="git+https://example.org/x", **CLOUD)
+    assert '"btsrn-jax[gcs,tpu] @ git+https://example.org/x"' in text
+    assert "scp" not in text
 
 
 def test_tpu_vm_names_what_is_missing():
@@ -131,6 +176,7 @@ case "$4" in
   describe) cat "$STATE" 2>/dev/null ;;
   create) echo READY > "$STATE" ;;
   delete) rm "$STATE" ;;
+  scp) cp "$5" "$STATE.tar.gz" ;;
   ssh)
     [[ "${@: -1}" == *btsrn_jax.main* ]] || exit 0
     echo run >> "$STATE.runs"
@@ -154,24 +200,35 @@ def calls(tmp_path, code=0, **environment):
     return ["train" if "btsrn_jax.main" in x else VERBS[x.split(" ")[0]] for x in lines]
 
 
-VERBS = {"describe": "?", "create": "create", "delete": "delete", "ssh": "install"}
-FRESH = ["?", "create", "install", "train"]
+VERBS = {
+    "describe": "?",
+    "create": "create",
+    "delete": "delete",
+    "scp": "copy",
+    "ssh": "install",
+}
+RUN = ["copy", "install", "train"]
+FRESH = ["?", "create", *RUN]
 
 
 def test_a_preempted_slice_is_created_again_and_the_run_resumed(tmp_path):
     lost = {"LOSSES": "2", "BECOMES": "PREEMPTED", "CODE": "255"}
-    again = ["?", "?", "delete", "create", "install", "train"]
+    again = ["?", "?", "delete", "create", *RUN]
     assert calls(tmp_path, **lost) == FRESH + again + again
+    with tarfile.open(tmp_path / "state.tar.gz") as archive:
+        names = archive.getnames()
+    assert {"pyproject.toml", "btsrn_jax/main.py", "configs/x4.py"} <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
 
 
 def test_a_slice_that_is_there_is_used(tmp_path):
     (tmp_path / "state").write_text("READY\n")
-    assert calls(tmp_path, LOSSES="0") == ["?", "install", "train"]
+    assert calls(tmp_path, LOSSES="0") == ["?", *RUN]
 
 
 def test_a_run_that_stopped_early_continues_on_the_same_slice(tmp_path):
     stopped = {"LOSSES": "1", "BECOMES": "READY", "CODE": "75"}
-    assert calls(tmp_path, **stopped) == [*FRESH, "?", "install", "train"]
+    assert calls(tmp_path, **stopped) == [*FRESH, "?", *RUN]
 
 
 def test_an_error_of_the_program_is_not_tried_again(tmp_path):
@@ -236,7 +293,5 @@ def test_gpu_pods_find_each_other_by_the_jobsets_names(manifest):
 
 
 def test_the_manifest_passes_yamllint():
-    if shutil.which("yamllint") is None:
-        pytest.skip("yamllint is not installed")
     files = [str(LAUNCH / "gke_jobset.yaml"), str(tiny.ROOT / "tests")]
-    subprocess.run(["yamllint", "--strict", *files], check=True)
+    subprocess.run([linter("yamllint"), "--strict", *files], check=True)
