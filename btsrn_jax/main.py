@@ -198,6 +198,7 @@ def _work(options, watch):
             return code
     if not mesh.is_first():
         return 0
+    watch.take_over()
     found = weights.load(str(workdir))
     _check_network(found.config, config, workdir)
     sets = datasets.evaluation_sets(config)

@@ -32,10 +32,15 @@ class Watch:
         self._before = {}
 
     def __enter__(self):
-        if jax.process_count() > 1:
-            return self
-        if threading.current_thread() is not threading.main_thread():
-            return self
+        if jax.process_count() == 1:
+            self.take_over()
+        return self
+
+    def take_over(self):
+        """From here on this process works alone, also where others wait for its end."""
+        main = threading.current_thread() is threading.main_thread()
+        if self._before or not main:
+            return
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         # Python's handlers wait for the main thread; these bytes do not.
@@ -43,7 +48,6 @@ class Watch:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._handle)
         threading.Thread(target=self._listen, args=(reading,), daemon=True).start()
-        return self
 
     def __exit__(self, *_):
         if self._before:

@@ -33,10 +33,10 @@ def place(tmp_path_factory):
     return root
 
 
-def launch(place, name, cached=True, **train):
+def launch(place, name, *flags, cached=True, **train):
     """Starts, or continues, the run `name`."""
     args = tiny.command(
-        place / name, place / "train", sets=place / "val", **(STEPS | train)
+        place / name, place / "train", *flags, sets=place / "val", **(STEPS | train)
     )
     environment = {"BTSRN_CACHE": str(place / "cache")}
     if cached:
@@ -183,6 +183,35 @@ def test_a_run_preempted_while_it_compiles_ends_at_once_with_75(place):
     assert time.monotonic() - sent < 20
     assert "the same command continues" in text
     assert not checkpoint.steps_in(run / "checkpoints")
+
+
+def test_a_signal_ends_the_closing_evaluation_and_mode_eval_at_once(place):
+    """Everything is saved by then."""
+    run = place / "evaluated"
+    large = [
+        f"--config.eval.sets=('{tiny.write_photos(place / 'large', [(640, 640)])}',)"
+    ]
+    few = {"steps": 4, "eval_every": 4}
+
+    def signalled(process):
+        process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        text = tiny.finish(process, 75)
+        assert time.monotonic() - sent < 20
+        assert "the same command continues" in text
+
+    process = launch(place, "evaluated", *large, **few)
+    until(process, lambda: step_of(run) == 4 and "psnr_ntire" in lines(run)[-1])
+    time.sleep(0.5)
+    signalled(process)
+    assert not (run / "validation.csv").exists()
+    assert checkpoint.steps_in(run / "checkpoints") == [4]
+
+    before = set((place / "compiled").iterdir())
+    process = launch(place, "evaluated", *large, "--mode=eval", **few)
+    until(process, lambda: set((place / "compiled").iterdir()) - before)
+    signalled(process)
+    assert not (run / "evaluation.csv").exists()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Claims about paths in buckets; a server on this machine speaks Cloud Storage's API."""
+"""Claims about paths in buckets, on a server that speaks Cloud Storage's API."""
 
 import importlib.util
 import json
