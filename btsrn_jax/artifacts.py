@@ -4,8 +4,10 @@ Each writer takes a Source and a path; each reader gives a function, lr (B, h, w
 float32 in [0, 1] -> sr (B, s h, s w, 3), and says what ran it.
 """
 
+import errno
 import functools
 import importlib.util
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -127,8 +129,13 @@ def _write_orbax(source, path):
     import orbax.checkpoint as ocp
 
     arrays = jax.tree.map(np.asarray, source.variables)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path.resolve(), arrays)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(path.resolve(), arrays)
+    except ValueError as error:  # how a full disk comes through
+        if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
     # It names the folder of the moment, and matters to object stores alone.
     (path / "commit_success.txt").unlink(missing_ok=True)
 
