@@ -116,7 +116,8 @@ def _use(about, halo):
     uses = {
         "model.safetensors": "`model.safetensors`: arrays by the network's names,"
         " kernels (height, width, in, out)",
-        "model.stablehlo": "`model.stablehlo` (CPU, CUDA, TPU; NHWC): `jax.export."
+        "model.stablehlo": "`model.stablehlo` (CPU, CUDA, TPU; NHWC; needs JAX and"
+        " flatbuffers): `jax.export."
         'deserialize(open("model.stablehlo", "rb").read()).call(lr)`',
         "model.onnx": "`model.onnx` (NCHW, operator set 17): input `lr`, output `sr`",
         "orbax": "`orbax`: the arrays for JAX users,"
