@@ -196,9 +196,10 @@ def _work(options, watch):
         code = loop.run(config, workdir, devices, _log, watch)
         if code:
             return code
-    if not mesh.is_first():
-        return 0
     watch.take_over()
+    if not mesh.is_first():
+        mesh.wait_for_first()
+        return 0
     found = weights.load(str(workdir))
     _check_network(found.config, config, workdir)
     sets = datasets.evaluation_sets(config)

@@ -165,6 +165,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def wait_for_first() -> None:
+    """Returns when the first process, too, has nothing left to do."""
+    jax.distributed.shutdown()
+
+
 def gather(values: np.ndarray) -> np.ndarray:
     """The arrays (of equal shape and dtype) of all processes: (processes, ...)."""
     values = np.atleast_1d(values)

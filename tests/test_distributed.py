@@ -189,6 +189,26 @@ def test_a_process_that_dies_ends_the_others_and_all_continue(place):
     assert steps == sorted(set(steps))
 
 
+def test_a_signal_ends_an_evaluation_of_several_processes_at_once(place):
+    """The first one works, the others wait for it: all end with 75."""
+    large = tiny.write_photos(place / "large", [(640, 640)])
+    for process in together(place, "evaluated", steps=1):
+        tiny.finish(process)
+    before = set((place / "compiled").iterdir())
+    flags = ["--mode=eval", f"--config.eval.sets=('{large}',)"]
+    processes = together(place, "evaluated", *flags, steps=1)
+    test_faults.until(
+        processes[0], lambda: set((place / "compiled").iterdir()) - before
+    )
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    for process in processes:
+        tiny.finish(process, 75)
+    assert time.monotonic() - sent < 20
+    assert not (place / "evaluated" / "evaluation.csv").exists()
+
+
 def test_distributed_without_an_address_is_a_users_mistake(place):
     text = tiny.finish(launch(place, "nowhere", "--distributed"), 2)
     assert "JAX_COORDINATOR_ADDRESS" in text
