@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 import time
 
 import jax
@@ -135,6 +136,42 @@ def test_slurms_variables_are_enough_and_host_memory_gives_the_same_batches(
     _, found, metrics = parameters(place / "slurm")
     assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected - start)
     assert 0 <= metrics[10]["data_wait"] <= 1
+
+
+ROWS = """
+import sys
+sys.path.append("tests")
+import pathlib, tiny
+from btsrn_jax import hoststore, mesh, train
+mesh.start(False)
+asked, cut = set(), hoststore.cut
+def spy(store, drawn, side, target, rows):
+    asked.update(range(rows.start, rows.stop))
+    return cut(store, drawn, side, target, rows)
+hoststore.cut = spy
+on = mesh.make_mesh()
+folder = pathlib.Path(sys.argv[1])
+store = hoststore.gather(tiny.pairs(), 2, "host", 0, folder)
+feeder = hoststore.Feeder(store, train.make_recipe(tiny.config(), on), on, 0, 3)
+[feeder(step) for step in range(3)]
+feeder.close()
+print("rows", sorted(asked))
+"""
+
+
+def test_each_process_reads_only_its_rows_of_the_batch(tmp_path):
+    port = free_port()
+    processes = [
+        tiny.start(
+            [sys.executable, "-c", ROWS, str(tmp_path / "store")],
+            2,
+            **addressed(port, i),
+        )
+        for i in range(PROCESSES)
+    ]
+    said = [tiny.finish(process) for process in processes]
+    assert "rows [0, 1, 2, 3]" in said[0]
+    assert "rows [4, 5, 6, 7]" in said[1]
 
 
 def test_a_checkpoint_of_two_processes_is_continued_by_one(place, alone):

@@ -82,6 +82,24 @@ def test_evaluation_gathers_its_pixels_and_nothing_else(monkeypatch):
     assert evaluation.collectives == {"all-gather": 1}
 
 
+def test_the_largest_batch_is_found_by_doubling(monkeypatch, tmp_path):
+    """On a device that holds a batch of 8 and a half more, not one of 16."""
+    config, devices, said = tiny.config(), mesh.make_mesh(jax.devices()[:2]), []
+    config.data.source = "samples"
+    used = {}
+    with tiny.compiled_once(tmp_path):
+        for size in (8, 16):
+            config.train.batch_size = size
+            used[size] = info.compile_training(config, devices, kept=False).used
+        between = (used[8] + used[16]) / 2
+        monkeypatch.setattr(info, "memory_of", lambda devices: between)
+        config.train.batch_size = 4
+        assert info.largest_batch(config, devices, said.append) == 8
+        assert [x.split(":")[0] for x in said] == ["batch 4", "batch 8", "batch 16"]
+        monkeypatch.setattr(info, "memory_of", lambda devices: used[8] / 8)
+        assert info.largest_batch(config, devices, said.append) == 0
+
+
 @pytest.mark.parametrize("name", ["v5e", "v9:2x4", "v5e:2xx4", "h100:8"])
 def test_a_slice_that_does_not_exist_is_one_line(name):
     with pytest.raises(InputError, match="--topology"):

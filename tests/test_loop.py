@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 
@@ -77,11 +78,15 @@ def test_a_run_whose_loss_is_not_finite_ends_with_advice(run, tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path / "huge")
     checkpoints.save(1, huge, tiny.config().to_dict())
     checkpoints.close()
+    often = {"log_every": 5, "checkpoint_every": 6}
     with pytest.raises(loop.Diverged, match=r"20 steps.*intact.*clip_norm") as error:
-        run("bad", init_from=str(tmp_path / "huge"), steps=99, log_every=5)
+        run("bad", init_from=str(tmp_path / "huge"), steps=99, **often)
     assert "\n" not in str(error.value)
     skipped = [line["skipped"] for line in lines(tmp_path / "bad")]
     assert skipped == [5, 10, 15]
+    step, _, variables = checkpoint.load_parameters(tmp_path / "bad")
+    assert step == 18
+    jax.tree.map(np.testing.assert_array_equal, variables["params"], huge.params)
 
 
 def test_a_damaged_config_is_named(run, tmp_path):
