@@ -30,7 +30,7 @@ from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 
 CARD = "README.md"
-FIGURES = "figures.csv"
+FIGURES = "figures.csv"  # of every image, under the exported name
 LIMIT = 1e-4  # of the difference from the JAX network, for values in [0, 1]
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 # What an exported model may lack that was not made here.
@@ -89,7 +89,9 @@ def export(
         ) as folder:
             made = pathlib.Path(folder) / "new"
             made.mkdir()
-            _write_figures(made, rows, loaded.about["name"])
+            if rows:
+                table = [evaluate.Row(**row) for row in rows]
+                evaluate.write_csv(made / FIGURES, table)
             _write(loaded, made, formats, log)
             if out.exists():
                 out.rename(pathlib.Path(folder) / "old")
@@ -136,11 +138,13 @@ def _load(source, out, data, data_licence, formats, log):
     if (path / checkpoint.FOLDER).is_dir() and not (path / weights.WEIGHTS).is_file():
         known = facts.facts_of_run(path, found.step, found.config)
         rows = facts.evaluation(path, found.step, log)
-        known["figures"] = facts.figures(rows)
     else:
         known = {key: found.config.get(key, UNKNOWN[key]) for key in UNKNOWN}
         known |= {"date": found.config["date"]} if "date" in found.config else {}
         rows = facts.evaluation(weights.folder(source), None, log)
+    name = out.resolve().name
+    rows = [r if r["model"] == "bicubic" else r | {"model": name} for r in rows]
+    known["figures"] = facts.figures(rows) or known.get("figures", [])
     # `dtype` is of training; an exported model computes in float32.
     model = dict(found.config["model"])
     model.pop("dtype", None)
@@ -155,7 +159,7 @@ def _load(source, out, data, data_licence, formats, log):
     words += ["--data", data] if data else []
     words += ["--data-licence", data_licence] if data_licence else []
     about = {
-        "name": out.resolve().name,
+        "name": name,
         "version": __version__,
         "scale": scale,
         "model": model,
@@ -166,15 +170,6 @@ def _load(source, out, data, data_licence, formats, log):
     network_ = network.build(model, scale, compute)
     log(f"{source}: {facts.describe_step(about)}; {facts.summary(about)}")
     return artifacts.Source(network_, found.variables, about), rows
-
-
-def _write_figures(folder, rows, name):
-    """figures.csv: every image's figures, under the exported model's name."""
-    named = [
-        row if row["model"] == "bicubic" else row | {"model": name} for row in rows
-    ]
-    if named:
-        evaluate.write_csv(folder / FIGURES, [evaluate.Row(**row) for row in named])
 
 
 def _write(source, folder, formats, log):

@@ -345,8 +345,11 @@ def test_an_exported_model_can_be_exported_again_with_its_history(exported, tmp_
     out = tmp_path / "again"
     export.export(str(exported[0]), out, ["safetensors"], log=str)
     old, new = (json.loads((p / "config.json").read_text()) for p in (exported[0], out))
-    same = ("scale", "model", "track", "step", "averaged", "data", "figures", "date")
+    same = ("scale", "model", "track", "step", "averaged", "data", "date")
     assert {key: old[key] for key in same} == {key: new[key] for key in same}
+    for before, after in zip(old["figures"], new["figures"], strict=True):
+        name = "bicubic" if before["model"] == "bicubic" else "again"
+        assert before | {"model": name} == after
     files = ["README.md", "config.json", "figures.csv", "model.safetensors"]
     assert sorted(p.name for p in out.iterdir()) == files
 
