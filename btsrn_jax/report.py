@@ -99,6 +99,9 @@ def load(source: str) -> Entry:
     config["model"].setdefault("name", "btsrn")
     folder = weights.folder(source)
     rows = [row for file in sorted(folder.glob("*.csv")) for row in read_csv(file)]
+    if not rows:  # an exported model's config has the means at least
+        figures = config.get("figures", [])
+        rows = [Row(**{k: f.get(k, "mean") for k in Row._fields}) for f in figures]
     name = path.resolve().name if path.exists() else source
     return Entry(
         source if has_weights else None,

@@ -54,7 +54,15 @@ def make_tables(entries: Sequence[Entry]) -> list[Table]:
     found = [_benchmark(exported), _modern(exported)]
     if not any(table.lines for table in found):
         return []
-    return [table for table in [*found, _training(exported)] if table.lines]
+    tables = [*map(_without_empty, found), _training(exported)]
+    return [table for table in tables if table.lines]
+
+
+def _without_empty(table):
+    """A table without the columns in which nothing was measured."""
+    full = [i for i, _ in enumerate(table.header) if any(x[i] for x in table.lines)]
+    lines = [[line[i] for i in full] for line in table.lines]
+    return table._replace(header=[table.header[i] for i in full], lines=lines)
 
 
 def _mean(entries, set_name, scale, protocol, ensemble, field="rows"):

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from btsrn_jax import cli, main
+from btsrn_jax import cli, evaluate, main, report, results, weights
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -32,6 +32,14 @@ def test_the_first_command_with_main_trains_the_quickstart_on_one_line():
     assert "pip install" in line
     assert "configs/quickstart.py" in line
     assert not line.endswith("\\")
+
+
+def test_the_results_are_those_of_the_models_in_the_package():
+    entries = [report.load(name) for name in weights.released()]
+    tables = results.make_tables(entries)
+    assert tables
+    for table in tables:
+        assert evaluate.markdown(table.header, table.lines) in README
 
 
 def test_every_module_is_in_the_layout_with_about_its_number_of_lines():
