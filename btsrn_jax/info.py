@@ -28,12 +28,13 @@ COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatte
 
 class Compiled(NamedTuple):
     """What the compiler says of one program, per device. used: bytes, most of them at
-    once. flops: of one call. collectives: how many of each kind."""
+    once. flops: of one call. collectives: how many of each kind; None where the
+    program cannot be read."""
 
     used: float
     temporary: float
     flops: float
-    collectives: dict[str, int]
+    collectives: dict[str, int] | None
 
 
 def describe(config: ConfigDict) -> str:
@@ -159,11 +160,14 @@ def _read(compiled) -> Compiled:
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
     )
-    kinds = re.findall(rf" ({COLLECTIVES})(?:-start)?\(", compiled.as_text())
     flops = compiled.cost_analysis()["flops"]
-    return Compiled(
-        used, memory.temp_size_in_bytes, flops, dict(collections.Counter(kinds))
-    )
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:  # jaxlib cannot parse all that libtpu compiles
+        return Compiled(used, memory.temp_size_in_bytes, flops, None)
+    kinds = re.findall(rf" ({COLLECTIVES})(?:-start)?\(", text)
+    kinds = dict(collections.Counter(kinds))
+    return Compiled(used, memory.temp_size_in_bytes, flops, kinds)
 
 
 def memory_of(devices) -> float:
@@ -218,7 +222,10 @@ def _lines(name, found, total):
     memory = f"{found.used / 1e9:.2f} GB used"
     if math.isfinite(total):
         memory += f", {(total - found.used) / 1e9:.2f} GB free of {total / 1e9:.0f}"
-    kinds = ", ".join(f"{count} {kind}" for kind, count in found.collectives.items())
+    if found.collectives is None:
+        kinds = "unknown (jaxlib cannot read this program)"
+    else:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in found.collectives.items())
     fits = "fits" if found.used <= total else "does not fit"
     return [
         f"{name}: {fits}: {memory} ({found.temporary / 1e6:.0f} MB temporary)",
