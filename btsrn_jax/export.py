@@ -133,15 +133,16 @@ def _check_out(out, force):
 
 
 def _load(source, out, data, data_licence, formats, log):
-    path = paths.local(source)
+    paths.local(source)  # or one line
     found = weights.load(source)
+    path = found.folder
     if (path / checkpoint.FOLDER).is_dir() and not (path / weights.WEIGHTS).is_file():
         known = facts.facts_of_run(path, found.step, found.config)
         rows = facts.evaluation(path, found.step, log)
     else:
         known = {key: found.config.get(key, UNKNOWN[key]) for key in UNKNOWN}
         known |= {"date": found.config["date"]} if "date" in found.config else {}
-        rows = facts.evaluation(weights.folder(source), None, log)
+        rows = facts.evaluation(path, None, log)
     name = out.resolve().name
     rows = [r if r["model"] == "bicubic" else r | {"model": name} for r in rows]
     known["figures"] = facts.figures(rows) or known.get("figures", [])

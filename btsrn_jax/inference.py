@@ -240,8 +240,8 @@ def enlarge_for(config: Mapping, devices, ensemble: bool) -> Enlarger:
     exact = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
     compute = network.Compute(dtype, mesh.platform(devices), exact)
     model = network.build(config["model"], config["scale"], compute)
-    tile, memory_gb = settings.get("tile", 128), settings.get("memory_gb", 0.0)
-    return Enlarger(model, devices, tile, ensemble, memory_gb)
+    limits = {k: settings[k] for k in ("tile", "memory_gb") if k in settings}
+    return Enlarger(model, devices, ensemble=ensemble, **limits)
 
 
 def make_bicubic(scale: int) -> Callable:

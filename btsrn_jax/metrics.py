@@ -4,6 +4,7 @@ A bare "PSNR" means nothing in this field: figures of one image differ by a deci
 the border, the colour space and the rounding. A protocol fixes all three.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,11 @@ def get_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"unknown protocol {name!r}: one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def most_ignored(protocols: Iterable[str], scale: int) -> int:
+    """Pixels ignored on each side by that protocol which ignores most."""
+    return max(get_protocol(name).ignored(scale) for name in protocols)
 
 
 def mod_crop(image: np.ndarray, scale: int) -> np.ndarray:

@@ -17,6 +17,8 @@ BUCKET = "gs://"
 def path(place: str | os.PathLike) -> Any:
     """A pathlib.Path, or for gs://BUCKET/FOLDER an epath.Path; InputError where the
     bucket does not answer, and for other kinds of address."""
+    if isinstance(place, pathlib.PurePath):  # opened before: a bucket was asked then
+        return place
     text = os.fspath(place)
     if "://" not in text:
         return pathlib.Path(text)

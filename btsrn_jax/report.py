@@ -25,7 +25,7 @@ from btsrn_jax import (
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluate import Row
-from btsrn_jax.metrics import PROTOCOLS
+from btsrn_jax.metrics import PROTOCOLS, most_ignored
 from btsrn_jax.tables import Entry
 
 SHOWN = 3  # pictures of Figure 5 where none are chosen
@@ -85,7 +85,7 @@ def write(
 
 def load(source: str) -> Entry:
     """A run, finished or not, or a model; with the figures of its CSV files."""
-    path = paths.local(source)
+    path = folder = paths.local(source)
     metrics = journal.read(path / journal.METRICS)
     if metrics:
         try:
@@ -95,9 +95,9 @@ def load(source: str) -> Entry:
             raise InputError(f"cannot read the config of {path}: {error}") from None
         has_weights = any((path / checkpoint.FOLDER).glob("[0-9]*"))
     else:
-        config, has_weights = weights.load(source).config, True
+        loaded = weights.load(source)
+        config, folder, has_weights = loaded.config, loaded.folder, True
     config["model"].setdefault("name", "btsrn")
-    folder = weights.folder(source)
     rows = [row for file in sorted(folder.glob("*.csv")) for row in read_csv(file)]
     if not rows:  # an exported model's config has the means at least
         figures = config.get("figures", [])
@@ -145,12 +145,8 @@ def _find_sets(names, scale, data_dir):
         if not name.startswith("div2k/") or name.endswith(f"_x{scale}")
     }
     for pairs in found.values():
-        datasets.check_set(pairs, scale, _ignored(scale))
+        datasets.check_set(pairs, scale, most_ignored(PROTOCOLS, scale))
     return found
-
-
-def _ignored(scale):
-    return max(rule.ignored(scale) for rule in PROTOCOLS.values())
 
 
 def _choose(by_name, chosen, scale):
@@ -158,16 +154,16 @@ def _choose(by_name, chosen, scale):
     pairs = next(iter(by_name.values()), [])
     if not chosen:
         return pairs[:SHOWN]
-    known = {pair.name: pair for pair in pairs}
+    known, files = {pair.name: pair for pair in pairs}, []
     for name in chosen:
         path = pathlib.Path(name)
         if name not in known and path.is_file():
             known[name] = datasets.file_pair(path)
+            files.append(known[name])
         if name not in known:
             raise InputError(f"no image {name!r}: a file, or one of {', '.join(known)}")
-    pairs = [known[name] for name in chosen]
-    datasets.check_set(pairs, scale, _ignored(scale))
-    return pairs
+    datasets.check_set(files, scale, most_ignored(PROTOCOLS, scale))
+    return [known[name] for name in chosen]
 
 
 def _measure(subject, by_name):

@@ -7,42 +7,14 @@ from btsrn_jax import model as network
 from btsrn_jax.page import Table
 from btsrn_jax.tables import Entry
 
-SETS = ("Set5", "Set14", "B100")
 MEASURED = ("set", "scale", "bicubic", "shipped", "with ensemble")
-# PSNR of luminance as published (docs/PAPER.md, 5): parameters, then by scale on SETS.
+# PSNR of luminance as published (docs/PAPER.md, 5), x2, x3, x4; of VDSR it is that of
+# evaluate.PAPER.
+NEIGHBOURS = ("CARN (1.59 M)", "EDSR-baseline (1.37 M)", "NinaSR-B1 (1.02 M)")
 PUBLISHED = {
-    "VDSR": (
-        "665 K",
-        {
-            2: (37.53, 33.03, 31.90),
-            3: (33.66, 29.77, 28.82),
-            4: (31.35, 28.01, 27.29),
-        },
-    ),
-    "CARN": (
-        "1.59 M",
-        {
-            2: (37.76, 33.52, 32.09),
-            3: (34.29, 30.29, 29.06),
-            4: (32.13, 28.60, 27.58),
-        },
-    ),
-    "EDSR-baseline": (
-        "1.37 M",
-        {
-            2: (37.99, 33.57, 32.16),
-            3: (34.37, 30.28, 29.08),
-            4: (32.09, 28.58, 27.56),
-        },
-    ),
-    "NinaSR-B1": (
-        "1.02 M",
-        {
-            2: (38.14, 33.71, 32.24),
-            3: (34.48, 30.41, 29.13),
-            4: (32.28, 28.71, 27.62),
-        },
-    ),
+    "Set5": ((37.76, 34.29, 32.13), (37.99, 34.37, 32.09), (38.14, 34.48, 32.28)),
+    "Set14": ((33.52, 30.29, 28.60), (33.57, 30.28, 28.58), (33.71, 30.41, 28.71)),
+    "B100": ((32.09, 29.06, 27.58), (32.16, 29.08, 27.56), (32.24, 29.13, 27.62)),
 }
 
 
@@ -78,7 +50,7 @@ def _mean(entries, set_name, scale, protocol, ensemble, field="rows"):
 
 def _cells(entries, protocol):
     """(set, scale, [bicubic, ours, ours with the ensemble]) where there is one."""
-    for set_name in SETS:
+    for set_name in PUBLISHED:
         for scale in (2, 3, 4):
             bicubic = _mean(entries, set_name, scale, protocol, 0, "baseline")
             ours = [_mean(entries, set_name, scale, protocol, e) for e in (0, 1)]
@@ -102,15 +74,13 @@ def _benchmark(entries):
 def _modern(entries):
     lines = []
     for set_name, scale, measured in _cells(entries, "modern"):
-        theirs = [
-            f"{figures[scale][SETS.index(set_name)]:.2f}"
-            for _, figures in PUBLISHED.values()
-        ]
+        _, vdsr, _ = evaluate.PAPER[set_name]
+        theirs = [f"{psnr[scale - 2]:.2f}" for psnr in (vdsr, *PUBLISHED[set_name])]
         lines.append([set_name, f"x{scale}", *measured, *theirs])
     return Table(
         "results-modern",
         "Released models, PSNR of the modern protocol, beside published networks",
-        [*MEASURED, *(f"{name} ({size})" for name, (size, _) in PUBLISHED.items())],
+        [*MEASURED, "VDSR (665 K)", *NEIGHBOURS],
         lines,
     )
 

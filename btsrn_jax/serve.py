@@ -12,7 +12,7 @@ import numpy as np
 from btsrn_jax import datasets, evaluate, facts, folders, inference, mesh, weights
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
-from btsrn_jax.metrics import get_protocol
+from btsrn_jax.metrics import get_protocol, most_ignored
 
 BICUBIC = "bicubic"
 FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
@@ -177,7 +177,7 @@ def _find_sets(sets, scales, protocols, data_dir):
     """{(scale, name): pairs}, every file of which can be read and fits."""
     found, problems, said = {}, [], []
     for scale in scales:
-        ignored = max(get_protocol(name).ignored(scale) for name in protocols)
+        ignored = most_ignored(protocols, scale)
         for given in sets:
             name = datasets.set_name(given)
             try:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,7 +22,9 @@ RELEASED = pathlib.Path(__file__).parent / "weights"
 # What config.json must hold, what it may hold, and what one of its figures holds.
 NEEDED = {"scale": int, "model": dict}
 KNOWN = {
-    **dict.fromkeys(("name", "version", "track", "data", "data_licence"), str),
+    **dict.fromkeys(
+        ("name", "version", "track", "data", "data_licence", "hardware"), str
+    ),
     **dict.fromkeys(("training_command", "export_command", "date"), str),
     **dict.fromkeys(("step", "batch_size", "patch"), int | None),
     **dict.fromkeys(("validation", "parity", "bytes", "sha256", "eval"), dict),
@@ -37,10 +39,12 @@ FIGURE = {
 
 
 class Weights(NamedTuple):
-    """name: as the user gave it. step: updates made, None where not known. config: at
-    least `scale` and `model`. variables: params, and batch_stats if there are any."""
+    """name: as the user gave it. folder: where it lies. step: updates made, None where
+    not known. config: at least `scale` and `model`. variables: params, and batch_stats
+    if there are any."""
 
     name: str
+    folder: Any
     step: int | None
     config: dict
     variables: dict
@@ -69,12 +73,6 @@ def load(source: str) -> Weights:
         f"no model {source!r}: a run directory (with {checkpoint.FOLDER}/), an exported"
         f" one (with {WEIGHTS}), bicubic, or one of: {', '.join(released()) or 'none'}"
     )
-
-
-def folder(source: str) -> pathlib.Path:
-    """Where a model lies: the released one of that name, if there is no such path."""
-    path = pathlib.Path(source)
-    return path if path.exists() or source not in released() else RELEASED / source
 
 
 def released() -> list[str]:
@@ -131,7 +129,7 @@ def _load_exported(source, path):
         )
     variables = _parse(data, file)
     _check_fit(config, variables, file)
-    return Weights(source, config.get("step"), config, variables)
+    return Weights(source, path, config.get("step"), config, variables)
 
 
 def read_arrays(file: pathlib.Path) -> dict:
@@ -154,7 +152,7 @@ def _parse(data, file):
 def _load_run(source, path):
     step, config, variables = checkpoint.load_parameters(path)
     _check_fit(config, variables, path / checkpoint.FOLDER / str(step))
-    return Weights(source, step, config, variables)
+    return Weights(source, path, step, config, variables)
 
 
 def _check_fit(config, variables, where):

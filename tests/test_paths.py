@@ -102,12 +102,7 @@ def test_a_run_in_a_bucket_survives_what_a_local_one_does(bucket, tmp_path):
     newest = max(
         int(p.parent.name) for p in run.glob(f"checkpoints/*/{checkpoint.COMMITTED}")
     )
-    files = (run / "checkpoints" / str(newest) / "state").rglob("d/*")
-    path = max(files, key=lambda p: p.stat().st_size)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 16
-    with path.open("r+b") as file:
-        file.write(data)
+    test_faults.flip_a_bit(run / "checkpoints" / str(newest))
 
     text = tiny.finish(launch(tmp_path, "gs://bucket/runs/a", **environment))
     at = f"gs://bucket/runs/a/checkpoints/{newest}"
