@@ -27,6 +27,7 @@ CHOICES = {
     "data.split": ("train", "validation", "train+validation"),
     "data.cache": ("auto", "device", "host"),
     "train.schedule": ("exponential", "cosine"),
+    "train.optimizer": ("adam", "muon"),
     "train.loss": ("mse", "l1", "charbonnier"),
     "eval.protocol": tuple(PROTOCOLS),
     "eval.dtype": ("float32", "bfloat16"),
@@ -40,6 +41,7 @@ RANGES = {
     "model.high_blocks": (0, 1000),
     "train.seed": (0, 2**32 - 1),
     "train.batch_size": (1, 2**20),
+    "train.candidates": (1, 64),
     "train.patch": (1, 4096),
     "train.steps": (1, 2**31 - 1),
     "train.decay_steps": (1, 2**31 - 1),
@@ -90,11 +92,13 @@ def defaults() -> ConfigDict:
             "train": {
                 "seed": 0,  # of initialisation and batches
                 "batch_size": 32,  # patches a step, over all devices and hosts
+                "candidates": 1,  # drawn for a patch; the most detailed is taken
                 "patch": 108,  # side in HR pixels; a multiple of the scale
                 "steps": placeholder(int),  # empty: 16 passes (from data)
                 "decay_steps": placeholder(int),  # empty: one pass (from data)
                 "decay_rate": 0.6,  # exponential: factor per decay_steps
-                "learning_rate": 1e-3,  # Adam's, at its highest
+                "optimizer": "adam",  # adam (Sec. 4), muon
+                "learning_rate": 1e-3,  # at its highest
                 "schedule": "exponential",  # exponential (staircase) or cosine (to 0)
                 "warmup_steps": 0,  # cosine: linear rise from 0
                 "loss": "mse",  # mse, l1, charbonnier; on RGB residuals in [0, 1]

@@ -172,21 +172,32 @@ def _made(folder):
     return folder
 
 
-def cut(store: HostStore, drawn: sampler.Draw, side: int, target: int, rows: slice):
-    """As `sampler.cut`, of some rows of the draw, as NumPy."""
+def cut(
+    store: HostStore,
+    drawn: sampler.Draw,
+    side: int,
+    target: int,
+    rows: slice,
+    candidates: int = 1,
+) -> sampler.Patches:
+    """As `sampler.cut`, of some rows of the batch, as NumPy. drawn: of the whole batch;
+    candidates: see `sampler.batch`."""
+    begin, end, _ = rows.indices(len(drawn.image) // candidates)
+    mine = slice(candidates * begin, candidates * end)
+    drawn = sampler.Draw(*(field[mine] for field in drawn))
+    if candidates > 1:
+        border = sampler.hidden(store.scale, side, target)
+        lr = _squares(store, 1, drawn, 0, side)
+        drawn = sampler.most_detailed(drawn, lr, candidates, border)
+    lr = _squares(store, 1, drawn, 0, side)
     border = (store.scale * side - target) // 2
-    lr = np.stack([_square(store, 1, *at, 0, side) for at in _places(drawn, rows)])
-    hr = np.stack(
-        [
-            _square(store, store.scale, *at, border, target)
-            for at in _places(drawn, rows)
-        ]
-    )
-    return lr, hr
+    hr = _squares(store, store.scale, drawn, border, target)
+    return sampler.Patches(lr, hr, drawn.turn)
 
 
-def _places(drawn, rows):
-    return zip(drawn.image[rows], drawn.top[rows], drawn.left[rows], strict=True)
+def _squares(store, scale, drawn, border, side):
+    places = zip(drawn.image, drawn.top, drawn.left, strict=True)
+    return np.stack([_square(store, scale, *place, border, side) for place in places])
 
 
 def _square(store, scale, image, top, left, border, side):
@@ -249,26 +260,23 @@ class Feeder:
     @staticmethod
     def _patches(store, recipe, devices, step):
         r = recipe
-        drawn = draw_on_host(store, r.seed, step, r.batch_size, r.side)
+        n, k = r.batch_size, r.candidates
+        drawn = draw_on_host(store, r.seed, step, k * n, r.side)
         parts = {}  # a device asks for lr, hr and turn of the same rows
 
-        def rows(index, k):
+        def rows(index, field):
             part = index[0]
             key = part.start, part.stop
             if key not in parts:
-                parts[key] = (
-                    *cut(store, drawn, r.side, r.target, part),
-                    drawn.turn[part],
-                )
-            return parts[key][k]
+                parts[key] = cut(store, drawn, r.side, r.target, part, k)
+            return parts[key][field]
 
-        n = r.batch_size
         shapes = (n, r.side, r.side, 3), (n, r.target, r.target, 3), (n,)
         sharding = mesh.split(devices)
         return sampler.Patches(
             *(
-                jax.make_array_from_callback(shape, sharding, lambda i, k=k: rows(i, k))
-                for k, shape in enumerate(shapes)
+                jax.make_array_from_callback(shape, sharding, lambda i, f=f: rows(i, f))
+                for f, shape in enumerate(shapes)
             )
         )
 

@@ -145,9 +145,9 @@ import pathlib, tiny
 from btsrn_jax import hoststore, mesh, train
 mesh.start(False)
 asked, cut = set(), hoststore.cut
-def spy(store, drawn, side, target, rows):
+def spy(store, drawn, side, target, rows, candidates):
     asked.update(range(rows.start, rows.stop))
-    return cut(store, drawn, side, target, rows)
+    return cut(store, drawn, side, target, rows, candidates)
 hoststore.cut = spy
 on = mesh.make_mesh()
 folder = pathlib.Path(sys.argv[1])

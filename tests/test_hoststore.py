@@ -18,12 +18,13 @@ def store(tmp_path):
     return found
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_both_ways_give_equal_batches(store, devices):
+@pytest.mark.parametrize(("devices", "candidates"), [(1, 1), (8, 1), (1, 3), (8, 3)])
+def test_both_ways_give_equal_batches(store, devices, candidates):
     on = mesh.make_mesh(jax.devices()[:devices])
-    recipe = train.make_recipe(tiny.config(), on)
+    recipe = train.make_recipe(tiny.config(candidates=candidates), on)
     seed, n, side, target = recipe.seed, recipe.batch_size, recipe.side, recipe.target
-    batch = jax.jit(sampler.batch, static_argnums=(1, 3, 4, 5))
+    batch = functools.partial(sampler.batch, candidates=candidates)
+    batch = jax.jit(batch, static_argnums=(1, 3, 4, 5))
     feeder = hoststore.Feeder(store, recipe, on, 3, 6)
     for step in range(3, 6):
         patches = feeder(step)

@@ -106,8 +106,24 @@ def test_what_makes_another_run_is_refused_by_name(run):
     assert run("a", steps=3, log_every=1, eval_every=2, time_limit=60.0)[0] == 0
 
 
-def test_state_is_restored_as_it_was_built():
-    recipe = train.make_recipe(tiny.config(ema=0.9), mesh.make_mesh())
+def test_a_resumed_run_of_muon_is_the_uninterrupted_one(run, tmp_path):
+    settings = {"optimizer": "muon", "candidates": 2, "log_every": 1}
+    assert run("moved", steps=3, **settings)[0] == 0
+    assert "continuing from step 3" in run("moved", steps=6, **settings)[1]
+    assert run("straight", steps=6, **settings)[0] == 0
+    moved, straight = (
+        checkpoint.load_parameters(tmp_path / name)[2] for name in ("moved", "straight")
+    )
+    for ours, theirs in zip(
+        jax.tree.leaves(moved), jax.tree.leaves(straight), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_state_is_restored_as_it_was_built(optimizer):
+    config = tiny.config(ema=0.9, optimizer=optimizer)
+    recipe = train.make_recipe(config, mesh.make_mesh())
     shapes = jax.eval_shape(lambda: train.create_state(recipe, mesh.make_mesh()))
     arrays = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
     filled = checkpoint.fill(shapes, checkpoint.flatten(arrays))

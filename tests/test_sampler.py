@@ -108,6 +108,29 @@ def test_a_batch_depends_on_seed_and_step_alone():
         assert not np.array_equal(first[0], other[0])
 
 
+def test_of_several_candidates_the_one_with_most_detail_is_taken():
+    pairs, k = tiny.pairs(), 4
+    store = tiny.on_device(sampler.make_store(pairs, 2))
+    lr, hr = sampler.batch(store, 0, 3, 8, SIDE, TARGET, candidates=k)
+    image, top, left, turn = (
+        np.asarray(field) for field in draw_of(store.index, 0, 3, 8 * k, SIDE)
+    )
+    for row in range(8):
+        details = []
+        for i in range(k * row, k * row + k):
+            y, x = top[i] + 1, left[i] + 1  # the loss sees 10 of 16 HR pixels: 1 LR off
+            seen = pairs[image[i]][0][y : y + SIDE - 2, x : x + SIDE - 2]
+            seen = seen.astype(np.float64)
+            details.append(sum(np.abs(np.diff(seen, axis=a)).sum() for a in (0, 1)))
+        i = k * row + int(np.argmax(details))
+        y, x = top[i], left[i]
+        low = pairs[image[i]][0][y : y + SIDE, x : x + SIDE]
+        y, x = 2 * y + 3, 2 * x + 3
+        high = pairs[image[i]][1][y : y + TARGET, x : x + TARGET]
+        np.testing.assert_allclose(lr[row], numpy_turn(low, turn[i]) / 255, **ROUNDING)
+        np.testing.assert_allclose(hr[row], numpy_turn(high, turn[i]) / 255, **ROUNDING)
+
+
 def test_one_image_alone_is_always_drawn():
     assert not draws(4, sizes=[(8, 8)]).image.any()
 

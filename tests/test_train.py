@@ -128,6 +128,46 @@ def test_a_step_is_adam_on_the_mean_squared_error_of_its_batch():
     assert int(states[10].step) == 10
 
 
+def orthogonal(matrix):
+    """Muon's polynomial in the singular values, five times (Jordan, 2024)."""
+    u, values, v = np.linalg.svd(matrix, full_matrices=False)
+    values = values / np.linalg.norm(values)
+    for _ in range(5):
+        values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
+    return u @ np.diag(values) @ v
+
+
+def test_a_first_step_of_muon_by_singular_values():
+    """Kernels: the gradient made orthogonal, times 0.6 sqrt(the longer side), as of Liu
+    et al. (2025); in float64. All else: Nesterov's Adam, the sign of the gradient."""
+    _, recipe, states, _ = run(tiny.config(optimizer="muon"))
+    lr, hr = sampler.batch(tiny.store(), 0, 0, 8, recipe.side, recipe.target)
+
+    def loss_of(params):
+        sr, _ = network.super_resolve(recipe.model, {"params": params}, lr)
+        return jnp.mean((hr - sr) ** 2)
+
+    # `out` starts at 0, and lets no gradient through to the others.
+    params = jax.tree.map(lambda x: x + 0.1, states[0].params)
+    gradient = jax.device_get(jax.jit(jax.grad(loss_of))(params))
+    updates, _ = recipe.optimizer.update(
+        gradient, recipe.optimizer.init(params), params
+    )
+    made = 0
+    for name, update in checkpoint.flatten(jax.device_get(updates)).items():
+        g = checkpoint.flatten(gradient)[name].astype(np.float64)
+        if g.ndim == 4 and not name.startswith(("in", "out")):
+            g = g.reshape(-1, g.shape[-1])
+            expected = 0.6 * max(g.shape) ** 0.5 * orthogonal(g)
+            made += 1
+        else:
+            # Nesterov's first step: 0.9 * 0.1 / (1 - 0.9**2) + 1
+            expected = 1.473684 * g / (np.abs(g) + 1e-8)
+        expected = -1e-3 * expected.reshape(update.shape)
+        np.testing.assert_allclose(update, expected, rtol=1e-3, atol=1e-7)
+    assert made == 5  # two of each block, and the deconvolution
+
+
 def test_losses_by_hand():
     error = jnp.array([[0.0, -0.5], [1.0, 0.1]])
     assert train.LOSSES["mse"](error) == pytest.approx((0.25 + 1 + 0.01) / 4)
