@@ -54,7 +54,8 @@ def describe(config: ConfigDict) -> str:
     steps = settings.steps
     if steps is None and decay_steps is not None:
         steps = schema.resolve_steps(config, 1).train.steps
-    copies = 4 + bool(settings.ema)  # parameters, gradient, two moments, average
+    # Parameters, gradient, two moments (Muon: of the kernels one), average.
+    copies = 4 - (settings.optimizer == "muon") + bool(settings.ema)
     lines = {
         "scale": config.scale,
         "parameters": parameters,
