@@ -186,9 +186,8 @@ def cut(
     mine = slice(candidates * begin, candidates * end)
     drawn = sampler.Draw(*(field[mine] for field in drawn))
     if candidates > 1:
-        border = sampler.hidden(store.scale, side, target)
         lr = _squares(store, 1, drawn, 0, side)
-        drawn = sampler.most_detailed(drawn, lr, candidates, border)
+        drawn = sampler.most_detailed(drawn, lr, candidates, store.scale, target)
     lr = _squares(store, 1, drawn, 0, side)
     border = (store.scale * side - target) // 2
     hr = _squares(store, store.scale, drawn, border, target)

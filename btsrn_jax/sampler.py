@@ -107,7 +107,7 @@ def draw(index: Index, seed: int, step: jax.Array, batch_size: int, side: int) -
     return Draw(image, top, left, jax.random.randint(keys[3], shape, 0, 8))
 
 
-def most_detailed(drawn: Draw, lr, candidates: int, border: int) -> Draw:
+def most_detailed(drawn: Draw, lr, candidates: int, scale: int, target: int) -> Draw:
     """Of every `candidates` draws in a row the one whose patch has most detail, the
     first of equals: smooth patches have little to teach.
 
@@ -117,10 +117,13 @@ def most_detailed(drawn: Draw, lr, candidates: int, border: int) -> Draw:
     Args:
       drawn: (candidates * B,) each.
       lr: (candidates * B, side, side, 3) uint8, the patches of `drawn`, of either.
-      border: pixels a side of a patch that do not count.
+      target: HR pixels a side that the loss sees; LR pixels wholly outside of them do
+        not count.
     """
     np_or_jnp = lr.__array_namespace__()
-    end = lr.shape[1] - border
+    side = lr.shape[1]
+    border = (scale * side - target) // (2 * scale)
+    end = side - border
     x = lr[:, border:end, border:end].astype("int32")
     down, across = abs(x[:, 1:] - x[:, :-1]), abs(x[:, :, 1:] - x[:, :, :-1])
     detail = down.sum((1, 2, 3)) + across.sum((1, 2, 3))
@@ -131,11 +134,6 @@ def most_detailed(drawn: Draw, lr, candidates: int, border: int) -> Draw:
         return np_or_jnp.take_along_axis(rows, best, 1)[:, 0]
 
     return Draw(*map(take, drawn))
-
-
-def hidden(scale: int, side: int, target: int) -> int:
-    """LR pixels a side of a patch that lie wholly outside its target."""
-    return (scale * side - target) // (2 * scale)
 
 
 def cut(store: Store, drawn: Draw, side: int, target: int) -> tuple:
@@ -196,10 +194,8 @@ def batch(
             drawn = jax.lax.with_sharding_constraint(drawn, divided)
         if candidates > 1:
             scale = source.hr.shape[0] // source.lr.shape[0]
-            top = source.index.offset[drawn.image] + drawn.top
-            lr = _squares(source.lr, top, drawn.left, side)
-            border = hidden(scale, side, target)
-            drawn = most_detailed(drawn, lr, candidates, border)
+            lr, _ = cut(source, drawn, side, target)  # compiled, HR is not cut
+            drawn = most_detailed(drawn, lr, candidates, scale, target)
         lr, hr = cut(source, drawn, side, target)
         turns = drawn.turn
     return tuple(turn(x, turns).astype(jnp.float32) / 255 for x in (lr, hr))
