@@ -81,8 +81,11 @@ def gather(
             return sampler.make_store(pairs, scale)
         writer.close()
         made = pathlib.Path(temporary) / "made"
-        if not folder.exists():  # else another process was faster
+        try:
             made.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
     return open_store(folder, scale)
 
 

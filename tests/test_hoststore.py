@@ -1,6 +1,7 @@
 """Claims about images on the host: the same batches as from the device."""
 
 import functools
+import shutil
 
 import jax
 import numpy as np
@@ -68,6 +69,16 @@ def test_a_store_is_made_once_and_a_broken_one_is_not_used(store, tmp_path):
     (folder / "lr.u8").write_bytes(b"short")
     assert hoststore.open_store(folder, 2) is None
     assert hoststore.open_store(tmp_path / "none", 2) is None
+
+
+def test_the_store_of_a_process_that_was_faster_is_taken(store, tmp_path):
+    def late(folder):
+        yield from tiny.pairs()
+        shutil.copytree(tmp_path / "store", folder)
+
+    found = hoststore.gather(late(tmp_path / "a"), 2, "host", 0, tmp_path / "a")
+    np.testing.assert_array_equal(found.hr, store.hr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "store"]
 
 
 def test_images_that_changed_are_another_store(tmp_path, monkeypatch):

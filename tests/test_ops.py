@@ -174,6 +174,25 @@ def test_bfloat16_stays_bfloat16_under_a_float32_bias(case, platform):
     np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=0.02, atol=0.1)
 
 
+def test_bfloat16_products_round_what_the_plain_form_gives_in_float32(case):
+    op, arrays, rest = case
+    low = [jnp.asarray(a, jnp.bfloat16) for a in arrays]
+    weights = draw(jax.eval_shape(lambda *a: op(*a, **rest), *arrays).shape)[0]
+
+    def loss(arrays, platform):
+        y = op(*arrays, platform=platform, precision=HIGHEST, **rest)
+        return jnp.sum(y * jnp.asarray(weights, jnp.bfloat16).astype(y.dtype)), y
+
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    (_, y), gradients = value_and_grad(low, "cpu")
+    exact = [a.astype(jnp.float32) for a in low]
+    (_, y_exact), gradients_exact = value_and_grad(exact, "plain")
+    for ours, plain in zip((y, *gradients), (y_exact, *gradients_exact), strict=True):
+        assert ours.shape == plain.shape
+        largest = jnp.abs(plain).max()  # half a unit in the last of 8 bits, twice
+        np.testing.assert_allclose(ours, plain, rtol=2**-8, atol=2**-8 * largest)
+
+
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_a_sharded_batch_needs_no_communication_forward(case, platform):
     op, (x, kernel, bias), rest = case
