@@ -30,8 +30,8 @@ What each brought, on 24 crops of DIV2K's validation images at x2 (modern; bicub
     the same with convolutions in float32 instead of bfloat16       34.76
 
 The bound and the warm-up brought nothing and are left out. The averages bring nothing
-after a decay to 0 (x4, 3,000 steps: 29.22 with and without) but much before its end,
-where a run may be stopped.
+after a decay to 0 (x4, 3,000 steps: 29.22 with and without); they stay for runs that
+are stopped before it, which was not measured.
 """
 
 from btsrn_jax import config as schema
