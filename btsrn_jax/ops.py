@@ -62,7 +62,7 @@ def _convolve(x, kernel, precision, padding=0):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve_cpu(x, kernel, precision):
-    if x.dtype == jnp.bfloat16:
+    if _by_products(x):
         return _convolve_products(x, kernel)
     return _convolve(x, kernel, precision)
 
@@ -78,7 +78,7 @@ def _convolve_cpu_backward(precision, residuals, g):
     # slower.
     x, kernel = residuals
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    if x.dtype == jnp.bfloat16:
+    if _by_products(x):
         padded = jnp.pad(g, ((0, 0), (2, 2), (2, 2), (0, 0)))
         return _convolve_products(padded, turned), _kernel_gradient_products(x, g)
     dx = _convolve(g, turned, precision, padding=2)
@@ -89,6 +89,11 @@ def _convolve_cpu_backward(precision, residuals, g):
 
 
 _convolve_cpu.defvjp(_convolve_cpu_forward, _convolve_cpu_backward)
+
+
+def _by_products(x, platform="cpu"):
+    """Whether `x` takes the products that reach AMX."""
+    return platform == "cpu" and x.dtype == jnp.bfloat16
 
 
 def _product(a, b):
@@ -120,7 +125,7 @@ def _kernel_gradient_products(x, g):
 
 def _mix(x, kernel, platform, precision):
     """(B, h, w, i) by (i, o)."""
-    if platform == "cpu" and x.dtype == jnp.bfloat16:
+    if _by_products(x, platform):
         return _mix_products(x, kernel)
     return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())), precision=precision)
 
@@ -142,7 +147,7 @@ _mix_products.defvjp(
 
 
 def _shift(x, bias, platform):
-    add = _shift_products if platform == "cpu" and x.dtype == jnp.bfloat16 else jnp.add
+    add = _shift_products if _by_products(x, platform) else jnp.add
     return add(x, bias.astype(x.dtype))
 
 
