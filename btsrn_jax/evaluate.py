@@ -221,6 +221,25 @@ def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def read_csv(path: pathlib.Path) -> list[Row]:
+    """The figures of a CSV file that `write_csv` wrote; of another one, none.
+
+    Raises InputError where a line is damaged.
+    """
+    with path.open(newline="") as file:
+        reader = csv.reader(file)
+        if tuple(next(reader, ())) != Row._fields:
+            return []
+        try:
+            return [
+                Row(a, b, int(scale), model, int(ensemble), c, float(psnr), float(ssim))
+                for a, b, scale, model, ensemble, c, psnr, ssim in reader
+            ]
+        except ValueError as error:
+            where = f"line {reader.line_num}"
+            raise InputError(f"{path}: {where} is damaged: {error}") from None
+
+
 def paper_psnr(row: Row, model: str = "btsrn") -> float | None:
     """The paper's figure beside a mean, where Table 4 has one."""
     name = PAPER_NAMES.get(row.set, row.set)

@@ -90,8 +90,7 @@ def export(
             made = pathlib.Path(folder) / "new"
             made.mkdir()
             if rows:
-                table = [evaluate.Row(**row) for row in rows]
-                evaluate.write_csv(made / FIGURES, table)
+                evaluate.write_csv(made / FIGURES, rows)
             _write(loaded, made, formats, log)
             if out.exists():
                 out.rename(pathlib.Path(folder) / "old")
@@ -144,7 +143,7 @@ def _load(source, out, data, data_licence, formats, log):
         known |= {"date": found.config["date"]} if "date" in found.config else {}
         rows = facts.evaluation(path, None, log)
     name = out.resolve().name
-    rows = [r if r["model"] == "bicubic" else r | {"model": name} for r in rows]
+    rows = [r if r.model == "bicubic" else r._replace(model=name) for r in rows]
     known["figures"] = facts.figures(rows) or known.get("figures", [])
     # `dtype` is of training; an exported model computes in float32.
     model = dict(found.config["model"])

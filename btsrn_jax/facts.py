@@ -1,7 +1,6 @@
 """What is known of a model: how it was trained, and how good it is."""
 
 import collections
-import csv
 import pathlib
 import shlex
 import time
@@ -9,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 from btsrn_jax import checkpoint, datasets, evaluate, journal
 from btsrn_jax import config as schema
-from btsrn_jax.errors import InputError
 
 LICENCES = {
     "div2k": "DIV2K is offered for academic research only; the rights in its images"
@@ -98,7 +96,9 @@ def shown_path(value) -> str:
     return path.name if path.is_absolute() else str(value)
 
 
-def evaluation(folder: pathlib.Path, step: int | None, log: Callable) -> list[dict]:
+def evaluation(
+    folder: pathlib.Path, step: int | None, log: Callable
+) -> list[evaluate.Row]:
     """The rows of the evaluation files of a run, image by image and means, of its own
     model and of bicubic; or those that an exported directory keeps.
 
@@ -109,11 +109,9 @@ def evaluation(folder: pathlib.Path, step: int | None, log: Callable) -> list[di
     labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
     found = {}
     for path in sorted(folder.glob("*.csv")):
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != evaluate.Row._fields:
-                continue
-            rows = [row for row in reader if row["model"] in labels]
+        rows = [row for row in evaluate.read_csv(path) if row.model in labels]
+        if not rows:
+            continue
         if made.exists() and path.stat().st_mtime < made.stat().st_mtime:
             log(
                 f"{path.name} is older than step {step}: not in the model card"
@@ -121,31 +119,21 @@ def evaluation(folder: pathlib.Path, step: int | None, log: Callable) -> list[di
             )
             continue
         for row in rows:
-            is_bicubic = row["model"] == "bicubic"
-            key = tuple(row[k] for k in ("set", "image", "scale", "protocol"))
-            found[*key, row["ensemble"], is_bicubic] = _parsed(row, path)
+            # The model may have another name by now.
+            model = "bicubic" if row.model == "bicubic" else ""
+            found[row._replace(model=model, psnr=0, ssim=0)] = row
     return list(found.values())
 
 
-def _parsed(row, path):
-    try:
-        numbers = {"psnr": float(row["psnr"]), "ssim": float(row["ssim"])}
-        whole = {"scale": int(row["scale"]), "ensemble": int(row["ensemble"])}
-    except (TypeError, ValueError):
-        line = ",".join(map(str, row.values()))
-        raise InputError(f"{path} is damaged: {line!r} is no row of figures") from None
-    return row | whole | numbers
-
-
-def figures(rows: list[dict]) -> list[dict]:
+def figures(rows: list[evaluate.Row]) -> list[dict]:
     """The means among the rows of `evaluation`, and of how many images each is."""
     keys = ("set", "scale", "model", "ensemble", "protocol")
-    count = collections.Counter(tuple(row[k] for k in keys) for row in rows)
+    count = collections.Counter(tuple(getattr(row, k) for k in keys) for row in rows)
     return [
-        {k: row[k] for k in (*keys, "psnr", "ssim")}
-        | {"images": count[tuple(row[k] for k in keys)] - 1}
+        {k: getattr(row, k) for k in (*keys, "psnr", "ssim")}
+        | {"images": count[tuple(getattr(row, k) for k in keys)] - 1}
         for row in rows
-        if row["image"] == "mean"
+        if row.image == "mean"
     ]
 
 

@@ -98,7 +98,8 @@ def load(source: str) -> Entry:
         loaded = weights.load(source)
         config, folder, has_weights = loaded.config, loaded.folder, True
     config["model"].setdefault("name", "btsrn")
-    rows = [row for file in sorted(folder.glob("*.csv")) for row in read_csv(file)]
+    files = sorted(folder.glob("*.csv"))
+    rows = [row for file in files for row in evaluate.read_csv(file)]
     if not rows:  # an exported model's config has the means at least
         figures = config.get("figures", [])
         rows = [Row(**{k: f.get(k, "mean") for k in Row._fields}) for f in figures]
@@ -111,25 +112,6 @@ def load(source: str) -> Entry:
         _latest([row for row in rows if row.model != serve.BICUBIC]),
         _latest([row for row in rows if row.model == serve.BICUBIC]),
     )
-
-
-def read_csv(path: pathlib.Path) -> list[Row]:
-    """The figures of a CSV file that `evaluate.write_csv` wrote; of another one, none.
-
-    Raises InputError where a line is damaged.
-    """
-    with path.open(newline="") as file:
-        reader = csv.reader(file)
-        if tuple(next(reader, ())) != Row._fields:
-            return []
-        try:
-            return [
-                Row(a, b, int(scale), model, int(ensemble), c, float(psnr), float(ssim))
-                for a, b, scale, model, ensemble, c, psnr, ssim in reader
-            ]
-        except ValueError as error:
-            where = f"line {reader.line_num}"
-            raise InputError(f"{path}: {where} is damaged: {error}") from None
 
 
 def _latest(rows):

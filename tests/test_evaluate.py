@@ -160,6 +160,18 @@ def test_the_csv_has_a_row_for_each_image_and_protocol_and_their_means(tmp_path)
     assert r"set,caf\udce9,2" in path.read_text(encoding="utf-8")  # no text, but shown
 
 
+def test_figures_come_back_from_csv_files_as_they_were_written(tmp_path):
+    rows = [evaluate.Row("a,b", "x", 3, "m", 1, "modern", 30.25, 0.5)]
+    evaluate.write_csv(tmp_path / "a.csv", rows)
+    assert evaluate.read_csv(tmp_path / "a.csv") == rows
+    (tmp_path / "other.csv").write_text("name,price\nx,1\n")
+    assert evaluate.read_csv(tmp_path / "other.csv") == []
+    text = (tmp_path / "a.csv").read_text().replace("30.25", "3O.25")
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError, match=r"a\.csv: line 2 is damaged"):
+        evaluate.read_csv(tmp_path / "a.csv")
+
+
 def test_a_csv_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):

@@ -18,7 +18,16 @@ import reference
 import runs
 
 import btsrn_jax
-from btsrn_jax import artifacts, checkpoint, cli, export, facts, report, resize, weights
+from btsrn_jax import (
+    artifacts,
+    checkpoint,
+    cli,
+    evaluate,
+    export,
+    facts,
+    resize,
+    weights,
+)
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 
@@ -279,7 +288,7 @@ def test_a_damaged_evaluation_file_is_named(tmp_path):
     runs.write_figures(tmp_path / "run" / "figures.csv", 31.0)
     path = tmp_path / "run" / "figures.csv"
     path.write_text(path.read_text().replace("31.000000", "good"))
-    with pytest.raises(InputError, match=r"figures\.csv is damaged: .*btsrn"):
+    with pytest.raises(InputError, match=r"figures\.csv: line \d+ is damaged: .*good"):
         export.export(str(tmp_path / "run"), tmp_path / "out", log=str)
     assert not (tmp_path / "out").exists()
 
@@ -357,7 +366,7 @@ def test_an_exported_model_can_be_exported_again_with_its_history(exported, tmp_
 def test_figures_of_every_image_go_along_under_the_models_name(exported):
     folder = exported[0]
     about = json.loads((folder / "config.json").read_text())
-    rows = report.read_csv(folder / "figures.csv")
+    rows = evaluate.read_csv(folder / "figures.csv")
     means = [row for row in rows if row.image == "mean"]
     assert {row.model for row in rows} == {about["name"], "bicubic"}
     assert len(means) == len(about["figures"])

@@ -230,18 +230,6 @@ def test_the_overview_has_bicubic_beside_each_figure(tmp_path):
     ]
 
 
-def test_figures_come_back_from_csv_files_as_they_were_written(tmp_path):
-    rows = [Row("a,b", "x", 3, "m", 1, "modern", 30.25, 0.5)]
-    evaluate.write_csv(tmp_path / "a.csv", rows)
-    assert report.read_csv(tmp_path / "a.csv") == rows
-    (tmp_path / "other.csv").write_text("name,price\nx,1\n")
-    assert report.read_csv(tmp_path / "other.csv") == []
-    text = (tmp_path / "a.csv").read_text().replace("30.25", "3O.25")
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(InputError, match=r"a\.csv: line 2 is damaged"):
-        report.read_csv(tmp_path / "a.csv")
-
-
 # --- curves
 
 

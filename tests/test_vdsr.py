@@ -11,7 +11,7 @@ import reference
 import tiny
 
 from btsrn_jax import config as schema
-from btsrn_jax import evaluate, inference, main, mesh, metrics, report, serve, train
+from btsrn_jax import evaluate, inference, main, mesh, metrics, serve, train
 from btsrn_jax import model as network
 from btsrn_jax.errors import InputError
 from btsrn_jax.model import Compute
@@ -180,7 +180,7 @@ def test_it_trains_is_evaluated_and_opened_by_the_same_commands(tmp_path, monkey
     }
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     assert main.run([*row, *flags]) == 0
-    rows = report.read_csv(run / "validation.csv")
+    rows = evaluate.read_csv(run / "validation.csv")
     assert {r.model for r in rows} == {"bicubic", "vdsr"}
     model = serve.load_model(str(run))
     assert model.scale == 2
