@@ -33,6 +33,9 @@ What each brought, on 24 crops of DIV2K's validation images at x2 (modern; bicub
     the same without the averages                                   34.49, 34.78
     the same with the paper's exponential decay instead of cosine   34.61 (500)
 
+    x3 (bicubic 29.29) after 400 steps, from scratch                30.92
+    from the layers of btsrn-x2, itself of 28,500 steps             31.18
+
 The bound and the warm-up brought nothing and are left out. The averages bring nothing
 after a decay to 0 (x4, 3,000 steps: 29.22 with and without) but 0.13 dB halfway: a run
 may be stopped early.
