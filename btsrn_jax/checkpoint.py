@@ -22,7 +22,8 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
-from btsrn_jax import mesh, paths
+from btsrn_jax import mesh
+from btsrn_jax import storage as paths
 from btsrn_jax.errors import InputError
 
 FOLDER = "checkpoints"

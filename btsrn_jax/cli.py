@@ -300,7 +300,8 @@ def info(args) -> int:
     if args.topology:  # before JAX is imported: no TPU is here, and none is asked for
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from btsrn_jax import info, main, mesh
+    from btsrn_jax import main, mesh
+    from btsrn_jax.benchmark import fit as info
 
     config = main.parse(["info", "--config", args.config, *args.overrides]).config
     print(info.describe(config))
@@ -320,7 +321,8 @@ def info(args) -> int:
 
 def prepare(args) -> int:
     """btsrn prepare"""
-    from btsrn_jax import div2k, paths
+    from btsrn_jax import storage as paths
+    from btsrn_jax.data import div2k
 
     name = args.dataset.removeprefix("div2k/")
     if name == args.dataset:
@@ -332,7 +334,9 @@ def prepare(args) -> int:
 
 def upscale(args) -> int:
     """btsrn upscale"""
-    from btsrn_jax import mesh, serve, upscale
+    from btsrn_jax import mesh
+    from btsrn_jax.inference import models as serve
+    from btsrn_jax.inference import upscale
 
     mesh.prepare()
     model = serve.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
@@ -349,7 +353,8 @@ def upscale(args) -> int:
 
 def evaluate(args) -> int:
     """btsrn evaluate"""
-    from btsrn_jax import mesh, serve
+    from btsrn_jax import mesh
+    from btsrn_jax.inference import models as serve
 
     mesh.prepare()
     scales = [_scale(text) for text in args.scale.split(",") if text]
@@ -369,7 +374,8 @@ def evaluate(args) -> int:
 
 def export(args) -> int:
     """btsrn export"""
-    from btsrn_jax import export, mesh
+    from btsrn_jax import mesh
+    from btsrn_jax.export import write as export
 
     mesh.prepare()
     try:
@@ -390,7 +396,8 @@ def export(args) -> int:
 
 def models(args) -> int:
     """btsrn models"""
-    from btsrn_jax import facts, weights
+    from btsrn_jax.export import provenance as facts
+    from btsrn_jax.inference import weights
 
     for name in weights.released():
         about = weights.read_config(weights.RELEASED / name)
@@ -403,7 +410,7 @@ def models(args) -> int:
 
 def bench(args) -> int:
     """btsrn bench"""
-    from btsrn_jax import bench
+    from btsrn_jax.benchmark import bench
 
     scales = [args.scale] if args.scale else [2, 3, 4]
     name = "batch" if args.mode == "train" else "side"
@@ -423,7 +430,9 @@ def bench(args) -> int:
 
 def report(args) -> int:
     """btsrn report"""
-    from btsrn_jax import mesh, report, serve
+    from btsrn_jax import mesh
+    from btsrn_jax.inference import models as serve
+    from btsrn_jax.report import write as report
 
     mesh.prepare()
     sets, chosen = (

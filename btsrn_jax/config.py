@@ -12,7 +12,14 @@ from ml_collections.config_dict import placeholder
 
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS
-from btsrn_jax.model import ACTIVATIONS, BLOCKS, NAMES, NORMS, build, output_size
+from btsrn_jax.network.btsrn import (
+    ACTIVATIONS,
+    BLOCKS,
+    NAMES,
+    NORMS,
+    build,
+    output_size,
+)
 
 SCALES = (2, 3, 4)
 CHOICES = {

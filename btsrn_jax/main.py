@@ -22,7 +22,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from btsrn_jax import config as schema
-from btsrn_jax import paths
+from btsrn_jax import storage as paths
 from btsrn_jax.errors import InputError
 
 USAGE = 2
@@ -178,7 +178,8 @@ def run(argv: list[str]) -> int:
     options = parse(argv)
     if options is None:
         return 0
-    from btsrn_jax import mesh, preempt
+    from btsrn_jax import mesh
+    from btsrn_jax.training import preemption as preempt
 
     mesh.prepare()
     mesh.start(options.distributed)
@@ -187,7 +188,11 @@ def run(argv: list[str]) -> int:
 
 
 def _work(options, watch):
-    from btsrn_jax import datasets, evaluate, loop, mesh, weights
+    from btsrn_jax import mesh
+    from btsrn_jax.data import datasets
+    from btsrn_jax.evaluation import evaluate
+    from btsrn_jax.inference import weights
+    from btsrn_jax.training import loop
 
     config, workdir, mode, _ = options
     devices = mesh.make_mesh()
@@ -249,7 +254,8 @@ def main() -> None:
 
 def _explain(error):
     """One line for failures that were foreseen, a traceback for others."""
-    from btsrn_jax import checkpoint, loop, mesh
+    from btsrn_jax import checkpoint, mesh
+    from btsrn_jax.training import loop
 
     if isinstance(error, loop.Diverged | checkpoint.SaveFailed):
         return f"error: {error}"

@@ -5,10 +5,11 @@ import re
 import pytest
 
 from btsrn_jax import config as schema
-from btsrn_jax import main, studies
-from btsrn_jax import model as network
+from btsrn_jax import main
 from btsrn_jax.errors import InputError
-from btsrn_jax.tables import Entry
+from btsrn_jax.network import btsrn as network
+from btsrn_jax.report import experiments as studies
+from btsrn_jax.report.tables import Entry
 
 ROOT = main.pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "configs/ablation.py").read_text()

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from btsrn_jax import config as schema
-from btsrn_jax import model
 from btsrn_jax.errors import InputError
+from btsrn_jax.network import btsrn as model
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 FILES = {

@@ -17,55 +17,60 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "btsrn_jax"
 # A module imports only from modules above its own line.
 ORDER = [
     "errors",
-    "paths",
+    "storage",
     "progress",
-    "ops",
+    "network.ops",
     "resize",
-    "vdsr",
-    "model",
-    "exif",
-    "decode",
-    "encode",
-    "images",
-    "pictures",
+    "network.vdsr",
+    "network.btsrn",
+    "images.exif",
+    "images.decode",
+    "images.encode",
+    "images.files",
+    "images.crops",
     "metrics",
     "config",
     "mesh",
-    "preempt",
-    "div2k",
-    "folders",
-    "datasets",
-    "sampler",
-    "hoststore",
-    "inference",
+    "training.preemption",
+    "data.div2k",
+    "data.folders",
+    "data.datasets",
+    "data.sampler",
+    "data.host_store",
+    "inference.tiling",
     "checkpoint",
-    "weights",
-    "journal",
-    "evaluate",
-    "train",
-    "loop",
-    "onnx_graph",
-    "artifacts",
-    "facts",
-    "card",
-    "export",
-    "serve",
-    "upscale",
-    "plots",
-    "page",
-    "tables",
-    "results",
-    "studies",
-    "report",
-    "bench",
-    "workload",
-    "info",
+    "inference.weights",
+    "training.metrics_log",
+    "evaluation.evaluate",
+    "training.step",
+    "training.loop",
+    "network.onnx_graph",
+    "export.formats",
+    "export.provenance",
+    "export.model_card",
+    "export.write",
+    "inference.models",
+    "inference.upscale",
+    "report.plots",
+    "report.html_page",
+    "report.tables",
+    "report.results",
+    "report.experiments",
+    "report.write",
+    "benchmark.bench",
+    "benchmark.worker",
+    "benchmark.fit",
     "main",
     "cli",
 ]
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__init__"
+)
 
-FLAX = {"model", "vdsr"}  # everything else sees variables and apply
+FLAX = {"network.btsrn", "network.vdsr"}  # everything else sees variables and apply
 NOWHERE = {"tensorflow", "torch", "clu"}  # clu's writers import TensorFlow
 
 # Calls into JAX that only describe something: no array is made, no device asked.
@@ -81,7 +86,8 @@ HARMLESS = {
 
 @functools.cache
 def tree(module):
-    return ast.parse((PACKAGE / f"{module}.py").read_text(), filename=module)
+    path = PACKAGE / f"{module.replace('.', '/')}.py"
+    return ast.parse(path.read_text(), filename=module)
 
 
 def imported(nodes):
@@ -107,9 +113,9 @@ def packages(module):
 
 def siblings(nodes):
     """Modules of this package that the nodes import."""
-    names = (name.split(".") for _, name in imported(nodes))
-    own = {parts[1] for parts in names if parts[0] == "btsrn_jax" and len(parts) > 1}
-    return {name for name in own if (PACKAGE / f"{name}.py").is_file()}
+    names = {name.removeprefix("btsrn_jax.") for _, name in imported(nodes)}
+    names |= {name.rpartition(".")[0] for name in names}
+    return names & set(MODULES)
 
 
 def at_import(node):
@@ -178,12 +184,16 @@ def test_only_the_networks_import_flax():
     assert {module for module in MODULES if "flax" in packages(module)} <= FLAX
 
 
-@pytest.mark.parametrize("module", [*MODULES, "__init__"])
+@pytest.mark.parametrize(
+    "module", [*MODULES, "__init__", *(f"{room}.__init__" for room in ROOMS)]
+)
 def test_no_module_imports_tensorflow_or_torch(module):
     assert not packages(module) & NOWHERE
 
 
-@pytest.mark.parametrize("module", [*MODULES, "__init__"])
+@pytest.mark.parametrize(
+    "module", [*MODULES, "__init__", *(f"{room}.__init__" for room in ROOMS)]
+)
 def test_a_module_calls_nothing_of_jax_while_imported(module):
     nodes = list(at_import(tree(module)))
     names = dict(imported(nodes))

@@ -6,16 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from btsrn_jax import images
 from btsrn_jax.errors import InputError
-from btsrn_jax.metrics import (
-    PROTOCOLS,
-    get_protocol,
-    luminance,
-    mod_crop,
-    psnr,
-    ssim,
-)
+from btsrn_jax.images import files as images
+from btsrn_jax.metrics import PROTOCOLS, get_protocol, luminance, mod_crop, psnr, ssim
 from btsrn_jax.resize import imresize
 
 SCALES = (2, 3, 4)

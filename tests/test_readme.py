@@ -6,9 +6,14 @@ import shlex
 
 import pytest
 
-from btsrn_jax import cli, evaluate, main, report, results, weights
+from btsrn_jax import cli, main
+from btsrn_jax.evaluation import evaluate
+from btsrn_jax.inference import weights
+from btsrn_jax.report import results
+from btsrn_jax.report import write as report
 
 ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "btsrn_jax"
 README = (ROOT / "README.md").read_text()
 FENCED = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
@@ -43,10 +48,12 @@ def test_the_results_are_those_of_the_models_in_the_package():
 
 
 def test_every_module_is_in_the_layout_with_about_its_number_of_lines():
-    said = dict(re.findall(r"^\| `(\w+)\.py` \| (\d+) \|", README, re.MULTILINE))
+    said = dict(re.findall(r"^\| `([\w/]+)\.py` \| (\d+) \|", README, re.MULTILINE))
     modules = {
-        path.stem: path.read_text().count("\n")
-        for path in (ROOT / "btsrn_jax").glob("*.py")
+        path.relative_to(PACKAGE).with_suffix("").as_posix(): path.read_text().count(
+            "\n"
+        )
+        for path in PACKAGE.rglob("*.py")
         if path.stem != "__init__"
     }
     assert said.keys() == modules.keys()

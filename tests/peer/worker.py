@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from network import BTSRN
 
-from btsrn_jax import bench
+from btsrn_jax.benchmark import bench
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")

@@ -1,0 +1,1 @@
+"""Speed and memory, measured; whether a config fits a device."""

@@ -1,0 +1,257 @@
+"""What a config is, and whether it fits: parameters, arithmetic, memory, collectives.
+
+No data is opened. Compiling is asked for: here with `--compile`, for a slice of TPUs
+that is not here with `--topology` (libtpu compiles without any TPU).
+"""
+
+import collections
+import math
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from btsrn_jax import config as schema
+from btsrn_jax import mesh
+from btsrn_jax.data import sampler
+from btsrn_jax.errors import InputError
+from btsrn_jax.inference import tiling as inference
+from btsrn_jax.network import btsrn as network
+from btsrn_jax.training import step as train
+
+# HBM of one JAX device, bytes: what the compiler is given is a little less.
+HBM = {"v4": 32e9, "v5e": 16e9, "v5p": 95e9, "v6e": 32e9}
+# DIV2K's training images as the device store holds them: 800, at most 2040 wide.
+DIV2K_HR_ROWS, DIV2K_HR_WIDTH = 800 * 1405, 2040
+COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+
+
+class Compiled(NamedTuple):
+    """What the compiler says of one program, per device. used: bytes, most of them at
+    once. flops: of one call. collectives: how many of each kind; None where the
+    program cannot be read."""
+
+    used: float
+    temporary: float
+    flops: float
+    collectives: dict[str, int] | None
+
+
+def describe(config: ConfigDict) -> str:
+    """The facts of a config, one `name: value` a line; takes no device."""
+    model = network.build(config.model, config.scale)
+    parameters = network.parameter_count(model)
+    settings = config.train
+    side = settings.patch // config.scale
+    target = network.output_size(model, side)
+
+    def known(value):
+        return "from data" if value is None else str(value)
+
+    decay_steps = settings.decay_steps
+    if decay_steps is None and settings.steps is not None:
+        decay_steps = schema.resolve_steps(config, 1).train.decay_steps
+    steps = settings.steps
+    if steps is None and decay_steps is not None:
+        steps = schema.resolve_steps(config, 1).train.steps
+    # Parameters, gradient, two moments (Muon: of the kernels one), average.
+    copies = 4 - (settings.optimizer == "muon") + bool(settings.ema)
+    lines = {
+        "scale": config.scale,
+        "parameters": parameters,
+        "multiply-adds per HR pixel": f"{network.multiply_adds(model) / 1e6:.3f} M",
+        "halo": f"{network.halo(model)} LR pixels",
+        "patch": f"{side} x {side} LR -> {target} x {target} HR pixels of loss",
+        "batch": f"{settings.batch_size} patches",
+        "steps": known(steps),
+        "decay steps": known(decay_steps),
+        "parameters and optimiser": f"{copies * 4 * parameters / 1e6:.1f} MB a device",
+        "kept for the gradient": _kept(config, side),
+    }
+    return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
+
+def _kept(config, side):
+    """Activations of a whole batch; "auto" is the one or the other by platform."""
+    dtype = config.model.dtype
+    found = []
+    for name in ("float32", "bfloat16") if dtype == "auto" else (dtype,):
+        compute = network.Compute(jnp.dtype(name))
+        model = network.build(config.model, config.scale, compute)
+        size = network.kept_for_gradient(model, config.train.batch_size, side)
+        found.append(f"{size / 1e9:.2f} GB in {name}")
+    return ", ".join(found)
+
+
+def topology_mesh(name: str):
+    """A mesh over the devices of a slice that need not be here, such as v5e:2x4."""
+    from jax.experimental import topologies
+
+    kind = name.partition(":")[0]
+    if kind not in HBM or not re.fullmatch(r"\w+:\d+x\d+(x\d+)?", name):
+        raise InputError(
+            f"--topology {name!r}: KIND:AxB or KIND:AxBxC, such as v5e:2x4 or"
+            f" v4:2x2x1; kinds are {', '.join(HBM)}"
+        )
+    try:
+        found = topologies.get_topology_desc(name, "tpu")
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"--topology {name}: libtpu does not give it ({first[:200]}); it comes with"
+            " pip install 'btsrn-jax[tpu]'"
+        ) from None
+    return mesh.make_mesh(list(found.devices))
+
+
+def compile_training(config: ConfigDict, devices, kept: bool = True) -> Compiled:
+    """Compiles the train step for a mesh. kept: DIV2K's images lie on every device."""
+    config = schema.resolve_steps(config, 1000)
+    schema.validate(config, devices.size)
+    recipe = train.make_recipe(config, devices)
+    state = jax.eval_shape(lambda: train.create_state(recipe, devices))
+    step = train.compile_step(recipe, devices, from_host=not kept)
+    data = _store(config) if kept else _patches(recipe)
+    return _read(step.lower(state, data).compile())
+
+
+def _store(config):
+    """The shapes of a device store of DIV2K."""
+    scale, image = config.scale, jax.ShapeDtypeStruct((800,), jnp.int32)
+    index = sampler.Index(*3 * [image], jax.ShapeDtypeStruct((800,), jnp.uint32))
+    rows, width = DIV2K_HR_ROWS // scale, DIV2K_HR_WIDTH // scale
+    shapes = sampler.store_shapes(rows, width, scale)
+    lr, hr = (jax.ShapeDtypeStruct(shape, jnp.uint8) for shape in shapes)
+    return sampler.Store(lr, hr, index)
+
+
+def _patches(recipe):
+    n = recipe.batch_size
+    return sampler.Patches(
+        *(
+            jax.ShapeDtypeStruct((n, side, side, 3), jnp.uint8)
+            for side in (recipe.side, recipe.target)
+        ),
+        jax.ShapeDtypeStruct((n,), jnp.int32),
+    )
+
+
+def compile_evaluation(config: ConfigDict, devices, memory_gb: float) -> Compiled:
+    """Compiles the tiled evaluation, self-ensemble included, for a mesh."""
+    settings = config.eval
+    dtype = jnp.dtype(settings.dtype)
+    exact = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+    compute = network.Compute(dtype, mesh.platform(devices), exact)
+    model = network.build(config.model, config.scale, compute)
+    memory_gb = settings.memory_gb or memory_gb
+    enlarger = inference.Enlarger(
+        model, devices, settings.tile, settings.ensemble, memory_gb
+    )
+    variables = jax.eval_shape(lambda: network.init(model, jax.random.key(0)))
+    side = enlarger.tile + 2 * network.halo(model)
+    tiles = jax.ShapeDtypeStruct((enlarger.batch, side, side, 3), np.uint8)
+    return _read(enlarger.compiled.lower(variables, tiles).compile())
+
+
+def _read(compiled) -> Compiled:
+    memory = compiled.memory_analysis()
+    used = (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    flops = compiled.cost_analysis()["flops"]
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:  # jaxlib cannot parse all that libtpu compiles
+        return Compiled(used, memory.temp_size_in_bytes, flops, None)
+    kinds = re.findall(rf" ({COLLECTIVES})(?:-start)?\(", text)
+    kinds = dict(collections.Counter(kinds))
+    return Compiled(used, memory.temp_size_in_bytes, flops, kinds)
+
+
+def memory_of(devices) -> float:
+    """Bytes of one device of a mesh; inf where nobody says."""
+    device = devices.devices.flat[0]
+    kind = device.device_kind.lower().replace(" ", "")
+    names = {"v5lite": "v5e", "v6lite": "v6e", "v5": "v5p"}
+    for part, name in [*names.items(), *((name, name) for name in HBM)]:
+        if f"tpu{part}" in kind:
+            return HBM[name]
+    try:
+        return (device.memory_stats() or {}).get("bytes_limit", math.inf)
+    except Exception:  # a described device answers nothing
+        return math.inf
+
+
+def report(config: ConfigDict, devices) -> str:
+    """Compiles training and evaluation; says whether they fit."""
+    total = memory_of(devices)
+    kept = config.data.source == "div2k" and config.data.cache != "host"
+    training, kept = _training_that_fits(config, devices, kept, total)
+    free = total if math.isfinite(total) else 4e9
+    evaluation = compile_evaluation(config, devices, free / 2e9)
+    where = "on every device" if kept else "on the host, or not counted"
+    lines = [f"devices: {mesh.describe(devices)}", f"DIV2K's images: {where}"]
+    lines += _lines("training", training, total)
+    lines += _lines("evaluation", evaluation, total)
+    return "\n".join(lines)
+
+
+def _training_that_fits(config, devices, kept, total):
+    """With the images on the device; without, where `auto` would leave them out."""
+    found = _attempt(config, devices, kept)
+    if kept and config.data.cache == "auto" and (not found or found.used > total):
+        return _attempt(config, devices, False), False
+    return found, kept
+
+
+def _attempt(config, devices, kept):
+    """None where the compiler itself says that memory does not suffice."""
+    try:
+        return compile_training(config, devices, kept)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return None
+        raise
+
+
+def _lines(name, found, total):
+    if found is None:
+        return [f"{name}: does not fit"]
+    memory = f"{found.used / 1e9:.2f} GB used"
+    if math.isfinite(total):
+        memory += f", {(total - found.used) / 1e9:.2f} GB free of {total / 1e9:.0f}"
+    if found.collectives is None:
+        kinds = "unknown (jaxlib cannot read this program)"
+    else:
+        kinds = ", ".join(f"{n} {kind}" for kind, n in found.collectives.items())
+    fits = "fits" if found.used <= total else "does not fit"
+    return [
+        f"{name}: {fits}: {memory} ({found.temporary / 1e6:.0f} MB temporary)",
+        f"{name}, FLOPs a device and call: {found.flops / 1e9:.1f} G",
+        f"{name}, collectives: {kinds or 'none'}",
+    ]
+
+
+def largest_batch(config: ConfigDict, devices, log) -> int:
+    """The largest batch whose training fits, found by doubling; 0 if not even the
+    config's own does."""
+    total, largest = memory_of(devices), 0
+    if not math.isfinite(total):
+        raise InputError("--largest needs a device of known memory, or --topology")
+    config = ConfigDict(config, convert_dict=True)
+    size = math.lcm(config.train.batch_size, devices.size)
+    kept = config.data.source == "div2k" and config.data.cache != "host"
+    while True:
+        config.train.batch_size = size
+        found, _ = _training_that_fits(config, devices, kept, total)
+        if found is None or found.used > total:
+            log(f"batch {size}: does not fit")
+            return largest
+        log(f"batch {size}: {found.used / 1e9:.2f} GB of {total / 1e9:.0f}")
+        largest, size = size, 2 * size

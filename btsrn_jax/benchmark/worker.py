@@ -1,0 +1,239 @@
+"""Our side of `btsrn bench`, in a process of its own: what a user runs, as he runs it.
+
+    python -m btsrn_jax.benchmark.worker SPEC
+
+SPEC is `bench.Spec` in JSON; `bench.answer` says what is printed.
+"""
+
+import functools
+import os
+import pathlib
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from btsrn_jax import config as schema
+from btsrn_jax import mesh
+from btsrn_jax.benchmark import bench
+from btsrn_jax.data import sampler
+from btsrn_jax.inference import tiling as inference
+from btsrn_jax.network import btsrn as network
+from btsrn_jax.training import step as train
+
+
+def forward_flops(model: network.BTSRN, side: int) -> int:
+    """Operations of the convolutions on one LR square, VALID sizes counted exactly;
+    a multiply-add is two. Additions, activations and the skip are not in it."""
+    f, n = model.features, model.bottleneck
+    total = 3 * f * side**2
+
+    def stage(side, blocks):
+        """Multiply-adds of some blocks, and the side after them."""
+        count = 0
+        for _ in range(blocks):
+            inner = (side - 2) ** 2
+            count += f * n * side**2
+            if model.block == "pconv":
+                count += 9 * n * f * inner
+            elif model.block == "pixelcnn":
+                count += (9 * n * n + n * f) * inner
+            else:
+                count += 9 * n * 2 * f * inner
+            side -= 2
+        return count, side
+
+    count, side = stage(side, model.low_blocks)
+    total += count
+    for i, step in enumerate(network.upsamplings(model.scale)):
+        if i:
+            count, side = stage(side, model.mid_blocks)
+            total += count
+        side *= step
+        total += f * f * side**2
+    count, side = stage(side, model.high_blocks)
+    return 2 * (total + count + f * 3 * side**2)
+
+
+def train_flops(model: network.BTSRN, side: int) -> int:
+    """Of forward and backward on one patch: each product thrice, but for the first
+    layer's input, which needs no gradient."""
+    return 3 * forward_flops(model, side) - 2 * 3 * model.features * side**2
+
+
+def matmul_rate(dtype) -> float:
+    """Operations per second of a large matrix product: the most that can be hoped
+    for."""
+    n = 2048 if jax.default_backend() == "cpu" else 8192
+    a = jnp.ones((n, n), dtype)
+    product = jax.jit(lambda a: a @ a).lower(a).compile()
+    timed(product, a)
+    return 2 * n**3 / min(timed(product, a) for _ in range(5))
+
+
+def timed(function, *args) -> float:
+    """Seconds until the result is there."""
+    start = time.perf_counter()
+    jax.block_until_ready(function(*args))
+    return time.perf_counter() - start
+
+
+def make_config(spec: bench.Spec) -> ConfigDict:
+    """The configuration that a spec is about."""
+    config = schema.defaults()
+    config.scale = spec.scale
+    for name in ("features", "bottleneck", "low_blocks", "high_blocks", "dtype"):
+        config.model[name] = getattr(spec, name)
+    config.train.batch_size, config.train.patch = spec.batch, spec.patch
+    config.train.steps = config.train.decay_steps = 1000
+    if spec.dtype == "bfloat16":
+        config.eval.dtype = spec.dtype
+    return config
+
+
+def training(spec: bench.Spec):
+    """(actions, facts) of a training step, batch included, on all devices."""
+    config, devices = make_config(spec), mesh.make_mesh()
+    schema.validate(config, devices.size)
+    recipe = train.make_recipe(config, devices)
+    rng = np.random.default_rng(0)
+    side = max(2 * recipe.side, 128)
+    shapes = [(side, side, 3), (spec.scale * side, spec.scale * side, 3)]
+    pairs = [tuple(rng.integers(0, 256, s, np.uint8) for s in shapes) for _ in range(4)]
+    store = sampler.make_store(pairs, spec.scale)
+    store = jax.device_put(store, mesh.replicated(devices))
+    state = train.create_state(recipe, devices)
+    start = time.perf_counter()
+    compiled = train.compile_step(recipe, devices).lower(state, store).compile()
+    seconds = time.perf_counter() - start
+
+    def cut(store, step):
+        return sampler.batch(
+            store, 0, step, spec.batch, recipe.side, recipe.target, mesh.split(devices)
+        )
+
+    cut = jax.jit(cut).lower(store, state.step).compile()
+
+    def step():
+        nonlocal state
+        start = time.perf_counter()
+        state, metrics = compiled(state, store)
+        jax.block_until_ready((state, metrics))
+        return time.perf_counter() - start
+
+    memory = compiled.memory_analysis()
+    actions = {
+        "step": step,
+        "input": lambda: timed(cut, store, state.step),
+        "peak": peak_bytes,
+    }
+    times = {"input": 0.01, "loop": 32}
+    if spec.loop:
+        actions["loop"] = lambda: loop_seconds(config, devices, pairs)
+    for name in ("step", "input"):
+        actions[name]()
+    return actions, {
+        "compile": seconds,
+        "flops": spec.batch * train_flops(recipe.model, recipe.side) / devices.size,
+        "matmul": matmul_rate(recipe.model.compute.dtype),
+        "step_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
+        "more": [name for name in actions if name in times],
+        "times": times,
+        **about(devices, recipe.model.compute.dtype),
+    }
+
+
+def loop_seconds(config: ConfigDict, devices, pairs) -> float:
+    """Seconds a step of a whole run: images from files, metrics, and a checkpoint in
+    24 steps."""
+    from btsrn_jax.images import files as images
+    from btsrn_jax.training import loop
+    from btsrn_jax.training import metrics_log as journal
+    from btsrn_jax.training import preemption as preempt
+
+    first, steps = 8, 32
+    config = ConfigDict(config)
+    config.train.steps = steps
+    config.train.log_every = first
+    config.train.checkpoint_every = steps // 2
+    config.data.source = "folder"
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        for i, (lr, hr) in enumerate(pairs):
+            for kind, image in (("lr", lr), ("hr", hr)):
+                (root / kind).mkdir(exist_ok=True)
+                images.write(root / kind / f"{i}.png", image)
+        config.data.hr_dir, config.data.lr_dir = str(root / "hr"), str(root / "lr")
+        with preempt.Watch() as watch:
+            loop.run(config, root / "run", devices, lambda line: None, watch)
+        lines = journal.read(root / "run" / journal.METRICS)
+        times = {line["step"]: line["time"] for line in lines}
+    return (times[steps] - times[first]) / (steps - first)
+
+
+def inferring(spec: bench.Spec):
+    """(actions, facts) of enlarging uint8 images to uint8, from memory to memory."""
+    config, devices = make_config(spec), mesh.make_mesh()
+    enlarge = inference.enlarge_for(config, devices, ensemble=False)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: (rng.standard_normal(leaf.shape) / 50).astype(leaf.dtype),
+        jax.eval_shape(
+            functools.partial(network.init, enlarge.model), jax.random.key(0)
+        ),
+    )
+
+    def timing(enlarge, h, w):
+        image = rng.integers(0, 256, (h, w, 3), np.uint8)
+        return lambda: timed(enlarge, variables, image)
+
+    actions = {"image": timing(enlarge, spec.side, spec.side), "peak": peak_bytes}
+    times = {}
+    for name in spec.frames:
+        w, h = (side // spec.scale for side in bench.FRAMES[name])
+        actions[name] = timing(enlarge, h, w)
+        times[name] = w * h / spec.side**2
+    eight = inference.enlarge_for(config, devices, ensemble=True)
+    actions["ensemble"] = timing(eight, spec.side, spec.side)
+    actions["compile_ensemble"] = actions["ensemble"]
+    times |= {"compile_ensemble": 8, "ensemble": 8}
+    pixels = (spec.scale * spec.side) ** 2
+    first, second = actions["image"](), actions["image"]()
+    return actions, {
+        "compile": max(first - second, 0.0),
+        "flops": 2 * network.multiply_adds(enlarge.model) * pixels,
+        "matmul": matmul_rate(enlarge.model.compute.dtype),
+        "tile": enlarge.tile,
+        "more": list(times),
+        "times": times,
+        **about(devices, enlarge.model.compute.dtype),
+    }
+
+
+def about(devices, dtype) -> dict:
+    """The devices, and how they were set up."""
+    return {
+        "devices": mesh.describe(devices),
+        "dtype": jnp.dtype(dtype).name,
+        "versions": {"jax": jax.__version__, "numpy": np.__version__},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def peak_bytes() -> int:
+    """The device's peak where it keeps one, else the process's."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use") or bench.resident_peak()
+
+
+def main():
+    """Measures what the first argument asks for."""
+    mesh.prepare()
+    bench.answer(lambda spec: (training if spec.mode == "train" else inferring)(spec))
+
+
+if __name__ == "__main__":
+    main()

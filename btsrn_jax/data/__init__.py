@@ -1,0 +1,1 @@
+"""Pairs of LR and HR images, stores of them, and the patches of a batch."""

@@ -1,0 +1,373 @@
+"""DIV2K in TFDS's own layout, prepared and read without TensorFlow.
+
+`prepare` writes what `tfds.builder("div2k/bicubic_x4")` expects to find; `pairs` reads
+it image by image. tensorflow_datasets is imported only by what needs it, so that the
+package works on machines without it; TensorFlow never is.
+"""
+
+import contextlib
+import functools
+import hashlib
+import http.client
+import io
+import itertools
+import json
+import shlex
+import shutil
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from btsrn_jax import storage as paths
+from btsrn_jax.errors import InputError
+from btsrn_jax.progress import progress_bar
+
+CONFIGS = tuple(f"{track}_x{s}" for track in ("bicubic", "unknown") for s in (2, 3, 4))
+SPLITS = ("train", "validation", "train+validation")
+VERSION = "2.0.0"  # of the stock builder; part of the path
+FIRST = {"train": 1, "validation": 801}  # DIV2K's number of a split's first image
+
+
+class Archive(NamedTuple):
+    """One of DIV2K's zips, and how to know that it is whole."""
+
+    url: str
+    size: int  # bytes
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+def archives(config: str) -> dict[str, Archive]:
+    """The zips of a config by part: train_lr, train_hr, validation_lr, validation_hr.
+
+    Sizes and checksums are those that TFDS ships.
+    """
+    _folder(config, Path())  # refuses an unknown config
+    stock = _tfds().builder_cls("div2k")
+    urls = stock.builder_configs[config].download_urls
+    found = {}
+    for split, kind in itertools.product(FIRST, ("lr", "hr")):
+        url = urls[f"{split[:5]}_{kind}_url"]  # the stock builder says "valid"
+        info = stock.url_infos[url]
+        found[f"{split}_{kind}"] = Archive(url, int(info.size), info.checksum)
+    return found
+
+
+def sizes(config: str) -> tuple[int, int]:
+    """Bytes to download, and about how many the prepared data takes.
+
+    Equal: PNG files hardly shrink in a zip, and the records hold them as they are.
+    """
+    total = sum(archive.size for archive in archives(config).values())
+    return total, total
+
+
+def is_prepared(config: str, data_dir: Path) -> bool:
+    """Whether `pairs` can read this config. Looks at two small files, not the data."""
+    folder = _folder(config, data_dir)
+    try:
+        info = json.loads((folder / "dataset_info.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    # Under TensorFlow TFDS writes tfrecord by default, which has no random access.
+    readable = info.get("fileFormat") == "array_record"
+    return readable and (folder / "features.json").is_file()
+
+
+def missing_message(config: str, data_dir: Path) -> str:
+    """One line for who wants DIV2K and has none: what to run, and what it costs."""
+    download, prepared = map(_gb, sizes(config))
+    bucket = paths.in_bucket(data_dir)
+    folder = "data" if bucket else shlex.quote(str(data_dir))
+    copy = f" and `gcloud storage cp -r data/div2k {data_dir}/`" if bucket else ""
+    return (
+        f"no prepared DIV2K {config} in {data_dir}: run `btsrn prepare div2k/{config} "
+        f"--data-dir {folder}`{copy} (a download of {download}, prepared {prepared})"
+    )
+
+
+def prepare(
+    config: str,
+    data_dir: Path,
+    zips: Path | None = None,
+    *,
+    sources: dict[str, Archive] | None = None,
+) -> None:
+    """Prepares a config under `data_dir`, as the stock TFDS builder would.
+
+    Args:
+        zips: folder with DIV2K's archives. They are used in place, after a check of
+            size and SHA-256; missing ones are downloaded into it. By default
+            `data_dir/downloads/div2k`, so that all configs share the HR archives.
+        sources: the archives, where they are not DIV2K's own (see `archives`).
+
+    Does nothing if the data is there already. An interrupted run leaves nothing that
+    looks complete; the next one continues its download and writes afresh. Raises
+    InputError for an unknown config, an archive that is damaged or cannot be had, too
+    little disk space, and another `prepare` at work in `data_dir`.
+    """
+    folder = _folder(config, data_dir)
+    if is_prepared(config, data_dir):
+        print(f"{folder} is prepared already: nothing to do")
+        return
+    if folder.exists():
+        raise InputError(
+            f"{folder} is no array_record data: move it, or prepare elsewhere"
+        )
+    if zips is not None and not Path(zips).is_dir():
+        raise InputError(f"no folder {zips} (--zips)")
+    root = folder.parents[2]  # data_dir
+    store = Path(zips or root / "downloads" / "div2k")
+    sources = sources or archives(config)
+    paths = {part: store / archive.name for part, archive in sources.items()}
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(root / "div2k" / ".prepare.lock"):
+            for stale in folder.parent.glob(f"incomplete.*_{VERSION}"):
+                shutil.rmtree(stale)  # of a killed run; TFDS never removes them
+            _collect(list(sources.values()), store, folder.parent)
+            builder = _builder_class(paths)(config=config, data_dir=root)
+            # TFDS announces sizes that it does not know.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare(file_format="array_record")
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        # RuntimeError is array_record's for a full disk.
+        raise InputError(f"cannot prepare {folder}: {_line(error)}") from None
+    print(f"{folder} is prepared")
+
+
+def pairs(
+    config: str, split: str, data_dir: Path
+) -> list[tuple[str, Callable[[], tuple[np.ndarray, np.ndarray]]]]:
+    """The images of a split (train, validation, train+validation) in DIV2K's own order.
+
+    Returns (name, load) for each, name such as "0801"; `load()` reads and decodes
+    (lr, hr): (h, w, 3) and (s h, s w, 3) uint8. It may be called from many threads, and
+    raises InputError with the file's name where the data is damaged.
+
+    Raises InputError for an unknown config or split, and for data not prepared.
+    """
+    if split not in SPLITS:
+        raise InputError(f"no split {split!r} of DIV2K: {', '.join(SPLITS)}")
+    if not is_prepared(config, data_dir):
+        raise InputError(missing_message(config, data_dir))
+    tfds, folder = _tfds(), _folder(config, data_dir)
+    as_bytes = {"lr": tfds.decode.SkipDecoding(), "hr": tfds.decode.SkipDecoding()}
+    loaders = []
+    try:
+        builder = tfds.builder_from_directory(folder)
+        for part in split.split("+"):
+            records = builder.as_data_source(part, decoders=as_bytes)
+            info = builder.info.splits[part]
+            lengths = zip(info.filepaths, info.shard_lengths, strict=True)
+            files = [file for file, length in lengths for _ in range(length)]
+            # The features hold no name, but the order of the records tells it.
+            numbers = range(FIRST[part], FIRST[part] + len(files))
+            names = _tfds_order(part, [f"{n:04d}x{config[-1]}.png" for n in numbers])
+            for i, (name, file) in enumerate(zip(names, files, strict=True)):
+                loaders.append((name[:4], functools.partial(_load, records, i, file)))
+    except Exception as error:  # protobuf, JSON and TFDS raise many types
+        raise _damaged(folder, error) from None
+    return sorted(loaders, key=lambda pair: pair[0])
+
+
+def _load(records: Sequence, index: int, file: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        pngs = records[index]
+        lr, hr = (
+            Image.open(io.BytesIO(pngs[key])).convert("RGB") for key in ("lr", "hr")
+        )
+    except Exception as error:  # array_record, protobuf and Pillow raise many types
+        raise _damaged(file, error) from None
+    return np.asarray(lr), np.asarray(hr)
+
+
+def _tfds_order(split: str, names: list[str]) -> list[str]:
+    """LR file names as TFDS orders its records: by a hash of the name, salted."""
+
+    def key(name: str) -> bytes:
+        return hashlib.md5(f"{split}{name}".encode()).digest()
+
+    return sorted(names, key=key)
+
+
+def _builder_class(paths: dict[str, Path]) -> type:
+    """The stock builder, but for the way from archives to records.
+
+    The stock way extracts the archives, and sorts whatever exceeds 1 GB through
+    TensorFlow's files. The order is known beforehand, so nothing has to be sorted.
+    """
+    tfds = _tfds()
+    stock = tfds.builder_cls("div2k")
+
+    class Builder(stock, skip_registration=True):
+        __module__ = stock.__module__  # where TFDS looks for the description
+        name = stock.name
+
+        def _download_and_prepare(self, dl_manager, download_config):
+            infos = [_write_split(self, split, paths) for split in FIRST]
+            self.info.set_splits(tfds.core.SplitDict(infos))
+
+    return Builder
+
+
+def _write_split(builder, split: str, paths: dict[str, Path]):
+    """Writes the shards of a split into the builder's folder; returns its SplitInfo."""
+    tfds = _tfds()
+    lr_path, hr_path = paths[f"{split}_lr"], paths[f"{split}_hr"]
+    with zipfile.ZipFile(lr_path) as lr_zip, zipfile.ZipFile(hr_path) as hr_zip:
+        lr_files, hr_files = _pngs(lr_zip), _pngs(hr_zip)
+        total = sum(i.file_size for i in (*lr_files.values(), *hr_files.values()))
+        written = []  # bytes of each record
+
+        def records(bar: tqdm) -> Iterator[tuple[str, bytes]]:
+            for name in _tfds_order(split, list(lr_files)):  # "0001x4.png"
+                lr = lr_zip.read(lr_files[name])
+                hr = hr_zip.read(hr_files[f"{name[:4]}.png"])
+                record = builder.info.features.serialize_example({"lr": lr, "hr": hr})
+                written.append(len(record))
+                bar.update(len(lr) + len(hr))
+                yield name, record
+
+        # As many shards, cut at the same records, as the stock builder would write.
+        config = tfds.download.DownloadConfig().get_shard_config()
+        count = config.get_number_shards(total, len(lr_files))
+        ends = [round(len(lr_files) * i / count) for i in range(count + 1)]
+        lengths = [end - start for start, end in itertools.pairwise(ends)]
+        template, writer = (
+            builder._get_filename_template(split),
+            builder._example_writer(),
+        )
+        with _bar(f"write {split}", total) as bar:
+            stream = records(bar)
+            for i, length in enumerate(lengths):
+                path = template.sharded_filepath(shard_index=i, num_shards=count)
+                writer.write(path, itertools.islice(stream, length))
+    return tfds.core.SplitInfo(split, lengths, sum(written), template)
+
+
+def _pngs(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The images of an archive, in whatever folder, by file name."""
+    infos = {PurePosixPath(info.filename).name: info for info in archive.infolist()}
+    return {name: info for name, info in infos.items() if name.endswith(".png")}
+
+
+def _collect(sources: list[Archive], store: Path, target: Path) -> None:
+    """Has all archives in `store`, checked, and room for their data in `target`."""
+    here = [archive for archive in sources if (store / archive.name).exists()]
+    missing = [archive for archive in sources if archive not in here]
+    download = sum(archive.size for archive in missing)
+    prepared = sum(archive.size for archive in sources)
+    print(
+        f"{_gb(download)} to download into {store}, "
+        f"about {_gb(prepared)} to write into {target}",
+        flush=True,
+    )
+    if store.stat().st_dev == target.stat().st_dev:
+        prepared += download
+    for folder, size in ((store, download), (target, prepared)):
+        if (free := shutil.disk_usage(folder).free) < size:
+            raise InputError(f"{folder} has {_gb(free)} free of the {_gb(size)} needed")
+    for archive in here:  # first, so that damage is told before hours of download
+        _verify(archive, store / archive.name)
+    for archive in missing:
+        _download(archive, store / archive.name)
+        _verify(archive, store / archive.name)
+
+
+def _verify(archive: Archive, path: Path) -> None:
+    digest, size = hashlib.sha256(), path.stat().st_size
+    if size == archive.size:
+        with path.open("rb") as file, _bar(f"check {path.name}", size) as bar:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                bar.update(len(block))
+    if digest.hexdigest() != archive.sha256:
+        found = f"SHA-256 {digest.hexdigest()}" if size == archive.size else f"{size:,}"
+        raise InputError(
+            f"{path} is damaged (remove it to have it downloaded): expected "
+            f"{archive.size:,} bytes with SHA-256 {archive.sha256}, found {found}"
+        )
+
+
+def _download(archive: Archive, path: Path) -> None:
+    """Downloads to `path`; a broken download is continued by the next call."""
+    part = path.with_name(f"{path.name}.part")
+    part.touch()
+    done = part.stat().st_size % archive.size  # all of it and yet no `path`: start over
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={done}-"})
+    reason = "the connection was closed"
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            # A server that knows no ranges sends the file from its start.
+            done = done if response.status == 206 else 0
+            bar = _bar(f"download {path.name}", archive.size)
+            with bar, part.open("ab" if done else "wb") as file:
+                bar.update(done)
+                while block := response.read(1 << 20):
+                    file.write(block)
+                    bar.update(len(block))
+    except (OSError, http.client.HTTPException) as error:
+        reason = _line(error)
+    if (size := part.stat().st_size) != archive.size:
+        raise InputError(
+            f"no {path.name} in {path.parent}, and its download from {archive.url} "
+            f"stopped at {size:,} bytes ({reason}): run again to continue, or put it "
+            f"there ({archive.size:,} bytes with SHA-256 {archive.sha256})"
+        )
+    part.replace(path)
+
+
+@contextlib.contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Keeps a second `prepare` away. The system frees the lock of a killed process."""
+    import fcntl  # not on Windows, where array_record does not run either
+
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another prepare is at work in {lock.parent}") from None
+        yield
+
+
+def _tfds():
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise InputError(f"DIV2K needs tensorflow-datasets: {error}") from None
+    return tensorflow_datasets
+
+
+def _folder(config: str, data_dir: Path) -> Path:
+    if config not in CONFIGS:
+        raise InputError(f"no config {config!r} of DIV2K: {', '.join(CONFIGS)}")
+    return paths.path(data_dir).expanduser() / "div2k" / config / VERSION
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is damaged ({_line(error)}): remove its folder and prepare again"
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _bar(what: str, size: int) -> tqdm:
+    return progress_bar(desc=what, total=size, unit="B", unit_scale=True)

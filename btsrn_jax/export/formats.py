@@ -1,0 +1,159 @@
+"""The formats of an exported model: what writes each one, and what runs it again.
+
+Each writer takes a Source and a path; each reader gives a function, lr (B, h, w, 3)
+float32 in [0, 1] -> sr (B, s h, s w, 3), and says what ran it.
+"""
+
+import errno
+import functools
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from btsrn_jax import resize
+from btsrn_jax.inference import weights
+from btsrn_jax.network import btsrn as network
+from btsrn_jax.network import onnx_graph, ops
+
+PLATFORMS = ("cpu", "cuda", "tpu")  # of the one StableHLO artifact
+
+
+class Source(NamedTuple):
+    """What is exported. model: plain operations at the highest precision. about: what
+    becomes config.json."""
+
+    model: Any
+    variables: Mapping
+    about: dict
+
+
+@functools.cache
+def reference(model):
+    """enlarge(variables, lr): the network on an image that NumPy has padded."""
+    halo, s = network.halo(model), model.scale
+    apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])
+
+    def enlarge(variables, lr):
+        border = ((0, 0), (halo, halo), (halo, halo), (0, 0))
+        sr = np.asarray(apply(variables, np.pad(lr, border, mode="symmetric")))
+        h, w = s * lr.shape[1], s * lr.shape[2]
+        top, left = (sr.shape[1] - h) // 2, (sr.shape[2] - w) // 2
+        return sr[:, top : top + h, left : left + w].clip(0, 1)
+
+    return enlarge
+
+
+def _write_safetensors(source, path):
+    path.write_bytes(weights.to_bytes(source.variables))
+
+
+def _read_safetensors(source, path):
+    variables = weights.read_arrays(path)
+    return functools.partial(reference(source.model), variables), "JAX"
+
+
+def _write_stablehlo(source, path):
+    from jax import export as jax_export
+
+    halo = network.halo(source.model)
+    border = network.output_size(source.model, 2 * halo) // 2
+
+    def super_resolve(lr):
+        padded = resize.pad_symmetric(lr, halo)
+        sr, _ = network.super_resolve(source.model, source.variables, padded)
+        return jnp.clip(ops.crop(sr, border), 0, 1)
+
+    sizes = jax_export.symbolic_shape("batch, height, width")
+    lr = jax.ShapeDtypeStruct((*sizes, 3), jnp.float32)
+    with _no_source_locations():
+        made = jax_export.export(jax.jit(super_resolve), platforms=PLATFORMS)(lr)
+    path.write_bytes(made.serialize())
+
+
+class _no_source_locations:
+    """JAX would write the paths of this machine's source files into the artifact."""
+
+    option = "jax_hlo_source_file_canonicalization_regex"
+
+    def __enter__(self):
+        self.before = getattr(jax.config, self.option)
+        jax.config.update(self.option, ".*/")
+
+    def __exit__(self, *_):
+        jax.config.update(self.option, self.before)
+
+
+def _read_stablehlo(source, path):
+    from jax import export as jax_export
+
+    call = jax.jit(jax_export.deserialize(path.read_bytes()).call)
+    return call, f"JAX {jax.__version__} on {jax.default_backend()}"
+
+
+def _write_onnx(source, path):
+    metadata = {
+        "name": source.about["name"],
+        "scale": str(source.model.scale),
+        "overlap": str(network.halo(source.model)),
+    }
+    proto = onnx_graph.build(source.model, source.variables, metadata)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _read_onnx(source, path):
+    """By onnxruntime, or else by the slow evaluator that ONNX defines itself with."""
+    if importlib.util.find_spec("onnxruntime"):
+        import onnxruntime
+
+        by = f"onnxruntime {onnxruntime.__version__}"
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(path.read_bytes(), providers=providers)
+    else:
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+
+        by = f"onnx {onnx.__version__}, its reference evaluator"
+        session = ReferenceEvaluator(onnx.load(path))
+
+    def run(lr):
+        (sr,) = session.run(None, {"lr": lr.transpose(0, 3, 1, 2)})
+        return sr.transpose(0, 2, 3, 1)
+
+    return run, by
+
+
+def _write_orbax(source, path):
+    import orbax.checkpoint as ocp
+
+    arrays = jax.tree.map(np.asarray, source.variables)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(path.resolve(), arrays)
+    except ValueError as error:  # how a full disk comes through
+        if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
+    # It names the folder of the moment, and matters to object stores alone.
+    (path / "commit_success.txt").unlink(missing_ok=True)
+
+
+def _read_orbax(source, path):
+    import orbax.checkpoint as ocp
+
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        variables = checkpointer.restore(path.resolve())
+    return functools.partial(reference(source.model), variables), "JAX"
+
+
+# Name: the file, what writes it, what gives (a function that runs it, by what).
+FORMATS = {
+    "safetensors": (weights.WEIGHTS, _write_safetensors, _read_safetensors),
+    "stablehlo": ("model.stablehlo", _write_stablehlo, _read_stablehlo),
+    "onnx": ("model.onnx", _write_onnx, _read_onnx),
+    "orbax": ("orbax", _write_orbax, _read_orbax),
+}

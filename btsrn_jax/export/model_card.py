@@ -1,0 +1,164 @@
+"""The model card of an exported model, and the fields that OpenModelDB asks for."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from btsrn_jax.evaluation import evaluate
+from btsrn_jax.export import provenance as facts
+from btsrn_jax.network import btsrn as network
+
+OPENMODELDB_NOTE = (
+    "For whoever publishes the model: fill in author, license, and the ONNX file's"
+    " addresses; the architecture has to be added to theirs."
+)
+
+
+def render(about: Mapping, config: str) -> str:
+    """README.md of an exported directory, from its config.json and nothing else.
+
+    Args:
+      about: what config.json holds.
+      config: its text.
+    """
+    model = network.build(about["model"], about["scale"])
+    parts = [
+        f"# {about['name']}",
+        f"{facts.kind(about)}, x{about['scale']}, {network.parameter_count(model):,}"
+        " parameters: *Balanced Two-Stage Residual Networks for Image"
+        " Super-Resolution* (Fan et al., CVPR Workshops 2017), by BTSRN-JAX"
+        f" {about['version']}.",
+        "## Training",
+        _training(about),
+        "## Figures",
+        _figures(about),
+        "## Files",
+        _files(about, config),
+        "## Use",
+        _use(about, network.halo(model)),
+        "## OpenModelDB",
+        OPENMODELDB_NOTE,
+        "```json\n" + json.dumps(openmodeldb(about), indent=2) + "\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _training(about):
+    lines = [
+        f"* training images: {about['data']}",
+        f"* their terms: {about['data_licence']}",
+        f"* LR images: {about['track']}",
+        f"* {facts.describe_step(about)}",
+    ]
+    if about["batch_size"]:
+        side = about["patch"]
+        patches = f"{about['batch_size']} patches of {side} x {side} HR pixels"
+        lines.append(f"* batch of {patches}, on {about['hardware']}")
+    commands = [about["training_command"], about["export_command"]]
+    return "\n".join(lines) + "\n\n```sh\n" + "\n".join(commands) + "\n```"
+
+
+def _figures(about):
+    lines = facts.compared(about)
+    if not lines:
+        return "None: the run holds no evaluation file of this step."
+    header = ["set", "images", "protocol", "bicubic PSNR", "PSNR", "SSIM", "ensemble"]
+    header += ["paper's PSNR"]
+    cells = [
+        [
+            line["set"],
+            str(line["images"]),
+            line["protocol"],
+            f"{line['bicubic']:.2f}" if line["bicubic"] else "",
+            f"{line['psnr']:.2f}",
+            f"{line['ssim']:.4f}",
+            "of 8" if line["ensemble"] else "no",
+            f"{line['paper']:.2f}" if line["paper"] else "",
+        ]
+        for line in lines
+    ]
+    return "PSNR in dB, as the run's evaluation files have it.\n\n" + evaluate.markdown(
+        header, cells
+    )
+
+
+def _files(about, config):
+    """Sizes, SHA-256, and the largest differences from the JAX network."""
+    digest = hashlib.sha256(config.encode()).hexdigest()
+    lines = [["config.json", f"{len(config.encode()):,}", f"`{digest}`"]]
+    lines += [
+        [name, f"{size:,}", f"`{about['sha256'][name]}`"]
+        for name, size in about["bytes"].items()
+    ]
+    text = evaluate.markdown(["file", "bytes", "SHA-256"], lines)
+    lines = [
+        [name, entry["by"], size, f"{difference:.1e}"]
+        for name, entry in about["parity"].items()
+        for size, difference in entry["largest_difference"].items()
+    ]
+    header = ["file", "run by", "LR size", "largest difference"]
+    return (
+        f"{text}\n\nEach was run after it was written, against the JAX network (values"
+        f" in [0, 1], borders included):\n\n{evaluate.markdown(header, lines)}"
+    )
+
+
+def _use(about, halo):
+    s = about["scale"]
+    lines = [
+        "All formats hold to one contract: RGB in [0, 1], float32, any batch, height"
+        f" and width from 1 x 1; the output is {s} times as high and wide, clipped to"
+        " [0, 1]. Padding (the edge mirrored) and bicubic skip are inside. An output"
+        f" pixel depends on {halo} LR pixels a side: tiles that overlap by {halo} have"
+        " no seams.",
+        f"* BTSRN-JAX: `btsrn upscale IN OUT --model {about['name']}`, or"
+        f' `btsrn_jax.load_model("{about["name"]}")` with the path of this folder',
+    ]
+    uses = {
+        "model.safetensors": "`model.safetensors`: arrays by the network's names,"
+        " kernels (height, width, in, out)",
+        "model.stablehlo": "`model.stablehlo` (CPU, CUDA, TPU; NHWC; needs JAX and"
+        " flatbuffers): `jax.export."
+        'deserialize(open("model.stablehlo", "rb").read()).call(lr)`',
+        "model.onnx": "`model.onnx` (NCHW, operator set 17): input `lr`, output `sr`",
+        "orbax": "`orbax`: the arrays for JAX users,"
+        ' `orbax.checkpoint.PyTreeCheckpointer().restore("/PATH/orbax")`',
+    }
+    lines += [f"* {text}" for name, text in uses.items() if name in about["parity"]]
+    return lines[0] + "\n\n" + "\n".join(lines[1:])
+
+
+def openmodeldb(about: Mapping) -> dict:
+    """The fields that OpenModelDB asks for, as its validator takes them: of our files
+    it knows ONNX. `author`, `license`, `urls` are left to whoever publishes it."""
+    model, file = about["model"], "model.onnx"
+    kind, size = facts.kind(about), [f"{model['features']}nf"]
+    if kind == "BTSRN":
+        blocks = sum(model[f"{stage}_blocks"] for stage in ("low", "mid", "high"))
+        size.append(f"{blocks}nb")
+    resource = {"platform": "onnx", "type": "onnx", "urls": []}
+    fields = {
+        "name": about["name"],
+        "author": "",
+        "license": "",
+        "tags": ["general-upscaler", "photo", "research"],
+        "description": f"{kind} x{about['scale']}, trained on {about['data']}.",
+        "date": about.get("date"),
+        "architecture": kind.lower(),
+        "size": size,
+        "scale": about["scale"],
+        "inputChannels": 3,
+        "outputChannels": 3,
+        "resources": [
+            resource | {"size": about["bytes"][file], "sha256": about["sha256"][file]}
+        ]
+        if file in about["bytes"]
+        else [],
+        "trainingIterations": about["step"],
+        "trainingBatchSize": about["batch_size"],
+        "trainingHRSize": about["patch"],
+        "trainingOTF": False,
+        "dataset": about["data"],
+        "images": [],
+    }
+    return {key: value for key, value in fields.items() if value is not None}

@@ -1,0 +1,41 @@
+"""Pictures that show what figures cannot: crops side by side."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from btsrn_jax.images.files import as_rgb
+
+
+def busiest(hr: np.ndarray, side: int) -> tuple[int, int]:
+    """(top, left) of the square of `side` with the strongest gradients."""
+    grey = as_rgb(hr).mean(axis=2)
+    gy, gx = np.gradient(grey)
+    total = np.hypot(gy, gx).cumsum(0).cumsum(1)
+    total = np.pad(total, ((1, 0), (1, 0)))
+    sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side]
+    sums += total[:-side, :-side]
+    return np.unravel_index(np.argmax(sums), sums.shape)
+
+
+def side_by_side(rows: list[list[tuple[str, np.ndarray]]], enlarge: int = 3):
+    """A picture of labelled crops, one row per image.
+
+    Args:
+      rows: [[(label, crop (n, n[, 3]) uint8), ...], ...], all crops of one size.
+      enlarge: every pixel becomes a square of this side, so that pixels can be seen.
+
+    Returns:
+      (h, w, 3) uint8.
+    """
+    font = ImageFont.load_default(16)
+    side, gap, caption = enlarge * rows[0][0][1].shape[0], 8, 26
+    width = max(len(row) for row in rows) * (side + gap) + gap
+    sheet = Image.new("RGB", (width, len(rows) * (side + caption + gap)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, row in enumerate(rows):
+        for j, (label, crop) in enumerate(row):
+            x, y = gap + j * (side + gap), i * (side + caption + gap)
+            draw.text((x, y + 4), label, fill="black", font=font)
+            crop = np.repeat(np.repeat(as_rgb(crop), enlarge, 0), enlarge, 1)
+            sheet.paste(Image.fromarray(crop), (x, y + caption))
+    return np.asarray(sheet)

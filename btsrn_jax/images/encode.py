@@ -1,0 +1,219 @@
+"""A Picture into a PNG, JPEG, WebP, TIFF or BMP file: whole, or not at all."""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from btsrn_jax.errors import InputError
+from btsrn_jax.images.decode import SUFFIXES, Picture
+from btsrn_jax.images.exif import EXIF_IFD, GPS_IFD, made_true
+
+# Pixels along either side that a format can hold; the 65,500 is libjpeg's own, below
+# JPEG's 65,535.
+_LONGEST = {"JPEG": 65500, "WebP": 16383, "PNG": 2**31 - 1}
+_BYTES = {"TIFF": 2**32, "BMP": 2**31}  # offsets of 32 bits
+
+_LEVEL = 4  # of zlib: two to three times as fast as the usual 6, files 3 to 7 % larger
+
+# JPEG at 95 without chroma subsampling is as good as that format gets. WebP is written
+# lossless, since its lossy form always halves the colour resolution, which would throw
+# away what was just computed; `exact` keeps colours under transparent pixels.
+_OPTIONS = {
+    "PNG": {"compress_level": _LEVEL},
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WebP": {"lossless": True, "method": 1, "quality": 50, "exact": True},
+    "BMP": {},
+}
+_unique = itertools.count()
+
+
+def check_writable(
+    path: pathlib.Path, h: int, w: int, picture: Picture | None = None
+) -> None:
+    """Raises InputError where the format of `path` cannot hold h x w pixels.
+
+    `picture` (its depth and channels count; RGB of 8 bits without) need not have that
+    size: this is asked before anything is computed.
+    """
+    kind = _kind(path)
+    if max(h, w) > _LONGEST.get(kind, 2**31 - 1):
+        limit = f"{_LONGEST[kind]} pixels along a side"
+        raise InputError(f"cannot write {path}: {w} x {h}, but {kind} ends at {limit}")
+    depth = 3 if picture is None else picture.pixels.shape[2] * picture.pixels.itemsize
+    if picture is not None and picture.alpha is not None:
+        depth += picture.pixels.itemsize
+    # Compressed it may be less, but that is known too late.
+    if h * w * depth + 2**16 > _BYTES.get(kind, 2**63):
+        limit = f"{_BYTES[kind] >> 30} GB"
+        raise InputError(f"cannot write {path}: {w} x {h}, but {kind} ends at {limit}")
+
+
+def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
+    """Writes a picture in the format of the suffix, whole or not at all.
+
+    PNG and TIFF hold all of a Picture. JPEG (quality 95, 4:4:4) and BMP have 8 bits and
+    no alpha, WebP (lossless) has 8 bits and no grey, BMP neither profile nor EXIF.
+
+    Returns:
+      One phrase for each thing that the format could not hold.
+
+    Raises InputError for an unknown suffix or a size that the format cannot hold, and
+    OSError where the file system refuses.
+    """
+    path = pathlib.Path(path)
+    check_writable(path, *picture.pixels.shape[:2], picture)
+    kind = _kind(path)
+    picture, lost = _fitted(picture, kind)
+    data = picture.pixels
+    if picture.alpha is not None:
+        data = np.concatenate([data, picture.alpha[..., None]], axis=2)
+    with _replacing(path) as file:
+        if kind == "TIFF":
+            _save_tiff(file, data, picture)
+        elif data.dtype == np.uint16:
+            _save_png_16(file, data, picture)
+        else:
+            more = {"icc_profile": picture.icc, "exif": picture.exif}
+            more = {k: v for k, v in more.items() if v} | _OPTIONS[kind]
+            data = data[..., 0] if data.shape[2] == 1 else data
+            Image.fromarray(data).save(file, kind, **more)
+    return lost
+
+
+def _kind(path):
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        known = " ".join(SUFFIXES)
+        raise InputError(f"cannot write {path}: the suffix is none of {known}")
+    return SUFFIXES[suffix]
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """A file that takes the name `path` once it is complete and on the disk.
+
+    Killed at any moment, this leaves the old file, the new one, or a hidden `.part`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".btsrn-{os.getpid()}-{next(_unique)}.part"
+    try:
+        with open(temporary, "x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fitted(picture, kind):
+    """The picture as this format can hold it, and what was lost."""
+    lost, pixels, alpha = [], picture.pixels, picture.alpha
+    icc, exif = picture.icc, made_true(picture.exif, *pixels.shape[:2])
+    if alpha is not None and kind in ("JPEG", "BMP"):
+        top = np.iinfo(alpha.dtype).max
+        cover = (alpha / np.float32(top))[..., None]
+        pixels = np.rint(pixels * cover + top * (1 - cover)).astype(pixels.dtype)
+        alpha = None
+        lost.append(f"alpha composed on white ({kind} has none)")
+    if pixels.dtype == np.uint16 and kind not in ("PNG", "TIFF"):
+        pixels = to_8_bits(pixels)
+        alpha = None if alpha is None else to_8_bits(alpha)
+        lost.append(f"16-bit reduced to 8-bit ({kind} has no more)")
+    # Few programs, and not Pillow, read a TIFF of 16-bit grey with alpha.
+    rare = kind == "TIFF" and alpha is not None and pixels.dtype == np.uint16
+    if pixels.shape[2] == 1 and (kind == "WebP" or rare):
+        pixels = np.repeat(pixels, 3, axis=2)
+        lost.append(f"grey written as RGB ({kind} has no grey of this kind)")
+    if icc and kind == "BMP":
+        icc = None
+        lost.append("ICC profile dropped (BMP has none)")
+    if icc and icc[16:20] != (b"GRAY" if pixels.shape[2] == 1 else b"RGB "):
+        icc = None
+        lost.append("ICC profile dropped (not for these channels)")
+    if exif and (kind == "BMP" or (kind == "JPEG" and len(exif) > 65533)):
+        exif = None
+        lost.append(f"EXIF dropped ({kind} has no room for it)")
+    fitted = dataclasses.replace(
+        picture, pixels=np.ascontiguousarray(pixels), alpha=alpha, icc=icc, exif=exif
+    )
+    return fitted, lost
+
+
+def to_8_bits(x: np.ndarray) -> np.ndarray:
+    """uint16 -> uint8, rounding x / 257."""
+    return ((x.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _bands(data):
+    """Rows in bands of about 4 MB: compression then needs little memory beside."""
+    step = max(1, 2**22 // data[0].nbytes)
+    return [data[i : i + step] for i in range(0, len(data), step)]
+
+
+def _save_png_16(file, data, picture):
+    """PNG of (h, w, 1..4) uint16, which Pillow cannot write for more than grey."""
+
+    def chunk(kind, payload):
+        crc = struct.pack(">I", zlib.crc32(payload, zlib.crc32(kind)))
+        file.write(struct.pack(">I", len(payload)) + kind + payload + crc)
+
+    h, w, channels = data.shape
+    file.write(b"\x89PNG\r\n\x1a\n")
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    chunk(b"IHDR", struct.pack(">2I5B", w, h, 16, colour, 0, 0, 0))
+    if picture.icc:
+        chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(picture.icc))
+    if picture.exif:
+        chunk(b"eXIf", picture.exif.removeprefix(b"Exif\0\0"))
+    packer = zlib.compressobj(_LEVEL)
+    above = np.zeros((1, w * channels * 2), np.uint8)
+    for band in _bands(data):
+        raw = band.astype(">u2").view(np.uint8).reshape(len(band), -1)
+        filtered = raw - np.concatenate(
+            [above, raw[:-1]]
+        )  # filter 2: minus the row above
+        above = raw[-1:]
+        rows = np.concatenate([np.full((len(raw), 1), 2, np.uint8), filtered], axis=1)
+        chunk(b"IDAT", packer.compress(rows.tobytes()))
+    chunk(b"IDAT", packer.flush())
+    chunk(b"IEND", b"")
+
+
+def _save_tiff(file, data, picture):
+    """TIFF of (h, w, 1..4) uint8 or uint16, deflated with horizontal differences.
+
+    Pillow writes no 16-bit colour and no predictor, but its directory, EXIF included.
+    """
+    h, w, channels = data.shape
+    strips, bands = [], _bands(data)
+    for band in bands:
+        change = band.astype(band.dtype.newbyteorder("<"))
+        change[:, 1:] -= band[:, :-1]
+        strips.append(zlib.compress(change.tobytes(), _LEVEL))
+    lengths = [len(strip) for strip in strips]
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    exif = Image.Exif()
+    if picture.exif:
+        exif.load(picture.exif)
+    for tag in exif:
+        tags[tag] = exif.get_ifd(tag) if tag in (EXIF_IFD, GPS_IFD) else exif[tag]
+    layout = {256: w, 257: h, 258: (8 * data.itemsize,) * channels, 259: 8}
+    layout |= {262: 2 if channels >= 3 else 1, 277: channels, 278: len(bands[0])}
+    layout |= {273: tuple(np.cumsum([0, *lengths[:-1]]).tolist()), 279: tuple(lengths)}
+    layout |= {317: 2}
+    if channels in (2, 4):
+        layout[338] = 2  # alpha, not premultiplied
+    if picture.icc:
+        layout[34675] = picture.icc
+    tags.update(layout)
+    tags.tagtype[273] = tags.tagtype[279] = 4  # LONG, whatever the first values are
+    tags.save(file)  # strip offsets are moved behind the directory
+    file.writelines(strips)

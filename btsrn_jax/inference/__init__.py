@@ -1,0 +1,1 @@
+"""Models by name, tiles, the self-ensemble, and photographs."""

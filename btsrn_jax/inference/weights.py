@@ -1,0 +1,180 @@
+"""A model from where it lies: a run, an exported directory, a released name."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save
+
+from btsrn_jax import checkpoint
+from btsrn_jax import config as schema
+from btsrn_jax import storage as paths
+from btsrn_jax.errors import InputError
+from btsrn_jax.network import btsrn as model
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+RELEASED = pathlib.Path(__file__).parents[1] / "pretrained"
+# What config.json must hold, what it may hold, and what one of its figures holds.
+NEEDED = {"scale": int, "model": dict}
+KNOWN = {
+    **dict.fromkeys(
+        ("name", "version", "track", "data", "data_licence", "hardware"), str
+    ),
+    **dict.fromkeys(("training_command", "export_command", "date"), str),
+    **dict.fromkeys(("step", "batch_size", "patch"), int | None),
+    **dict.fromkeys(("validation", "parity", "bytes", "sha256", "eval"), dict),
+    "averaged": bool,
+    "figures": list,
+}
+FIGURE = {
+    **dict.fromkeys(("set", "model", "protocol"), str),
+    **dict.fromkeys(("scale", "ensemble", "images"), int),
+    **dict.fromkeys(("psnr", "ssim"), int | float),
+}
+
+
+class Weights(NamedTuple):
+    """name: as the user gave it. folder: where it lies. step: updates made, None where
+    not known. config: at least `scale` and `model`. variables: params, and batch_stats
+    if there are any."""
+
+    name: str
+    folder: Any
+    step: int | None
+    config: dict
+    variables: dict
+
+
+def load(source: str) -> Weights:
+    """Loads a released model by name, an exported directory, or a run directory (its
+    best checkpoint; the averaged weights where it keeps them).
+
+    Raises InputError where there is none, or it is damaged: the file, and the hash or
+    the array that is wrong, what was found and what was expected. Nothing that is read
+    can run code: JSON, safetensors, and Orbax arrays.
+    """
+    path = paths.path(source)
+    if (path / WEIGHTS).is_file():
+        return _load_exported(source, path)
+    if (path / checkpoint.FOLDER).is_dir():
+        return _load_run(source, path)
+    if source in released():
+        return _load_exported(source, RELEASED / source)
+    if source == "bicubic":
+        raise InputError("bicubic has no weights: name a model")
+    if (path / CONFIG).is_file():
+        raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
+    raise InputError(
+        f"no model {source!r}: a run directory (with {checkpoint.FOLDER}/), an exported"
+        f" one (with {WEIGHTS}), bicubic, or one of: {', '.join(released()) or 'none'}"
+    )
+
+
+def released() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in RELEASED.glob(f"*/{WEIGHTS}"))
+
+
+def read_config(folder: pathlib.Path) -> dict:
+    """The config.json of an exported model: at least `scale` and `model`, both valid,
+    and nothing else of a wrong type; InputError names what is wrong. Fields of the
+    network that are not there are the paper's."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    for name, kind in NEEDED.items():
+        if not isinstance(config, dict) or type(config.get(name)) is not kind:
+            raise InputError(f"{path} is damaged: it has no {name}")
+    for name, value in config.items():
+        if not isinstance(value, KNOWN.get(name, object)):
+            raise InputError(f"{path} is damaged: {name} is {str(value)[:40]!r}")
+    for i, figure in enumerate(config.get("figures", [])):
+        for name, kind in FIGURE.items():
+            if not isinstance(figure, dict) or not isinstance(figure.get(name), kind):
+                raise InputError(f"{path} is damaged: figures[{i}] has no {name}")
+    # The rules are those of a training config with this network in it.
+    whole = schema.defaults().to_dict()
+    whole["scale"], whole["model"] = config["scale"], whole["model"] | config["model"]
+    whole["eval"] |= config.get("eval", {})
+    whole["train"]["patch"] = 4092  # of any scale, and enough for any network
+    try:
+        schema.validate(whole)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return config | {"model": whole["model"]}
+
+
+def _load_exported(source, path):
+    config = read_config(path)
+    file = path / WEIGHTS
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    expected = config.get("sha256", {}).get(WEIGHTS)
+    found = hashlib.sha256(data).hexdigest()
+    if expected not in (None, found):
+        raise InputError(
+            f"{file} is damaged or was changed: its SHA-256 is {found}, {expected} was"
+            f" expected ({CONFIG})"
+        )
+    variables = _parse(data, file)
+    _check_fit(config, variables, file)
+    return Weights(source, path, config.get("step"), config, variables)
+
+
+def read_arrays(file: pathlib.Path) -> dict:
+    """The variables of a safetensors file, float32; InputError where it is damaged."""
+    return _parse(file.read_bytes(), file)
+
+
+def _parse(data, file):
+    try:
+        arrays = load_arrays(data)
+        variables = checkpoint.nest(arrays)
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file} is damaged: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise InputError(f"{file}: {name} is {array.dtype}, float32 was expected")
+    return variables
+
+
+def _load_run(source, path):
+    step, config, variables = checkpoint.load_parameters(path)
+    _check_fit(config, variables, path / checkpoint.FOLDER / str(step))
+    return Weights(source, path, step, config, variables)
+
+
+def _check_fit(config, variables, where):
+    """InputError names an array that is missing, left over or misshapen."""
+    network = model.build(config["model"], config["scale"])
+    expected = jax.eval_shape(lambda: model.init(network, jax.random.key(0)))
+    try:
+        checkpoint.fill(expected, checkpoint.flatten(variables))
+    except ValueError as error:
+        raise InputError(f"{where} does not fit its config: {error}") from None
+
+
+def to_bytes(variables: Mapping) -> bytes:
+    """The safetensors file of a model's variables: float32, names as in the network
+    ("params/low0/conv/kernel"), kernels (height, width, in, out). No dates, no paths:
+    equal parameters give equal bytes."""
+    arrays = checkpoint.flatten(variables)
+    return save(
+        {
+            name: np.ascontiguousarray(array, np.float32)
+            for name, array in sorted(arrays.items())
+        }
+    )

@@ -1,0 +1,1 @@
+"""The networks, and the same as ONNX nodes; the only room that imports Flax."""

@@ -1,0 +1,81 @@
+"""VDSR, the peer of the paper's Table 4 (Kim et al., "Accurate Image Super-Resolution
+Using Very Deep Convolutional Networks", CVPR 2016).
+
+Twenty 3x3 convolutions of 64 features over the bicubic-enlarged luminance, ReLU between
+them; the result is added to that luminance. What differs from its paper: convolutions
+are VALID instead of zero-padded, so that tiles are exact here, too, and a network is
+trained for one scale, by the trainer's Adam.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from btsrn_jax import resize
+from btsrn_jax.network import ops
+
+LAYERS, FEATURES = 20, 64  # of its paper
+LUMINANCE = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # BT.601 without its offset
+
+
+def luminance(image: jax.Array) -> jax.Array:
+    """(..., 3) in [0, 1] -> (..., 1) float32 in [0, 219/255]; sums, not a matrix
+    product, which accelerators would round."""
+    red, green, blue = LUMINANCE
+    y = red * image[..., 0] + green * image[..., 1] + blue * image[..., 2]
+    return y[..., None]
+
+
+class VDSR(nn.Module):
+    """The network; `features` is the config's, 64 in its paper."""
+
+    scale: int
+    features: int
+    compute: Any  # a model.Compute
+
+    # It uses up pixels as a BTSRN of these blocks would: two LR pixels a side for the
+    # bicubic skip, then one HR pixel a layer.
+    low_blocks = resize.MARGIN
+    mid_blocks = 0
+    high_blocks = LAYERS
+    bottleneck = 0  # no block, no normalisation
+    block = norm = "none"
+
+    @nn.compact
+    def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
+        """lr: (B, h, w, 3) float32 in [0, 1] -> residual (B, H, W, 3) float32, the same
+        in all channels; it changes the luminance by what the network says."""
+        del train
+        dtype, platform, precision = self.compute
+        x = luminance(resize.upscale(lr, self.scale)) - 0.5
+        for i, features in enumerate(_widths(self)):
+            shape = (3, 3, x.shape[-1], features)
+            # He's initialisation, as in its paper: twenty plain layers would fade under
+            # Glorot's. The last one is zero: the untrained network is bicubic.
+            last = i == LAYERS - 1
+            start = nn.initializers.zeros if last else nn.initializers.he_normal()
+            kernel = self.param(f"kernel{i}", start, shape, jnp.float32)
+            bias = self.param(f"bias{i}", nn.initializers.zeros, (features,))
+            x = nn.relu(x) if i else x
+            x, kernel = x.astype(dtype), kernel.astype(dtype)
+            x = ops.conv3x3(x, kernel, bias, platform, precision)
+        # The three weights add up to 219 / 255.
+        return jnp.repeat(x.astype(jnp.float32) / sum(LUMINANCE), 3, axis=-1)
+
+
+def _widths(model: VDSR) -> Sequence[int]:
+    return [model.features] * (LAYERS - 1) + [1]
+
+
+def multiply_adds(model: VDSR) -> int:
+    """Per HR pixel."""
+    widths = _widths(model)
+    return sum(9 * i * o for i, o in zip([1, *widths], widths, strict=False))
+
+
+def parameter_count(model: VDSR) -> int:
+    """A kernel's weight is used once a pixel; biases come on top."""
+    return multiply_adds(model) + sum(_widths(model))

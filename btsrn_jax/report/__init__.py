@@ -1,0 +1,1 @@
+"""Runs as tables, plots, crops and one HTML page."""

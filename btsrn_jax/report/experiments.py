@@ -1,0 +1,267 @@
+"""Which of the paper's experiments a run belongs to, and the tables that result."""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from btsrn_jax import config as schema
+from btsrn_jax.evaluation.evaluate import Row
+from btsrn_jax.network import btsrn as network
+from btsrn_jax.report import plots
+from btsrn_jax.report.html_page import Table
+from btsrn_jax.report.tables import NOT_SETTINGS, VARIED, Entry, differences, reduction
+
+
+class Study(NamedTuple):
+    """A table, its runs, and their training curves as SVG."""
+
+    table: Table
+    curves: str | None = None
+    runs: Sequence[Entry] = ()
+
+
+class Kind(NamedTuple):
+    """One comparison of the paper. ratio: features over bottleneck. belongs and label:
+    of the config's model section. paper: PSNR by label, None where it is only a plot.
+    base: the row that others are compared with."""
+
+    name: str
+    title: str
+    ratio: int
+    belongs: Callable[[Mapping], bool]
+    label: Callable[[Mapping], str]
+    paper: Mapping[str, float | None]
+    base: str
+    remark: str
+
+
+def _counts(model):
+    return f"{model['low_blocks']} + {model['high_blocks']}"
+
+
+def _plain(model):
+    return model["block"] == "pconv" and model["norm"] == "none"
+
+
+def _six_four(model):
+    return _counts(model) == "6 + 4"
+
+
+KINDS = (
+    Kind(
+        "table1",
+        "Table 1: blocks of the high stage",
+        2,
+        lambda m: _plain(m) and m["low_blocks"] == 6,
+        _counts,
+        {"6 + 3": 34.14024, "6 + 4": 34.16181, "6 + 5": 34.12123},
+        "6 + 4",
+        "",
+    ),
+    Kind(
+        "table2",
+        "Table 2: blocks of the low stage",
+        2,
+        lambda m: _plain(m) and m["high_blocks"] == 4,
+        _counts,
+        {
+            "5 + 4": 34.15799,
+            "6 + 4": 34.16181,
+            "7 + 4": 34.15126,
+            "8 + 4": 34.16568,
+            "9 + 4": 34.18892,
+        },
+        "6 + 4",
+        "",
+    ),
+    Kind(
+        "figure3",
+        "Figure 3: ten blocks, shared out",
+        2,
+        lambda m: _plain(m) and m["low_blocks"] + m["high_blocks"] == 10,
+        _counts,
+        {f"{n} + {10 - n}": None for n in range(1, 10)},
+        "6 + 4",
+        "The paper has a plot; 7 + 3 is best in it.",
+    ),
+    Kind(
+        "figure4",
+        "Figure 4: residual blocks",
+        4,
+        lambda m: m["norm"] == "none" and _six_four(m),
+        lambda m: m["block"],
+        dict.fromkeys(("gated_pp", "gated", "pconv", "pixelcnn")),
+        "pconv",
+        "The paper has a plot: gated_pp > pconv > pixelcnn, and the gated block at"
+        " nearly double time and memory.",
+    ),
+    Kind(
+        "normalisation",
+        "Section 3.4: normalisation",
+        2,
+        lambda m: m["block"] == "pconv" and _six_four(m),
+        lambda m: m["norm"],
+        dict.fromkeys(network.NORMS),
+        "none",
+        "The paper: batch normalisation hurts, weight normalisation makes no"
+        " noticeable difference.",
+    ),
+)
+MEMORY_NOTE = (
+    "Memory: what a step keeps of the forward pass for the gradient, for the whole"
+    " batch, in float32. Steps a second are of these runs, on whatever they ran."
+)
+
+
+def find(runs: Sequence[Entry]) -> list[Study]:
+    """The studies that runs belong to, runs of unlike settings apart: a table for each
+    set that they were evaluated on. A single row is a table only where the paper has a
+    figure for it and no fuller table has it: one network serves several."""
+    groups = [(kind, by_label) for kind in KINDS for by_label in _group(kind, runs)]
+    compared = [run for _, g in groups if len(g) > 1 for m in g.values() for run in m]
+    studies = []
+    for kind, by_label in groups:
+        members = [run for same in by_label.values() for run in same]
+        elsewhere = all(run in compared for run in members)
+        if len(by_label) < 2 and (elsewhere or not any(kind.paper.values())):
+            continue
+        sets = {r.set: None for run in members for r in final(run)} or {"": None}
+        lines = [(_line_label(kind, run), run.metrics) for run in members]
+        svg = plots.curves(lines, kind.title + reduction(members))
+        for set_name in sets:
+            number = 1 + sum(s.table.name.startswith(kind.name) for s in studies)
+            name = kind.name + (f"-{number}" if number > 1 else "")
+            table = _table(kind, name, by_label, set_name)
+            studies.append(Study(table, svg, members))
+            svg = None
+    return studies
+
+
+def _group(kind, runs):
+    """[{label: runs}], a dict for each setting."""
+    groups = {}
+    for run in runs:
+        if _belongs(kind, run.config):
+            by_label = groups.setdefault(_setting(run.config), {})
+            by_label.setdefault(kind.label(run.config["model"]), []).append(run)
+    return groups.values()
+
+
+def _belongs(kind, config):
+    model = config["model"]
+    return (
+        config["scale"] == 2
+        and model["name"] == "btsrn"
+        and model["features"] == kind.ratio * model["bottleneck"]
+        and kind.belongs(model)
+    )
+
+
+def _setting(config):
+    """What comparable runs have in common, as text."""
+    flat = schema.flatten(config)
+    for name in [*NOT_SETTINGS, *(f"model.{name}" for name in VARIED)]:
+        flat.pop(name, None)
+    kept = {n: v for n, v in flat.items() if not n.startswith("eval.")}
+    return json.dumps(kept, sort_keys=True)
+
+
+def final(run: Entry) -> list[Row]:
+    """A run's means without the ensemble under the protocol it was validated with, of
+    the best checkpoint."""
+    protocol = run.config["eval"]["protocol"]
+    rows = {
+        r.set: r
+        for r in run.rows
+        if r.image == "mean" and not r.ensemble and r.protocol == protocol
+    }
+    return list(rows.values())
+
+
+def _psnr(run, set_name):
+    return next((row.psnr for row in final(run) if row.set == set_name), None)
+
+
+def _table(kind, name, by_label, set_name):
+    runs = [run for members in by_label.values() for run in members]
+    config = runs[0].config
+    reduced, unlike = differences(config)
+    comparable = not reduced and not unlike and set_name.startswith("div2k/")
+    values = {
+        label: [v for v in (_psnr(run, set_name) for run in runs) if v is not None]
+        for label, runs in by_label.items()
+    }
+    means = {label: statistics.mean(v) for label, v in values.items() if v}
+    has_figures = any(kind.paper.values())
+    labels = [x for x in kind.paper if has_figures or x in by_label]
+    labels += [label for label in by_label if label not in labels]
+    lines = []
+    for label in labels:
+        line = [label, _mean_text(values.get(label))]
+        line.append(_step(means, label, kind.base))
+        if has_figures:
+            paper = kind.paper.get(label)
+            both = comparable and paper and label in means
+            line.append(f"{paper:.5f}" if paper else "")
+            line.append(f"{means[label] - paper:+.3f}" if both else "")
+            line.append(_step(kind.paper, label, kind.base))
+        lines.append(line + _cost(by_label.get(label)))
+    measured = f"PSNR, {config['eval']['protocol']}"
+    header = [_HEADS[kind.name], measured, f"against {kind.base}"]
+    if has_figures:
+        header += ["paper", "difference", f"paper's against {kind.base}"]
+    header += ["parameters", "multiply-adds per HR pixel", "memory", "steps/s"]
+    title = kind.title + (f", on {set_name}" if set_name else "")
+    title += reduction(runs)
+    notes = [kind.remark] if kind.remark else []
+    notes.append(MEMORY_NOTE)
+    if unlike:
+        notes.append(f"Not the paper's setting: {', '.join(unlike)}.")
+    if has_figures and not comparable:
+        notes.append(
+            "The paper's figures are of DIV2K's validation images and its own setting:"
+            " only the steps from row to row can be compared."
+        )
+    return Table(name, title, header, lines, notes)
+
+
+_HEADS = {kind.name: "blocks, low + high" for kind in KINDS[:3]}
+_HEADS |= {"figure4": "block", "normalisation": "normalisation"}
+
+
+def _mean_text(values):
+    """ "34.162", or with several seeds "34.162 ± 0.010 (3 seeds)"."""
+    if not values:
+        return "not run" if values is None else "unfinished"
+    text = f"{statistics.mean(values):.3f}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.3f} ({len(values)} seeds)"
+    return text
+
+
+def _step(values, label, base):
+    if label == base or values.get(label) is None or values.get(base) is None:
+        return ""
+    return f"{values[label] - values[base]:+.3f}"
+
+
+def _cost(runs):
+    """Parameters, multiply-adds per HR pixel, what a step keeps for the gradient in
+    float32, and steps a second as the runs had it."""
+    if not runs:
+        return [""] * 4
+    config = runs[0].config
+    model = network.build(config["model"], config["scale"])
+    batch, side = config["train"]["batch_size"], config["train"]["patch"]
+    kept = network.kept_for_gradient(model, batch, side // config["scale"])
+    rates = [m[plots.RATE] for r in runs for m in r.metrics if plots.RATE in m]
+    rate = f"{statistics.median(rates):.3g}" if rates else ""
+    adds = f"{network.multiply_adds(model):,.0f}"
+    return [f"{network.parameter_count(model):,}", adds, f"{kept / 1e6:,.0f} MB", rate]
+
+
+def _line_label(kind, run):
+    seed = run.config["train"]["seed"]
+    label = kind.label(run.config["model"])
+    return f"{label}, seed {seed}" if seed else label

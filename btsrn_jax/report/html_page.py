@@ -1,0 +1,138 @@
+"""The report's HTML page: one file, no network, and its pictures (paper, Figure 5)."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from btsrn_jax.data.datasets import Pair
+from btsrn_jax.evaluation import evaluate
+from btsrn_jax.images import files as images
+
+SIDE = 200  # of a crop, in HR pixels
+CROPS_NOTE = (
+    "The busiest 200 x 200 pixels of each picture. PSNR is that of the whole picture;"
+    " the maps are |difference from HR| summed over RGB, 255 and more being white."
+)
+
+STYLE = """
+body { font: 15px/1.5 sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
+h2 { margin-top: 2em; border-bottom: 1px solid #ccc; }
+table { border-collapse: collapse; margin: 1em 0; }
+td:first-child { white-space: nowrap; }
+th, td { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: left; }
+td { font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; }
+svg { max-width: 100%; min-width: 720px; height: auto; }
+.crops { display: flex; gap: 8px; overflow-x: auto; }
+.crops figure { margin: 0; font-size: 13px; flex: none; width: 200px; }
+.compare { margin: 1em 0; width: 600px; max-width: 100%; --at: 50%; }
+.compare div { position: relative; }
+.compare img { display: block; width: 100%; image-rendering: pixelated; }
+.compare .before { position: absolute; inset: 0;
+  clip-path: inset(0 calc(100% - var(--at)) 0 0); }
+.compare i { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px;
+  margin-left: -1px; background: white; box-shadow: 0 0 2px black; }
+.compare input { width: 100%; margin: .4em 0; }
+.compare figcaption { display: flex; justify-content: space-between; font-size: 13px; }
+"""
+
+
+class Table(NamedTuple):
+    """name: of the CSV file. header and lines: text. notes: sentences below it."""
+
+    name: str
+    title: str
+    header: list[str]
+    lines: list[list[str]]
+    notes: Sequence[str] = ()
+
+
+class Crops(NamedTuple):
+    """A row of Figure 5: [(label, (n, n, 3) uint8)] as bicubic, its error, the
+    network's, its error, HR."""
+
+    name: str
+    row: list[tuple[str, np.ndarray]]
+
+
+def figure5(pair: Pair, subject: evaluate.Subject) -> Crops:
+    """One image as the paper's Figure 5 shows it (CROPS_NOTE says how)."""
+    bicubic = evaluate.bicubic_subject(subject.scale)
+    before, after, original = evaluate.crop_row(pair, [bicubic, subject], SIDE)
+    row = []
+    for (label, crop), name in ((before, "bicubic"), (after, "network")):
+        row += [(label, crop), (f"|{name} - HR|", _error(crop, original[1]))]
+    name = f"{pair.name}, x{subject.scale}, {subject.name}"
+    return Crops(name, [*row, original])
+
+
+def _error(crop, original):
+    """(n, n, 3) uint8."""
+    crop, original = images.as_rgb(crop), images.as_rgb(original)
+    total = np.abs(crop.astype(int) - original).sum(axis=2)
+    return images.as_rgb(np.minimum(total, 255).astype(np.uint8))
+
+
+def render(title: str, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A whole HTML document of (heading, HTML fragments)."""
+    body = "\n".join(
+        "\n".join([f"<h2>{html.escape(heading)}</h2>", *fragments])
+        for heading, fragments in sections
+    )
+    title = html.escape(title)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{STYLE}</style></head>\n"
+        f"<body><h1>{title}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def table(table: Table) -> str:
+    """A table as HTML."""
+
+    def row(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)
+
+    lines = [row(table.header, "th"), *(row(line, "td") for line in table.lines)]
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
+    return scroll(f"<table>{''.join(lines)}</table>") + notes
+
+
+def scroll(fragment: str) -> str:
+    """A fragment that a narrow window moves through instead of squeezing it."""
+    return f'<div class="scroll">{fragment}</div>'
+
+
+def crops(crops: Crops) -> str:
+    """A row of crops, and bicubic against the network under a slider, as HTML."""
+    figures = "".join(
+        f'<figure><img src="{_uri(crop)}" alt="{html.escape(label)}" width="{SIDE}">'
+        f"<figcaption>{html.escape(label)}</figcaption></figure>"
+        for label, crop in crops.row
+    )
+    (before, bicubic), (after, network) = crops.row[0], crops.row[2]
+    name, before, after = map(html.escape, (crops.name, before, after))
+    # The range input is the whole interaction: mouse, touch and arrow keys move it.
+    return (
+        f'<h3>{name}</h3><div class="crops">{figures}</div>'
+        f'<figure class="compare"><div><img src="{_uri(network)}" alt="{after}">'
+        f'<img class="before" src="{_uri(bicubic)}" alt="{before}"><i></i></div>'
+        '<input type="range" min="0" max="100" value="50" step="any"'
+        f' aria-label="{name}: how much of bicubic is shown, in per cent"'
+        " oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\">"
+        f"<figcaption><span>left: {before}</span><span>right: {after}</span>"
+        "</figcaption></figure>"
+    )
+
+
+def _uri(image):
+    """A picture inside the page."""
+    buffer = io.BytesIO()
+    Image.fromarray(images.as_rgb(image)).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

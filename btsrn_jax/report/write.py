@@ -1,0 +1,191 @@
+"""`btsrn report`: runs -> tables in the paper's layout, curves, crops, an HTML page."""
+
+import csv
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from btsrn_jax import checkpoint
+from btsrn_jax import storage as paths
+from btsrn_jax.data import datasets
+from btsrn_jax.errors import InputError
+from btsrn_jax.evaluation import evaluate
+from btsrn_jax.evaluation.evaluate import Row
+from btsrn_jax.images import crops as pictures
+from btsrn_jax.images import files as images
+from btsrn_jax.inference import models as serve
+from btsrn_jax.inference import weights
+from btsrn_jax.metrics import PROTOCOLS, most_ignored
+from btsrn_jax.network import btsrn as network
+from btsrn_jax.report import experiments as studies
+from btsrn_jax.report import html_page as page
+from btsrn_jax.report import plots, results, tables
+from btsrn_jax.report.tables import Entry
+from btsrn_jax.training import metrics_log as journal
+
+SHOWN = 3  # pictures of Figure 5 where none are chosen
+TITLE = "BTSRN-JAX: the paper's experiments"
+
+
+def write(
+    sources: Sequence[str],
+    out: pathlib.Path,
+    sets: Sequence[str] = (),
+    chosen: Sequence[str] = (),
+    ensemble: bool = True,
+    data_dir: str = "data",
+) -> None:
+    """Writes index.html, report.md, and every table, plot and row of crops as a file.
+
+    Args:
+      sources: run directories, exported directories, released names.
+      sets: what every model is evaluated on, under all protocols; without it figures
+        are those that the runs hold (CSV files as of `btsrn evaluate --csv`).
+      chosen: Figure 5's images: files, or names in the first set (the sample
+        photographs where there is none); by default its first three.
+      ensemble: whether the self-ensemble is used, in evaluation and in Figure 5.
+
+    Figure 5 shows the first model of each scale. Raises InputError for what is neither
+    a run nor a model, and for unknown sets and images, before anything is made.
+    """
+    entries = [load(source) for source in dict.fromkeys(sources)]
+    found = {
+        scale: _find_sets(sets or [datasets.SAMPLES], scale, data_dir)
+        for scale in sorted({entry.config["scale"] for entry in entries})
+    }
+    shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    crops, baseline = [], {}
+    for i, entry in enumerate(entries):
+        scale = entry.config["scale"]
+        if entry.source is None or not (sets or scale in shown):
+            continue
+        model = serve.open_model(entry.source, None, ensemble)
+        print(model.about, file=sys.stderr)
+        subject = evaluate.Subject(entry.name, scale, ensemble, model.enlarge)
+        if sets:
+            if scale not in baseline:
+                bicubic = evaluate.bicubic_subject(scale)
+                baseline[scale] = _measure(bicubic, found[scale])
+            rows = _measure(subject, found[scale])
+            entries[i] = entry._replace(
+                rows=_latest(entry.rows + rows),
+                baseline=_latest(entry.baseline + baseline[scale]),
+            )
+        for pair in shown.pop(scale, ()):
+            made = page.figure5(pair, subject)
+            crops.append(made._replace(name=made.name + tables.reduction([entry])))
+    _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
+
+
+def load(source: str) -> Entry:
+    """A run, finished or not, or a model; with the figures of its CSV files."""
+    path = folder = paths.local(source)
+    metrics = journal.read(path / journal.METRICS)
+    if metrics:
+        try:
+            config = json.loads((path / "config.json").read_text())
+            network.build(config["model"], config["scale"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"cannot read the config of {path}: {error}") from None
+        has_weights = any((path / checkpoint.FOLDER).glob("[0-9]*"))
+    else:
+        loaded = weights.load(source)
+        config, folder, has_weights = loaded.config, loaded.folder, True
+    config["model"].setdefault("name", "btsrn")
+    files = sorted(folder.glob("*.csv"))
+    rows = [row for file in files for row in evaluate.read_csv(file)]
+    if not rows:  # an exported model's config has the means at least
+        figures = config.get("figures", [])
+        rows = [Row(**{k: f.get(k, "mean") for k in Row._fields}) for f in figures]
+    name = path.resolve().name if path.exists() else source
+    return Entry(
+        source if has_weights else None,
+        name,
+        config,
+        metrics,
+        _latest([row for row in rows if row.model != serve.BICUBIC]),
+        _latest([row for row in rows if row.model == serve.BICUBIC]),
+    )
+
+
+def _latest(rows):
+    """One row for each thing measured: the last."""
+    return list({row._replace(model="", psnr=0, ssim=0): row for row in rows}.values())
+
+
+def _find_sets(names, scale, data_dir):
+    """{name: pairs}, of DIV2K those of this scale; every file can be read and fits."""
+    found = {
+        datasets.set_name(name): datasets.evaluation_set(name, scale, data_dir)
+        for name in names
+        if not name.startswith("div2k/") or name.endswith(f"_x{scale}")
+    }
+    for pairs in found.values():
+        datasets.check_set(pairs, scale, most_ignored(PROTOCOLS, scale))
+    return found
+
+
+def _choose(by_name, chosen, scale):
+    """The pairs that Figure 5 shows."""
+    pairs = next(iter(by_name.values()), [])
+    if not chosen:
+        return pairs[:SHOWN]
+    known, files = {pair.name: pair for pair in pairs}, []
+    for name in chosen:
+        path = pathlib.Path(name)
+        if name not in known and path.is_file():
+            known[name] = datasets.file_pair(path)
+            files.append(known[name])
+        if name not in known:
+            raise InputError(f"no image {name!r}: a file, or one of {', '.join(known)}")
+    datasets.check_set(files, scale, most_ignored(PROTOCOLS, scale))
+    return [known[name] for name in chosen]
+
+
+def _measure(subject, by_name):
+    return [
+        row
+        for name, pairs in by_name.items()
+        for row in evaluate.evaluate_set(name, pairs, subject, PROTOCOLS)
+    ]
+
+
+def _sections(entries):
+    """Studies, tables over all models, and what they leave: curves of other runs."""
+    sections = studies.find([entry for entry in entries if "train" in entry.config])
+    found = (tables.table3(entries), tables.table4(entries))
+    shown = [run for study in sections for run in study.runs]
+    found = [*results.make_tables(entries), *filter(None, found)]
+    sections += map(studies.Study, found)
+    rest = [entry for entry in entries if entry not in shown]
+    title = "Training" + tables.reduction(rest)
+    curves = plots.curves([(entry.name, entry.metrics) for entry in rest], title)
+    return [*sections, studies.Study(tables.overview(entries), curves)]
+
+
+def _write_files(out, sections, crops, title):
+    markdown, fragments = [f"# {title}"], []
+    for table, curves, _ in sections:
+        with (out / f"{table.name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([table.header, *table.lines])
+        text = evaluate.markdown(table.header, table.lines)
+        markdown += [f"## {table.title}", text, *table.notes]
+        parts = [page.table(table)]
+        if curves:
+            (out / f"{table.name}.svg").write_text(curves)
+            markdown.append(f"![Training curves]({table.name}.svg)")
+            parts.append(page.scroll(curves))
+        fragments.append((table.title, parts))
+    if crops:
+        markdown += ["## Figure 5: crops", page.CROPS_NOTE]
+        note = f"<p>{page.CROPS_NOTE}</p>"
+        fragments.append(
+            ("Figure 5: crops", [note, *(page.crops(row) for row in crops)])
+        )
+    for i, row in enumerate(crops, 1):
+        images.write(out / f"figure5-{i}.png", pictures.side_by_side([row.row], 2))
+        markdown += [f"### {row.name}", f"![{row.name}](figure5-{i}.png)"]
+    (out / "report.md").write_text("\n\n".join(markdown) + "\n")
+    (out / "index.html").write_text(page.render(title, fragments))

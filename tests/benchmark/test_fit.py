@@ -1,0 +1,125 @@
+"""Claims about `btsrn info`."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+import tiny
+
+from btsrn_jax import config as schema
+from btsrn_jax import mesh
+from btsrn_jax.benchmark import fit as info
+from btsrn_jax.errors import InputError
+
+
+def btsrn(*args, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "btsrn_jax.cli", "info", *args],
+        cwd=tiny.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=os.environ | environment,
+    )
+
+
+def facts(text):
+    return dict(line.split(": ", 1) for line in text.splitlines())
+
+
+def test_info_takes_no_device_and_no_data_and_five_seconds_of_work():
+    """JAX would raise when asked for a device of that platform."""
+    begun = os.times()
+    done = btsrn("--config", "configs/x4.py", JAX_PLATFORMS="nonesuch")
+    ended = os.times()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = facts(done.stdout)
+    assert found["parameters"] == "953347"  # PAPER, section 1
+    assert found["multiply-adds per HR pixel"] == "0.379 M"
+    assert found["patch"] == "27 x 27 LR -> 52 x 52 HR pixels of loss"
+    assert found["steps"] == found["decay steps"] == "from data"
+    worked = ended.children_user - begun.children_user
+    assert worked + ended.children_system - begun.children_system < 5
+
+
+@pytest.mark.parametrize(("scale", "count"), [(2, 887683), (3, 969603), (4, 953347)])
+def test_parameters_are_whole_numbers(scale, count):
+    config = schema.defaults()
+    config.scale = scale
+    assert facts(info.describe(config))["parameters"] == str(count)
+
+
+def test_steps_are_told_where_the_config_tells_them():
+    config = schema.defaults()
+    config.train.steps = 1600
+    found = facts(info.describe(config))
+    assert (found["steps"], found["decay steps"]) == ("1600", "100")
+
+
+def test_compiling_counts_the_work_of_a_device_and_its_memory():
+    config = tiny.config()
+    config.model.features, config.model.bottleneck = 32, 16
+    training = {
+        n: info.compile_training(config, mesh.make_mesh(jax.devices()[:n]), kept=False)
+        for n in (2, 8)
+    }
+    assert training[8].flops == pytest.approx(training[2].flops / 4, rel=0.2)
+    assert training[8].collectives == {"all-reduce": 1}
+    assert training[8].used > training[8].temporary > 0
+
+
+def test_evaluation_gathers_its_pixels_and_nothing_else(monkeypatch):
+    """As on accelerators, where a device takes eight tiles or views at once."""
+    monkeypatch.setattr(mesh, "platform", lambda devices: "plain")
+    config = tiny.config()
+    config.eval.tile, config.eval.ensemble = 8, True
+    evaluation = info.compile_evaluation(config, mesh.make_mesh(), 0.1)
+    assert evaluation.flops > 0
+    assert evaluation.collectives == {"all-gather": 1}
+
+
+def test_the_largest_batch_is_found_by_doubling(monkeypatch, tmp_path):
+    """On a device that holds a batch of 8 and a half more, not one of 16."""
+    config, devices, said = tiny.config(), mesh.make_mesh(jax.devices()[:2]), []
+    config.data.source = "samples"
+    used = {}
+    with tiny.compiled_once(tmp_path):
+        for size in (8, 16):
+            config.train.batch_size = size
+            used[size] = info.compile_training(config, devices, kept=False).used
+        between = (used[8] + used[16]) / 2
+        monkeypatch.setattr(info, "memory_of", lambda devices: between)
+        config.train.batch_size = 4
+        assert info.largest_batch(config, devices, said.append) == 8
+        assert [x.split(":")[0] for x in said] == ["batch 4", "batch 8", "batch 16"]
+        monkeypatch.setattr(info, "memory_of", lambda devices: used[8] / 8)
+        assert info.largest_batch(config, devices, said.append) == 0
+
+
+@pytest.mark.parametrize("name", ["v5e", "v9:2x4", "v5e:2xx4", "h100:8"])
+def test_a_slice_that_does_not_exist_is_one_line(name):
+    with pytest.raises(InputError, match="--topology"):
+        info.topology_mesh(name)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu, of the [tpu] extra, is not installed",
+)
+def test_training_and_evaluation_compile_for_a_slice_that_is_not_here():
+    begun = time.monotonic()
+    small = ["--config.model.low_blocks=1", "--config.model.high_blocks=1"]
+    done = btsrn("--config", "configs/x2.py", "--topology", "v5e:2x4", "--", *small)
+    assert done.returncode == 0, done.stderr
+    found = facts(done.stdout)
+    assert found["devices"].startswith("8 x TPU v5")
+    assert found["training"].startswith("fits: ")
+    assert found["evaluation"].startswith("fits: ")
+    # One of all gradients, in bfloat16, and one of the loss, a float32.
+    assert found["training, collectives"] == "2 all-reduce"
+    assert time.monotonic() - begun < 600

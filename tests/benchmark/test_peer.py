@@ -1,0 +1,101 @@
+"""The peer that `btsrn bench --peer torch` measures is the same network."""
+
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from btsrn_jax import checkpoint, resize
+from btsrn_jax.benchmark import bench
+from btsrn_jax.network import btsrn as network
+
+torch = pytest.importorskip("torch", reason="the extra [peer] is not installed")
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "peer"))
+import network as peer  # noqa: E402
+
+SIZES = {"features": 12, "bottleneck": 8, "low_blocks": 2, "high_blocks": 2}
+
+
+@pytest.fixture(params=[2, 3, 4])
+def pair(request):
+    """Our network, its variables (no layer zero), and the peer with the same ones."""
+    model = network.BTSRN(scale=request.param, **SIZES)
+    variables = network.init(model, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda a: a + 0.1 * rng.standard_normal(a.shape).astype(np.float32),
+        variables["params"],
+    )
+    net = peer.BTSRN(request.param, **SIZES)
+    peer.load(net, checkpoint.flatten(params))
+    return model, params, net
+
+
+def draw(*shape):
+    return np.random.default_rng(1).random(shape, np.float32)
+
+
+def test_outputs_and_gradients_of_the_peer_are_ours(pair):
+    model, params, net = pair
+    lr = draw(2, 13, 13, 3)
+    side = network.output_size(model, 13)
+    hr = draw(2, side, side, 3)
+
+    def loss(params):
+        sr, _ = network.super_resolve(model, {"params": params}, jnp.asarray(lr))
+        return jnp.mean((sr - hr) ** 2), sr
+
+    (ours, sr), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    theirs = net.super_resolve(torch.from_numpy(lr.transpose(0, 3, 1, 2)))
+    assert theirs.shape == (2, 3, side, side)
+    np.testing.assert_allclose(
+        theirs.detach().permute(0, 2, 3, 1).numpy(), sr, atol=1e-4
+    )
+    error = torch.mean((theirs - torch.from_numpy(hr.transpose(0, 3, 1, 2))) ** 2)
+    error.backward()
+    assert error.item() == pytest.approx(float(ours), rel=1e-4)
+    gradient = checkpoint.flatten(gradient)
+    for name, layer in peer.names(net).items():
+        kernel = peer.from_kernel(layer, np.asarray(gradient[f"{name}/kernel"]))
+        scale = np.abs(kernel).max()
+        np.testing.assert_allclose(layer.weight.grad, kernel, atol=1e-4 * scale)
+        bias = gradient[f"{name}/bias"]
+        np.testing.assert_allclose(
+            layer.bias.grad, bias, atol=1e-4 * np.abs(bias).max()
+        )
+
+
+def test_the_peers_skip_is_ours_when_the_network_says_nothing(pair):
+    model, _, net = pair
+    with torch.no_grad():
+        net.last.weight.zero_()
+        net.last.bias.zero_()
+    lr = draw(1, 16, 16, 3)
+    skip = np.asarray(resize.upscale(jnp.asarray(lr), model.scale))
+    border = network.lost(model) - resize.MARGIN * model.scale
+    theirs = net.super_resolve(torch.from_numpy(lr.transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(
+        theirs.detach().permute(0, 2, 3, 1).numpy(),
+        skip[:, border : skip.shape[1] - border, border : skip.shape[2] - border],
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_bench_measures_the_two_in_turns(mode, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny.ROOT)
+    monkeypatch.setenv("XLA_FLAGS", "")
+    spec = bench.Spec(mode, 2, batch=2, patch=48, side=20, frames=(), **SIZES)
+    bench.run([spec], "torch", 3, tmp_path / "bench.json", print)
+    report = json.loads((tmp_path / "bench.json").read_text())
+    (result,) = report["results"]
+    peer = result["peer"]
+    assert report["ratio"] == peer["seconds"] / result["ours"]["seconds"]
+    assert len(peer["tried"]) >= 2
+    assert peer["setting"] == min(peer["tried"], key=peer["tried"].get)

@@ -1,0 +1,124 @@
+"""A network, images and processes small enough for many tests."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+from PIL import Image
+
+from btsrn_jax import config as schema
+from btsrn_jax.data import sampler
+
+ROOT = pathlib.Path(__file__).parents[2]
+SIZES = ((20, 30), (12, 9), (8, 40))  # of LR images, height and width
+
+
+def config(**train):
+    """x2, 8 wide, one block a stage: 8 px LR patches, 10 px HR targets."""
+    c = schema.defaults()
+    c.scale = 2
+    c.model.features, c.model.bottleneck = 8, 4
+    c.model.low_blocks = c.model.high_blocks = 1
+    c.train.batch_size, c.train.patch = 8, 16
+    c.train.steps, c.train.decay_steps = 10, 5
+    c.train.update(train)
+    return c
+
+
+def pairs(sizes=SIZES, scale=2, seed=0):
+    """[(lr, hr)] of noise."""
+    rng = np.random.default_rng(seed)
+    return [
+        tuple(
+            rng.integers(0, 256, (k * h, k * w, 3), dtype=np.uint8) for k in (1, scale)
+        )
+        for h, w in sizes
+    ]
+
+
+def store(sizes=SIZES, scale=2):
+    return on_device(sampler.make_store(pairs(sizes, scale), scale))
+
+
+def on_device(store):
+    return jax.tree.map(jnp.asarray, store)
+
+
+def write_photos(folder, sizes=((40, 60), (36, 44), (50, 38)), seed=1):
+    """HR images as PNG files: smooth ones, so that there is something to learn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for i, (h, w) in enumerate(sizes):
+        small = rng.integers(0, 256, (h // 4, w // 4, 3), dtype=np.uint8)
+        image = Image.fromarray(small).resize((w, h), Image.Resampling.BICUBIC)
+        image.save(folder / f"photo{i}.png")
+    return folder
+
+
+@contextlib.contextmanager
+def compiled_once(folder):
+    """Equal programs are compiled once within: runs of one network start faster."""
+    names = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        for name, value in names.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+
+def command(workdir, hr_dir, *more, sets=None, **train):
+    """The command line of a tiny run on a folder of photos."""
+    c = config(**train)
+    fields = {
+        "scale": 2,
+        "model.features": 8,
+        "model.bottleneck": 4,
+        "model.low_blocks": 1,
+        "model.high_blocks": 1,
+        "data.source": "folder",
+        "data.hr_dir": str(hr_dir),
+        "eval.sets": repr((str(sets),)) if sets else "()",
+        "eval.tile": 16,
+        **{f"train.{name}": value for name, value in c.train.items()},
+    }
+    del fields["train.init_from"]
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    entry = [sys.executable, "-m", "btsrn_jax.main", "--config", "configs/x2.py"]
+    return [*entry, f"--workdir={workdir}", *flags, *more]
+
+
+def start(args, devices=1, **environment):
+    """Starts a process on simulated devices."""
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        **environment,
+    }
+    return subprocess.Popen(
+        args, cwd=ROOT, env=env, text=True, stdout=-1, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process, code=0, timeout=300):
+    """Waits for a process; returns what it said."""
+    try:
+        text, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    assert process.returncode == code, text
+    return text

@@ -1,0 +1,193 @@
+"""Claims of vdsr.py: a NumPy reference, its counts and sizes, and that it trains."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+import tiny
+
+from btsrn_jax import config as schema
+from btsrn_jax import main, mesh, metrics
+from btsrn_jax.errors import InputError
+from btsrn_jax.evaluation import evaluate
+from btsrn_jax.inference import models as serve
+from btsrn_jax.inference import tiling as inference
+from btsrn_jax.network import btsrn as network
+from btsrn_jax.network.btsrn import Compute
+from btsrn_jax.resize import imresize
+from btsrn_jax.training import step as train
+
+EXACT = Compute(precision=jax.lax.Precision.HIGHEST)
+SECTION = schema.defaults().model.to_dict() | {"name": "vdsr"}
+
+super_resolve = jax.jit(network.super_resolve, static_argnums=0)
+init = jax.jit(lambda model: network.init(model, jax.random.key(0)), static_argnums=0)
+
+
+def build(scale=2, features=64, compute=EXACT):
+    return network.build(SECTION | {"features": features}, scale, compute)
+
+
+def random_variables(model, seed=0):
+    """Values for every leaf that keep the features near 1 through twenty layers."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: network.init(model, jax.random.key(0)))
+
+    def draw(leaf):
+        spread = (2 / math.prod(leaf.shape[:-1])) ** 0.5 if leaf.ndim == 4 else 0.1
+        return (spread * rng.standard_normal(leaf.shape)).astype(np.float32)
+
+    return jax.tree.map(draw, shapes)
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+def luminance(image):
+    """As MATLAB's, for values in [0, 1]."""
+    return metrics.luminance(255 * np.asarray(image, np.float64)) / 255
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("platform", ["plain", "cpu"])
+def test_it_adds_what_twenty_convolutions_give_to_the_luminance(scale, platform):
+    model = build(scale, 4, EXACT._replace(platform=platform))
+    variables = random_variables(model)
+    lr = images(1, 27, 26, 3)
+    enlarged = imresize(lr[0], scale)[2 * scale : -2 * scale, 2 * scale : -2 * scale]
+    # The network has the luminance without its offset of 16.
+    x = (luminance(enlarged) - 16 / 255 - 0.5)[..., None]
+    params = variables["params"]
+    for i in range(20):
+        layer = {"kernel": params[f"kernel{i}"], "bias": params[f"bias{i}"]}
+        x = reference.convolve(reference.relu(x) if i else x, layer)
+    sr, state = super_resolve(model, variables, lr)
+    assert state == {}
+    assert sr.shape == (1, *x.shape[:2], 3)
+    skip = enlarged[20:-20, 20:-20]
+    assert np.abs(x).max() > 0.1
+    np.testing.assert_allclose(luminance(sr[0]), luminance(skip) + x[..., 0], atol=2e-5)
+    change = np.asarray(sr[0]) - skip  # the colours stay: all channels change alike
+    np.testing.assert_allclose(change, change[..., :1].repeat(3, 2), atol=1e-6)
+
+
+def test_it_has_the_published_number_of_parameters():
+    # 576 + 18 * 36,864 + 576 weights, 19 * 64 + 1 biases: the 665 K of the literature.
+    model = build()
+    params = jax.eval_shape(lambda: network.init(model, jax.random.key(0)))["params"]
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    assert count == network.parameter_count(model) == 665_921
+    assert network.multiply_adds(model) == 664_704
+
+
+@pytest.mark.parametrize(
+    ("scale", "halo", "side", "size"), [(2, 12, 54, 60), (3, 9, 36, 56), (4, 7, 27, 52)]
+)
+def test_halo_and_output_size_of_each_scale(scale, halo, side, size):
+    model = build(scale, 2)
+    assert network.halo(model) == halo == math.ceil(20 / scale) + 2
+    assert network.output_size(model, side) == size
+    lr = jax.ShapeDtypeStruct((8, side, side, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda: network.init(model, jax.random.key(0)))
+    sr, _ = jax.eval_shape(functools.partial(network.super_resolve, model), shapes, lr)
+    assert sr.shape == (8, size, size, 3)
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_an_untrained_network_is_bicubic_and_tiles_are_seamless(scale):
+    model = build(scale, 2)
+    lr = (255 * images(21, 30, 3)).astype(np.uint8)
+    one = mesh.make_mesh(jax.devices()[:1])
+    fresh = init(model)
+    enlarged = inference.Enlarger(model, one, tile=16)(fresh, lr)
+    wanted = np.floor(imresize(lr / 255.0, scale).clip(0, 1) * 255 + 0.5)
+    assert np.abs(enlarged - wanted).max() <= 1  # rounding of float32
+    assert (enlarged != wanted).mean() < 0.01
+
+    variables = random_variables(model)
+    small, large = (
+        inference.Enlarger(model, one, tile=tile)(variables, lr) for tile in (10, 32)
+    )
+    assert (small != enlarged).any()
+    assert np.abs(small.astype(int) - large).max() <= 1
+    assert (small != large).mean() < 0.01
+
+
+def test_its_loss_sees_luminance_alone():
+    model = build(2, 2)
+    hr = images(1, 4, 4, 3)
+    # 65.481 red against 24.966 blue: the luminance is the same.
+    other = hr + np.float32([0.1, 0, -0.1 * 65.481 / 24.966])
+    assert np.abs(network.error(model, other, hr)).max() < 1e-6
+    brighter = network.error(model, hr + np.float32(0.1), hr)
+    np.testing.assert_allclose(brighter, np.full((1, 4, 4, 1), 21.9 / 255), rtol=1e-4)
+    btsrn = network.build(schema.defaults().model, 2)
+    np.testing.assert_array_equal(network.error(btsrn, other, hr), other - hr)
+
+
+def test_kernels_start_as_he_has_it_so_that_twenty_layers_do_not_fade():
+    params = init(build(2, 16))["params"]
+    for i in range(19):
+        kernel = np.asarray(params[f"kernel{i}"])
+        fan_in = 9 * (16 if i else 1)
+        many = 4 / math.sqrt(kernel.size)
+        assert kernel.std() == pytest.approx(math.sqrt(2 / fan_in), rel=many)
+    assert not params["kernel19"].any()
+    assert not any(params[f"bias{i}"].any() for i in range(20))
+
+
+def test_a_field_that_it_does_not_take_is_refused():
+    config = schema.defaults()
+    config.model.name = "vdsr"
+    schema.validate(config)
+    config.model.features = 64
+    schema.validate(config)
+    config.model.high_blocks = 5
+    with pytest.raises(
+        InputError, match=r"config\.model\.high_blocks is 5: vdsr takes"
+    ):
+        schema.validate(config)
+
+
+def test_a_run_from_before_the_field_goes_on():
+    config = tiny.config().to_dict()
+    saved = config | {
+        "model": {k: v for k, v in config["model"].items() if k != "name"}
+    }
+    assert schema.contradictions(saved, config) == []
+    config["model"]["name"] = "vdsr"
+    assert schema.contradictions(saved, config) == [
+        "config.model.name was 'btsrn', now 'vdsr'"
+    ]
+
+
+def test_it_trains_is_evaluated_and_opened_by_the_same_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny.ROOT)
+    photos = tiny.write_photos(tmp_path / "photos", ((64, 72), (60, 60)))
+    run = tmp_path / "run"
+    row = ["main", "--config", "configs/ablation.py:vdsr-x2,small", f"--workdir={run}"]
+    fields = {
+        "data.source": "folder",
+        "data.hr_dir": photos,
+        "eval.sets": repr((str(photos),)),
+        "eval.tile": 16,
+        "model.features": 4,
+        "train.batch_size": 8,
+        "train.patch": 56,
+        "train.warmup_steps": 0,
+        "train.steps": 3,
+    }
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    assert main.run([*row, *flags]) == 0
+    rows = evaluate.read_csv(run / "validation.csv")
+    assert {r.model for r in rows} == {"bicubic", "vdsr"}
+    model = serve.load_model(str(run))
+    assert model.scale == 2
+    assert model(np.zeros((5, 7, 3), np.uint8)).shape == (10, 14, 3)
+    assert train.make_recipe(tiny.config(), mesh.make_mesh()).model.norm == "none"
+    assert evaluate.mean_row([r for r in rows if r.image != "mean"], "ntire").psnr > 5

@@ -1,0 +1,403 @@
+"""Claims of the report: what its tables say of given figures, its curves, its page."""
+
+import csv
+import html.parser
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from btsrn_jax import cli
+from btsrn_jax import config as schema
+from btsrn_jax.errors import InputError
+from btsrn_jax.evaluation import evaluate
+from btsrn_jax.evaluation.evaluate import Row
+from btsrn_jax.inference import weights
+from btsrn_jax.network import btsrn as network
+from btsrn_jax.report import experiments as studies
+from btsrn_jax.report import html_page as page
+from btsrn_jax.report import plots, tables
+from btsrn_jax.report import write as report
+
+SET = "div2k/bicubic_x2"
+
+
+def write_run(folder, psnr, name=SET, metrics=(), rows=(), **fields):
+    """A run directory without checkpoints: the paper's x2 setting but for `fields`."""
+    config = schema.defaults()
+    config.scale = 2
+    config.train.steps, config.train.decay_steps = 290_000, 18_125
+    config.update_from_flattened_dict(
+        {key.replace("__", "."): value for key, value in fields.items()}
+    )
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    lines = [{"step": 100, "time": 5.0, "loss": 0.01}, *metrics]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
+    values = (("bicubic", 31.0), ("btsrn", psnr))
+    rows = [Row(name, "mean", 2, m, 0, "ntire", p, 0.9) for m, p in values] + list(rows)
+    evaluate.write_csv(folder / "validation.csv", rows)
+    return str(folder)
+
+
+def studied(*sources):
+    return {
+        study.table.name: study.table
+        for study in studies.find([report.load(source) for source in sources])
+    }
+
+
+# --- tables
+
+
+def test_table_1_sets_measured_beside_paper(tmp_path):
+    sources = [
+        write_run(tmp_path / f"high{n}", psnr, model__high_blocks=n)
+        for n, psnr in ((3, 34.1), (4, 34.15), (6, 34.25))
+    ]
+    table = studied(*sources)["table1"]
+    assert "reduced" not in table.title
+    assert SET in table.title
+    assert table.header[:6] == [
+        "blocks, low + high",
+        "PSNR, ntire",
+        "against 6 + 4",
+        "paper",
+        "difference",
+        "paper's against 6 + 4",
+    ]
+    assert [line[:6] for line in table.lines] == [
+        ["6 + 3", "34.100", "-0.050", "34.14024", "-0.040", "-0.022"],
+        ["6 + 4", "34.150", "", "34.16181", "-0.012", ""],
+        ["6 + 5", "not run", "", "34.12123", "", "-0.041"],
+        ["6 + 6", "34.250", "+0.100", "", "", ""],
+    ]
+    assert table.lines[1][6:8] == ["887,683", "467,424"]
+    assert table.lines[1][8].endswith(" MB")
+
+
+def test_seeds_are_a_mean_and_a_deviation(tmp_path):
+    sources = [
+        write_run(tmp_path / f"seed{n}", psnr, train__seed=n)
+        for n, psnr in enumerate((34.0, 34.2, 34.1))
+    ]
+    table = studied(*sources)["table1"]
+    assert table.lines[1][1] == "34.100 ± 0.100 (3 seeds)"
+    assert table.lines[1][4] == "-0.062"
+
+
+def test_a_reduced_setting_is_named_and_not_subtracted_from_the_papers(tmp_path):
+    fields = {"model__features": 32, "model__bottleneck": 16, "train__steps": 600}
+    a = write_run(tmp_path / "a", 31.1, "Kodak24", **fields)
+    b = write_run(tmp_path / "b", 31.2, "Kodak24", model__high_blocks=3, **fields)
+    table = studied(a, b)["table1"]
+    assert table.title.endswith(", on Kodak24 (reduced: features 32, 600 steps)")
+    assert [line[:5] for line in table.lines[:2]] == [
+        ["6 + 3", "31.200", "+0.100", "34.14024", ""],
+        ["6 + 4", "31.100", "", "34.16181", ""],
+    ]
+    assert any("only the steps from row to row" in note for note in table.notes)
+
+
+def test_every_title_says_what_is_reduced(tmp_path):
+    mine = [
+        Row("Set5", "mean", 2, "mine", 1, protocol, 37.0, 0.9)
+        for protocol in ("benchmark", "ntire")
+    ]
+    fields = {"train__steps": 1600, "data__source": "samples"}
+    small = write_run(tmp_path / "small", 34, rows=mine, model__features=32, **fields)
+    whole = write_run(tmp_path / "whole", 34, rows=mine)
+    vdsr = {"model__name": "vdsr", "model__features": 64}  # as its paper has it
+    vdsr = write_run(tmp_path / "vdsr", 34, rows=mine, **vdsr, **fields)
+    entries = {name: report.load(name) for name in (small, whole, vdsr)}
+
+    def titles(*names):
+        chosen = [entries[name] for name in names]
+        made = (tables.table3(chosen), tables.table4(chosen), tables.overview(chosen))
+        return [table.title for table in made if table]
+
+    words = " (reduced: sample photographs, features 32, 1,600 steps)"
+    assert all(title.endswith(words) for title in titles(small))
+    assert not any("reduced" in title for title in titles(whole))
+    words = " (reduced: sample photographs, 1,600 steps)"
+    assert all(title.endswith(words) for title in titles(vdsr))
+    # Table 4 takes one model a system, the other one is not in it.
+    table3, table4, overview = titles(whole, vdsr, small)
+    assert table3.endswith(
+        " (some reduced: sample photographs, features 32, 1,600 steps)"
+    )
+    assert table4.endswith(" (some reduced: sample photographs, 1,600 steps)")
+    assert "1,600 steps; sample photographs, features 32, " in overview
+    page_title = tables.reduction([entries[small]])
+    svg = studies.find([entries[small]._replace(name="x")])
+    assert all(page_title in study.curves for study in svg)
+    # An exported model knows its steps.
+    released = {"scale": 2, "model": schema.defaults().model.to_dict(), "step": 300}
+    assert tables.reduction([entries[whole]._replace(config=released)]) == (
+        " (reduced: 300 steps)"
+    )
+
+
+def test_runs_of_unlike_settings_are_not_mixed(tmp_path):
+    sources = [
+        write_run(tmp_path / "mse", 34.1),
+        write_run(tmp_path / "l1", 34.2, train__loss="l1"),
+        write_run(
+            tmp_path / "elsewhere", 34.3, data__root="other", model__low_blocks=5
+        ),
+    ]
+    found = studied(*sources)
+    assert [line[1] for line in found["table1"].lines] == [
+        "not run",
+        "34.200",
+        "not run",
+    ]
+    assert "Not the paper's setting: loss l1." in found["table1"].notes
+    assert found["table2-2"].lines[1][1] == "34.200"
+    # A path is no setting.
+    assert [line[1] for line in found["table2"].lines[:2]] == ["34.300", "34.100"]
+    # That row of Table 1 stands in a fuller Table 2; alone it is in both.
+    assert "table1-2" not in found
+    assert {"table1", "table2"} <= studied(sources[0]).keys()
+
+
+def test_figure_4_and_the_normalisation_study_have_their_own_tables(tmp_path):
+    sources = [
+        write_run(tmp_path / block, psnr, model__block=block, model__bottleneck=32)
+        for block, psnr in (("gated_pp", 34.3), ("pconv", 34.1))
+    ]
+    sources += [
+        write_run(tmp_path / norm, psnr, model__norm=norm)
+        for norm, psnr in (("none", 34.2), ("batch", 33.7))
+    ]
+    found = studied(*sources)
+    assert [line[:3] for line in found["figure4"].lines] == [
+        ["gated_pp", "34.300", "+0.200"],
+        ["pconv", "34.100", ""],
+    ]
+    assert [line[:3] for line in found["normalisation"].lines] == [
+        ["none", "34.200", ""],
+        ["batch", "33.700", "-0.500"],
+    ]
+    assert "figure3" not in found  # one row is no comparison
+
+
+def test_table_3_is_the_ensemble_under_ntire(tmp_path):
+    rows = [
+        Row(SET, "0801", 2, "x2", 1, "ntire", 40.0, 0.9),
+        Row(SET, "mean", 2, "x2", 1, "ntire", 34.5, 0.9),
+        Row(SET, "mean", 2, "bicubic", 0, "ntire", 31.0, 0.9),
+    ]
+    entry = report.load(write_run(tmp_path / "x2", 34.1, rows=rows))
+    table = tables.table3([entry])
+    assert table.lines == [
+        ["x2", "x2", SET, "34.50", "34.19", "+0.31", "+3.50", "+3.18"]
+    ]
+    assert tables.table3([entry._replace(rows=entry.rows[:1])]) is None
+
+
+def test_table_4_has_three_systems_beside_the_papers_figures(tmp_path):
+    def rows(name, psnr):
+        return [
+            Row("Set5", "mean", 2, "bicubic", 0, "benchmark", 33.64, 0.9),
+            Row("Set5", "mean", 2, name, 0, "benchmark", psnr - 0.1, 0.9),
+            Row("Set5", "mean", 2, name, 1, "benchmark", psnr, 0.9),
+            Row("Set5", "mean", 2, name, 1, "modern", 99.0, 0.9),
+            Row("mine", "mean", 2, name, 1, "benchmark", 99.0, 0.9),
+        ]
+
+    vdsr = {"model__name": "vdsr", "model__features": 64}
+    entries = [
+        report.load(write_run(tmp_path / "ours", 34, rows=rows("ours", 37.8))),
+        report.load(write_run(tmp_path / "peer", 34, rows=rows("peer", 37.5), **vdsr)),
+    ]
+    table = tables.table4(entries)
+    (line,) = table.lines
+    assert line[:2] == ["Set5", "x2"]
+    assert line[2:5] == ["37.80", "37.75", "+0.05"]
+    assert line[5:8] == ["37.50", "37.53", "-0.03"]
+    assert line[8:] == ["33.64", "33.64", "+0.00"]
+    assert "btsrn x2: ours, ensemble" in table.notes[0]
+    assert "vdsr x2: peer, ensemble" in table.notes[0]
+    assert tables.table4([entries[0]._replace(rows=[])]) is None
+
+
+def test_the_overview_has_bicubic_beside_each_figure(tmp_path):
+    done = report.load(write_run(tmp_path / "done", 34.1))
+    table = tables.overview([done, done._replace(name="begun", rows=[])])
+    assert table.lines == [
+        ["done", "x2", "887,683", SET, "ntire", "no", "31.00", "34.10", "0.9000"],
+        ["begun", "x2", "887,683", "none yet", "", "", "", "", ""],
+    ]
+
+
+# --- curves
+
+
+def test_ticks_are_round_numbers_inside_the_range():
+    assert plots.ticks(0, 1000) == [0, 200, 400, 600, 800, 1000]
+    assert plots.ticks(30.3, 31.3) == pytest.approx([30.4, 30.6, 30.8, 31.0, 31.2])
+    assert plots.ticks(0.0012, 0.0019) == pytest.approx(
+        [0.0012, 0.0014, 0.0016, 0.0018]
+    )
+
+
+def test_training_time_leaves_out_validation_and_pauses():
+    metrics = [
+        # At first no rate is known: it is that of the next steps.
+        {"step": 30, "time": 900.0, "loss": 0.2},
+        {"step": 120, "time": 1000.0, "loss": 0.1, "steps_per_second": 2.0},
+        {"step": 120, "time": 1500.0, "psnr_ntire": 30.0},
+        # Continued a day later, twice as fast.
+        {"step": 360, "time": 90000.0, "loss": 0.05, "steps_per_second": 4.0},
+        {"step": 360, "time": 90500.0, "psnr_ntire": float("nan")},
+        {"step": 480, "time": 91000.0, "loss": 0.04, "steps_per_second": 1.0},
+        {"step": 480, "time": 92000.0, "psnr_ntire": 31.0},
+    ]
+    svg = plots.curves([("run <1>", metrics)], "Figure 4 (reduced)")
+    texts = [node.text for node in _svg(svg).iter()]
+    assert {"run <1>", "Figure 4 (reduced)"} <= set(texts)
+    assert "minutes of training" in texts
+    points = list(plots._points(metrics, "psnr_"))
+    assert points == [(120, 1.0, 30.0), (480, 4.0, 31.0)]
+    assert next(plots._points(metrics, "loss")) == (30, 0.25, 0.2)
+
+
+def _svg(text):
+    return ET.fromstring(text)
+
+
+def test_a_line_is_drawn_where_its_values_are():
+    line = plots.Line("a", [0, 50, 100], [1.0, 10.0, 100.0])
+    panel = plots.Panel("title", "x", "y", [line, line._replace(label="b")], log_y=True)
+    nodes = _svg(plots.sheet([panel], "")).iter()
+    drawn = [node for node in nodes if node.tag.endswith("polyline")]
+    assert len(drawn) == 2
+    assert drawn[0].get("stroke") != drawn[1].get("stroke")
+    points = [tuple(map(float, p.split(","))) for p in drawn[0].get("points").split()]
+    (x0, y0), (x1, y1), (x2, y2) = points
+    right, bottom = plots.WIDTH - plots.RIGHT, plots.HEIGHT - plots.BOTTOM
+    assert (x0, x2) == (plots.LEFT, right)
+    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
+    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1)  # logarithmic
+    assert plots.TOP < y2 < y1 < y0 < bottom
+
+
+def test_nothing_logged_is_no_plot():
+    runs = [("a", []), ("b", [{"step": 1, "time": 0.0}])]
+    assert plots.curves(runs, "title") is None
+
+
+# --- Figure 5 and the page
+
+
+class Links(html.parser.HTMLParser):
+    """What a page refers to, and the attributes of its inputs."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.inputs, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for key, value in attrs if key in ("src", "href")]
+        if tag == "input":
+            self.inputs.append(dict(attrs))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_error_maps_sum_over_rgb_and_stop_at_white():
+    hr = np.full((1, 3, 3), 100, np.uint8)
+    sr = np.array([[[100, 100, 100], [90, 105, 101], [255, 0, 250]]], np.uint8)
+    assert page._error(sr, hr)[0].tolist() == [[0] * 3, [16] * 3, [255] * 3]
+
+
+def test_a_page_is_whole_in_itself_and_escapes_names():
+    crop = np.zeros((4, 4, 3), np.uint8)
+    row = [(label, crop) for label in ("bicubic", "e1", "<ours>", "e2", "HR")]
+    table = page.Table("t", "t", ["<h>"], [["a&b"]], ["<n>"])
+    fragments = [page.table(table), page.crops(page.Crops("<i>photo", row))]
+    text = page.render('a "title" & more', [("<b>heading", fragments)])
+    found = Links(text)
+    assert len(found.links) == 7
+    assert all(link.startswith("data:image/png;base64,") for link in found.links)
+    assert not re.search(r"https?://", text)
+    assert [i["type"] for i in found.inputs] == ["range"]
+    assert "<i>photo" in found.inputs[0]["aria-label"]
+    assert {"<b>heading", "<h>", "a&b", "<n>", "<ours>"} <= set(found.text)
+
+
+# --- from end to end
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A tiny untrained network, that is bicubic, as an exported directory."""
+    folder = tmp_path_factory.mktemp("exported") / "tiny-x2"
+    config = tiny.config()
+    built = network.build(config.model, 2)
+    variables = jax.jit(lambda: network.init(built, jax.random.key(0)))()
+    folder.mkdir()
+    (folder / weights.WEIGHTS).write_bytes(weights.to_bytes(variables))
+    about = {"scale": 2, "model": config.model.to_dict()}
+    (folder / "config.json").write_text(json.dumps(about))
+    return folder
+
+
+def test_runs_and_models_become_one_report(tmp_path, exported):
+    photos = tiny.write_photos(tmp_path / "Set5", ((210, 220), (60, 60)))
+    run = write_run(tmp_path / "run", 34.1)
+    out = tmp_path / "report"
+    elsewhere = tiny.write_photos(tmp_path / "mine", ((220, 200),), seed=2)
+    args = [run, str(exported), "--out", str(out), "--sets", str(photos)]
+    args += ["--images", f"photo1,{elsewhere / 'photo0.png'}"]
+    args = cli.build_parser().parse_args(["report", *args, "--no-ensemble"])
+    assert args.function(args) == 0
+    text = (out / "report.md").read_text()
+    assert "## Table 1: blocks of the high stage, on div2k/bicubic_x2" in text
+    assert "## Table 4" in text
+    assert all((out / name).exists() for name in re.findall(r"\]\(([^)]+)\)", text))
+    with (out / "table4.csv").open(newline="") as file:
+        header, line = csv.reader(file)
+    assert header[:3] == ["set", "scale", "BTSRN"]
+    # Untrained, the network is bicubic but for rounding: once instead of twice.
+    assert float(line[2]) == pytest.approx(float(line[8]), abs=0.02)
+    crops = np.asarray(Image.open(out / "figure5-2.png"))
+    assert crops.shape[1] > 5 * 400
+    found = Links((out / "index.html").read_text())
+    assert len(found.inputs) == 2
+    assert len(found.links) == 14
+
+
+def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
+    out = tmp_path / "report"
+    broken = tmp_path / "set" / "broken.png"
+    broken.parent.mkdir()
+    broken.write_text("no picture")
+    for sources, options, message in (
+        (["nowhere"], {}, "no model 'nowhere'"),
+        ([str(exported)], {"sets": ["nowhere"]}, "no folder nowhere"),
+        (
+            [str(exported)],
+            {"chosen": ["baboon"]},
+            "no image 'baboon': a file, or one of chelsea",
+        ),
+        ([str(exported)], {"chosen": [str(broken)]}, r"broken\.png: none of PNG"),
+        ([str(exported)], {"sets": [str(broken.parent)]}, r"broken\.png: "),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            report.write(sources, out, **options)
+        assert "\n" not in str(error.value)
+    run = tmp_path / "run"
+    write_run(run, 34.1)
+    (run / "config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot read the config"):
+        report.write([str(run)], out)
+    assert not out.exists()

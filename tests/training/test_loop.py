@@ -1,0 +1,132 @@
+"""Claims about a run as a whole. Runs that are killed: see test_faults.py."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from btsrn_jax import checkpoint, mesh
+from btsrn_jax.errors import InputError
+from btsrn_jax.training import loop
+from btsrn_jax.training import step as train
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    with tiny.compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture
+def run(compiled, tmp_path, monkeypatch):
+    """run(name, devices, **train) -> exit code and what was said."""
+    monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
+    photos = tiny.write_photos(tmp_path / "photos")
+
+    def run(name, devices=1, cache="auto", **settings):
+        config = tiny.config(**settings)
+        config.data.source, config.data.hr_dir = "folder", str(photos)
+        config.data.cache = cache
+        said = []
+        on = mesh.make_mesh(jax.devices()[:devices])
+        code = loop.run(config, tmp_path / name, on, said.append)
+        return code, "\n".join(said)
+
+    return run
+
+
+def lines(folder):
+    return [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_says_what_it_does_and_writes_it_down(run, tmp_path):
+    code, said = run("a", steps=4, log_every=2)
+    assert code == 0
+    for part in ("parameters", "3 images", "a pass is", "1 x cpu", "on every device"):
+        assert part in said
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config["train"]["steps"] == 4
+    assert [line["step"] for line in lines(tmp_path / "a")] == [2, 4]
+    names = {"loss", "grad_norm", "learning_rate", "skipped"}
+    assert names <= lines(tmp_path / "a")[0].keys()
+    step, saved, _ = checkpoint.load_parameters(tmp_path / "a")
+    assert (step, saved) == (4, config)
+
+
+def test_a_run_moves_between_topologies_and_kinds_of_memory(run, tmp_path):
+    """8 devices -> 1 -> 8, host memory -> device: the same batches all along."""
+    assert run("moved", 8, cache="host", steps=2, log_every=1)[0] == 0
+    code, said = run("moved", 1, cache="device", steps=4, log_every=1)
+    assert code == 0
+    assert "continuing from step 2" in said
+    assert run("moved", 8, steps=6, log_every=1)[0] == 0
+    run("straight", 1, steps=6, log_every=1)
+    moved, straight = lines(tmp_path / "moved"), lines(tmp_path / "straight")
+    for ours, theirs in zip(moved, straight, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert 0 <= moved[0]["data_wait"] <= 1
+    assert "data_wait" not in moved[3]
+
+
+def test_a_run_whose_loss_is_not_finite_ends_with_advice(run, tmp_path):
+    """It starts from weights so large that the first loss overflows; nothing is
+    learned from it, and it ends after some steps."""
+    recipe = train.make_recipe(tiny.config(), mesh.make_mesh(jax.devices()[:1]))
+    state = train.create_state(recipe, mesh.make_mesh(jax.devices()[:1]))
+    huge = state._replace(params=jax.tree.map(lambda x: x + 1e30, state.params))
+    checkpoints = checkpoint.Checkpoints(tmp_path / "huge")
+    checkpoints.save(1, huge, tiny.config().to_dict())
+    checkpoints.close()
+    often = {"log_every": 5, "checkpoint_every": 6}
+    with pytest.raises(loop.Diverged, match=r"20 steps.*intact.*clip_norm") as error:
+        run("bad", init_from=str(tmp_path / "huge"), steps=99, **often)
+    assert "\n" not in str(error.value)
+    skipped = [line["skipped"] for line in lines(tmp_path / "bad")]
+    assert skipped == [5, 10, 15]
+    step, _, variables = checkpoint.load_parameters(tmp_path / "bad")
+    assert step == 18
+    jax.tree.map(np.testing.assert_array_equal, variables["params"], huge.params)
+
+
+def test_a_damaged_config_is_named(run, tmp_path):
+    run("a", steps=1)
+    (tmp_path / "a" / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config.json is damaged"):
+        run("a", steps=1)
+
+
+def test_what_makes_another_run_is_refused_by_name(run):
+    run("a", steps=2)
+    with pytest.raises(InputError, match=r"train.batch_size was 8, now 16"):
+        run("a", steps=2, batch_size=16)
+    with pytest.raises(InputError, match=r"train.schedule was 'exponential'"):
+        run("a", steps=2, schedule="cosine")
+    # What may change: intervals, the time limit, more steps.
+    assert run("a", steps=3, log_every=1, eval_every=2, time_limit=60.0)[0] == 0
+
+
+def test_a_resumed_run_of_muon_is_the_uninterrupted_one(run, tmp_path):
+    settings = {"optimizer": "muon", "candidates": 2, "log_every": 1}
+    assert run("moved", steps=3, **settings)[0] == 0
+    assert "continuing from step 3" in run("moved", steps=6, **settings)[1]
+    assert run("straight", steps=6, **settings)[0] == 0
+    moved, straight = (
+        checkpoint.load_parameters(tmp_path / name)[2] for name in ("moved", "straight")
+    )
+    for ours, theirs in zip(
+        jax.tree.leaves(moved), jax.tree.leaves(straight), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_state_is_restored_as_it_was_built(optimizer):
+    config = tiny.config(ema=0.9, optimizer=optimizer)
+    recipe = train.make_recipe(config, mesh.make_mesh())
+    shapes = jax.eval_shape(lambda: train.create_state(recipe, mesh.make_mesh()))
+    arrays = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
+    filled = checkpoint.fill(shapes, checkpoint.flatten(arrays))
+    assert jax.tree.structure(filled) == jax.tree.structure(shapes)

@@ -1,0 +1,307 @@
+"""Claims about the step: the same on any topology, and made of what the paper says."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from btsrn_jax import checkpoint, mesh
+from btsrn_jax.data import sampler
+from btsrn_jax.errors import InputError
+from btsrn_jax.network import btsrn as network
+from btsrn_jax.training import step as train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    with tiny.compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+class Trained(NamedTuple):
+    """A tiny run. states: of all steps (NumPy), states[0] before the first."""
+
+    step: Callable
+    recipe: train.Recipe
+    states: list
+    metrics: list
+
+
+def run(config, devices=1, steps=1):
+    """So many steps on so many devices."""
+    on = mesh.make_mesh(jax.devices()[:devices])
+    recipe = train.make_recipe(config, on)
+    state = train.create_state(recipe, on)
+    step = train.compile_step(recipe, on)
+    store = jax.device_put(tiny.store(), mesh.replicated(on))
+    states, metrics = [jax.device_get(state)], []
+    for _ in range(steps):
+        state, found = step(state, store)
+        states.append(jax.device_get(state))
+        metrics.append(jax.device_get(found))
+    return Trained(step, recipe, states, metrics)
+
+
+@functools.cache
+def trained(devices):
+    """Ten steps of the plain recipe."""
+    return run(tiny.config(), devices, 10)
+
+
+def vector(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_devices_share_the_work_and_agree_with_one(devices):
+    """After 1 step to 1e-6, after 10 to 1e-3 of the norm of the change: Adam amplifies
+    rounding. All topologies see the same batches."""
+    alone, shared = trained(1), trained(devices)
+    start, one, ten = (vector(alone.states[i].params) for i in (0, 1, 10))
+    np.testing.assert_allclose(vector(shared.states[1].params), one, atol=1e-6)
+    change = np.linalg.norm(ten - start)
+    apart = np.linalg.norm(ten - vector(shared.states[10].params))
+    assert change > 0.1
+    assert apart < 1e-3 * change
+    for ours, theirs in zip(shared.metrics, alone.metrics, strict=True):
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-5)
+
+
+@functools.cache
+def compiled(devices):
+    """The step at a size where its convolutions dominate, the batch in one piece."""
+    config = tiny.config(patch=32)
+    config.model.features, config.model.bottleneck = 32, 16
+    on = mesh.make_mesh(jax.devices()[:devices])
+    recipe = train.make_recipe(config, on)._replace(parts=1)
+    state = jax.eval_shape(lambda: train.create_state(recipe, on))
+    store = tiny.store([(20, 30), (16, 40)])
+    return train.compile_step(recipe, on).lower(state, store).compile()
+
+
+def test_each_of_eight_devices_does_an_eighth_of_the_arithmetic():
+    flops = {n: compiled(n).cost_analysis()["flops"] for n in (1, 8)}
+    assert flops[8] == pytest.approx(flops[1] / 8, rel=0.1)
+
+
+def test_the_gradients_are_summed_once_and_nothing_is_gathered():
+    text = compiled(8).as_text()
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+    found = re.findall(rf" ({kinds})(?:-start)?\(", text)
+    assert found == ["all-reduce"]
+    operands = re.search(r"= \((.*?)\) all-reduce\(", text)[1]
+    arrays = len(re.findall(r"f32\[", operands))
+    parameters = jax.tree.leaves(trained(1).states[0].params)
+    assert arrays == len(parameters) + 1  # and the loss
+
+
+def test_the_step_is_traced_once():
+    assert trained(1).step._cache_size() == 1
+    assert trained(8).step._cache_size() == 1
+
+
+def test_a_step_is_adam_on_the_mean_squared_error_of_its_batch():
+    """The whole step, from its parts: batch, forward pass, gradient of the mean over
+    all elements, optax's Adam."""
+    _, recipe, states, metrics = trained(1)
+    lr, hr = sampler.batch(tiny.store(), 0, 0, 8, recipe.side, recipe.target)
+
+    def loss_of(params):
+        sr, _ = network.super_resolve(recipe.model, {"params": params}, lr)
+        return jnp.sum((hr - sr) ** 2) / hr.size
+
+    start = states[0].params
+    loss, gradient = jax.jit(jax.value_and_grad(loss_of))(start)
+    adam = optax.adam(1e-3)
+    updates, _ = adam.update(gradient, adam.init(start))
+    expected = optax.apply_updates(start, updates)
+    np.testing.assert_allclose(metrics[0]["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics[0]["grad_norm"], np.linalg.norm(vector(gradient)), rtol=1e-4
+    )
+    np.testing.assert_allclose(vector(states[1].params), vector(expected), atol=1e-6)
+    assert int(states[10].step) == 10
+
+
+def orthogonal(matrix):
+    """Muon's polynomial in the singular values, five times (Jordan, 2024)."""
+    u, values, v = np.linalg.svd(matrix, full_matrices=False)
+    values = values / np.linalg.norm(values)
+    for _ in range(5):
+        values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
+    return u @ np.diag(values) @ v
+
+
+def test_a_first_step_of_muon_by_singular_values():
+    """Kernels: the gradient made orthogonal, times 0.6 sqrt(the longer side), as of Liu
+    et al. (2025); in float64. All else: Nesterov's Adam, the sign of the gradient."""
+    _, recipe, states, _ = run(tiny.config(optimizer="muon"))
+    lr, hr = sampler.batch(tiny.store(), 0, 0, 8, recipe.side, recipe.target)
+
+    def loss_of(params):
+        sr, _ = network.super_resolve(recipe.model, {"params": params}, lr)
+        return jnp.mean((hr - sr) ** 2)
+
+    # `out` starts at 0, and lets no gradient through to the others.
+    params = jax.tree.map(lambda x: x + 0.1, states[0].params)
+    gradient = jax.device_get(jax.jit(jax.grad(loss_of))(params))
+    updates, _ = recipe.optimizer.update(
+        gradient, recipe.optimizer.init(params), params
+    )
+    made = 0
+    for name, update in checkpoint.flatten(jax.device_get(updates)).items():
+        g = checkpoint.flatten(gradient)[name].astype(np.float64)
+        if g.ndim == 4 and not name.startswith(("in", "out")):
+            g = g.reshape(-1, g.shape[-1])
+            expected = 0.6 * max(g.shape) ** 0.5 * orthogonal(g)
+            made += 1
+        else:
+            # Nesterov's first step: 0.9 * 0.1 / (1 - 0.9**2) + 1
+            expected = 1.473684 * g / (np.abs(g) + 1e-8)
+        expected = -1e-3 * expected.reshape(update.shape)
+        np.testing.assert_allclose(update, expected, rtol=1e-3, atol=1e-7)
+    assert made == 5  # two of each block, and the deconvolution
+
+
+def test_losses_by_hand():
+    error = jnp.array([[0.0, -0.5], [1.0, 0.1]])
+    assert train.LOSSES["mse"](error) == pytest.approx((0.25 + 1 + 0.01) / 4)
+    assert train.LOSSES["l1"](error) == pytest.approx(1.6 / 4)
+    root = [1e-3, (0.25 + 1e-6) ** 0.5, (1 + 1e-6) ** 0.5, (0.01 + 1e-6) ** 0.5]
+    assert train.LOSSES["charbonnier"](error) == pytest.approx(sum(root) / 4)
+
+
+def test_the_paper_decays_by_0_6_after_each_pass_in_stairs():
+    """Paper, section 4: Adam at 0.001, x 0.6 after each pass."""
+    settings = tiny.config(decay_steps=100, steps=1600).train
+    schedule = train.make_schedule(settings)
+    rates = {0: 1e-3, 99: 1e-3, 100: 6e-4, 199: 6e-4, 200: 3.6e-4}
+    rates[1599] = 1e-3 * 0.6**15
+    for step, rate in rates.items():
+        assert schedule(step) == pytest.approx(rate, rel=1e-5)
+    assert [m["learning_rate"] for m in trained(1).metrics] == pytest.approx(
+        [1e-3] * 5 + [6e-4] * 5
+    )
+
+
+def test_cosine_rises_linearly_and_falls_to_zero():
+    settings = tiny.config(schedule="cosine", warmup_steps=10, steps=110).train
+    schedule = train.make_schedule(settings)
+    for step, share in {0: 0, 5: 0.5, 10: 1, 60: 0.5, 110: 0}.items():
+        assert schedule(step) == pytest.approx(1e-3 * share, abs=1e-9)
+
+
+def test_cosine_without_warmup_starts_at_the_top():
+    settings = tiny.config(schedule="cosine", steps=100).train
+    schedule = train.make_schedule(settings)
+    assert schedule(0) == pytest.approx(1e-3)
+    assert schedule(50) == pytest.approx(5e-4)
+
+
+@functools.cache
+def clipped_and_averaged():
+    return run(tiny.config(clip_norm=1e-4, ema=0.2), steps=3)
+
+
+def test_clipping_bounds_the_norm_of_the_gradient():
+    """Adam's first moment after one step is a tenth of the gradient that it got."""
+    _, _, states, metrics = clipped_and_averaged()
+    assert metrics[0]["grad_norm"] > 1e-3  # as it was before
+    first_moment = vector(states[1].opt_state[1][0].mu)
+    assert np.linalg.norm(first_moment) == pytest.approx(1e-5, rel=1e-3)
+
+
+def test_averaged_weights_follow_the_weights_by_the_recurrence():
+    """The decay is the configured one, at first less: (1 + n) / (10 + n)."""
+    states = clipped_and_averaged().states
+    average = vector(states[0].params)
+    for n, state in enumerate(states[1:]):
+        decay = min(0.2, (1 + n) / (10 + n))
+        average = decay * average + (1 - decay) * vector(state.params)
+        np.testing.assert_allclose(vector(state.ema), average, atol=1e-6)
+    assert train.inference_variables(states[-1])["params"] is states[-1].ema
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_counted():
+    step, _, states, _ = trained(1)
+    good = states[3]
+    bad = good._replace(params=jax.tree.map(lambda x: x * np.nan, good.params))
+    state = jax.tree.map(jnp.array, bad)
+    for skipped in (1, 2):
+        state, metrics = step(state, tiny.store())
+        assert int(metrics["skipped"]) == skipped
+        assert not np.isfinite(metrics["loss"])
+        assert int(state.step) == 3 + skipped  # another batch is tried
+    # Neither the moments nor the schedule's count moved.
+    np.testing.assert_array_equal(vector(state.opt_state), vector(good.opt_state))
+
+    mended = state._replace(params=jax.tree.map(jnp.array, good.params))
+    state, metrics = step(mended, tiny.store())
+    assert int(metrics["skipped"]) == 0
+    assert not np.array_equal(vector(state.params), vector(good.params))
+
+
+@pytest.fixture(scope="module")
+def x2_run(tmp_path_factory):
+    """A run directory of an x2 network whose last layer is not zero."""
+    workdir = tmp_path_factory.mktemp("x2")
+    state = trained(1).states[2]
+    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints.save(2, state, tiny.config().to_dict() | {"eval": {}})
+    checkpoints.close()
+    return workdir, state
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_network_starts_from_an_x2_one_in_all_but_the_upsampler(x2_run, scale):
+    workdir, theirs = x2_run
+    config = tiny.config(init_from=str(workdir), patch=24)
+    config.scale = scale
+    recipe = train.make_recipe(config, mesh.make_mesh(jax.devices()[:1]))
+    params = checkpoint.flatten(train.initial_params(str(workdir), recipe))
+    fresh = jax.jit(functools.partial(network.init, recipe.model))
+    fresh = checkpoint.flatten(fresh(jax.random.key(0))["params"])
+    theirs = checkpoint.flatten(theirs.params)
+    assert params.keys() == fresh.keys()
+    for name, array in params.items():
+        source = fresh if name.startswith("up") and scale != 2 else theirs
+        np.testing.assert_array_equal(array, source[name], err_msg=name)
+
+
+def test_a_start_of_another_width_is_refused(x2_run):
+    config = tiny.config()
+    config.model.features = 16
+    recipe = train.make_recipe(config, mesh.make_mesh(jax.devices()[:1]))
+    with pytest.raises(InputError, match=r"init_from.*was expected"):
+        train.initial_params(str(x2_run[0]), recipe)
+
+
+def test_batch_statistics_are_those_of_the_whole_batch_wherever_its_parts_lie():
+    config = tiny.config()
+    config.model.norm = "batch"
+    states = [run(config, devices).states[1] for devices in (1, 4)]
+    alone, shared = (vector((state.params, state.model_state)) for state in states)
+    np.testing.assert_allclose(alone, shared, atol=2e-6)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_the_step_lowers_for_accelerators(platform):
+    config = tiny.config()
+    config.model.dtype = "bfloat16"
+    on = mesh.make_mesh()
+    recipe = train.make_recipe(config, on)
+    plain = network.Compute(jnp.bfloat16, "plain")
+    recipe = recipe._replace(model=network.build(config.model, 2, plain))
+    state = jax.eval_shape(lambda: train.create_state(recipe, on))
+    step = train.compile_step(recipe, on)
+    traced = step.trace(state, tiny.store())
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert "bf16" in text
+    assert "sdy.sharding_constraint" in text or "mhlo.sharding" in text
