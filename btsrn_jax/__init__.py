@@ -1,10 +1,24 @@
 """Balanced Two-Stage Residual Networks for image super-resolution, in JAX."""
 
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from btsrn_jax.errors import InputError
+    from btsrn_jax.inference import load_model
+    from btsrn_jax.metrics import psnr, ssim
+    from btsrn_jax.resize import imresize
+
+__all__ = ["InputError", "imresize", "load_model", "psnr", "ssim"]
 __version__ = "0.1.0"
 
-
-def load_model(source: str, *, ensemble: bool = False):
-    """A model as a function of NumPy images; see `inference.models.load_model`."""
-    from btsrn_jax.inference import models as serve
-
-    return serve.load_model(source, ensemble=ensemble)
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "errors": ["InputError"],
+        "inference": ["load_model"],
+        "metrics": ["psnr", "ssim"],
+        "resize": ["imresize"],
+    },
+)

@@ -22,8 +22,7 @@ from orbax.checkpoint.checkpoint_managers import (
     LatestN,
 )
 
-from btsrn_jax import mesh
-from btsrn_jax import storage as paths
+from btsrn_jax import mesh, storage
 from btsrn_jax.errors import InputError
 
 FOLDER = "checkpoints"
@@ -105,7 +104,7 @@ class Checkpoints:
         self.wait()
         path = self.folder / str(step) / METRICS
         if mesh.is_first() and path.exists():
-            paths.write(path, json.dumps(_metrics(step, psnr)))
+            storage.write(path, json.dumps(_metrics(step, psnr)))
         mesh.gather(0)
         self.manager.reload()
 
@@ -154,8 +153,8 @@ class Checkpoints:
 
 def _absolute(workdir):
     """As Orbax wants it."""
-    workdir = paths.path(workdir)
-    return workdir if paths.in_bucket(workdir) else workdir.resolve()
+    workdir = storage.path(workdir)
+    return workdir if storage.in_bucket(workdir) else workdir.resolve()
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
@@ -163,7 +162,7 @@ def steps_in(folder: pathlib.Path) -> list[int]:
     if not folder.is_dir():  # a bucket has no empty ones
         return []
     found = [p for p in folder.iterdir() if p.name.isdigit()]
-    if paths.in_bucket(folder):  # nor a rename: Orbax marks what is finished
+    if storage.in_bucket(folder):  # nor a rename: Orbax marks what is finished
         found = [p for p in found if (p / COMMITTED).exists()]
     return sorted(int(p.name) for p in found)
 
@@ -277,7 +276,7 @@ def move_aside(folder: pathlib.Path, step: int, error: Exception, log: Callable)
     while target.exists():
         target = target.with_name(f"{step}-{number}")
         number += 1
-    paths.move(source, target)
+    storage.move(source, target)
     log(
         f"checkpoint {source} is damaged ({_first_line(error)}); moved to {target}, the"
         " one before it is used"

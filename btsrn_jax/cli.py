@@ -14,7 +14,16 @@ import sys
 
 from absl import logging
 
-from btsrn_jax import __version__
+from btsrn_jax import (
+    __version__,
+    benchmark,
+    data,
+    evaluation,
+    export,
+    inference,
+    report,
+    storage,
+)
 from btsrn_jax.errors import InputError
 
 MODEL = "a released name, an exported directory, a run directory, or bicubic"
@@ -48,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     command(
         "models",
         "the models in this package, with their figures and training data",
-        models,
+        run_models,
         "Lists the models that come with this package: what --model takes, how good"
         " they are (beside bicubic and the paper), and what they were trained on.",
     )
@@ -57,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_prepare(command):
     sub = command(
-        "prepare", "download and prepare DIV2K (needs no TensorFlow)", prepare
+        "prepare", "download and prepare DIV2K (needs no TensorFlow)", run_prepare
     )
     sub.add_argument("dataset", help="div2k/CONFIG, such as div2k/bicubic_x4")
     sub.add_argument(
@@ -75,7 +84,7 @@ def _add_prepare(command):
 
 
 def _add_upscale(command):
-    sub = command("upscale", "enlarge pictures", upscale)
+    sub = command("upscale", "enlarge pictures", run_upscale)
     sub.add_argument(
         "inputs",
         nargs="+",
@@ -107,7 +116,7 @@ def _add_upscale(command):
 
 
 def _add_evaluate(command):
-    sub = command("evaluate", "PSNR and SSIM on sets of images", evaluate)
+    sub = command("evaluate", "PSNR and SSIM on sets of images", run_evaluate)
     sub.add_argument(
         "--model",
         required=True,
@@ -149,7 +158,7 @@ def _add_export(command):
     sub = command(
         "export",
         "write a model for others to use",
-        export,
+        run_export,
         "Writes the parameters of a run that did best in validation (averaged ones, if"
         " it keeps them) as a directory: safetensors, StableHLO, ONNX, an Orbax"
         " checkpoint, config.json, and a model card. Every file is run and compared"
@@ -176,7 +185,7 @@ def _add_export(command):
 
 def _add_report(command):
     sub = command(
-        "report", "tables, curves and crops of runs, and one HTML page", report
+        "report", "tables, curves and crops of runs, and one HTML page", run_report
     )
     sub.add_argument(
         "runs",
@@ -205,7 +214,7 @@ def _add_report(command):
 
 
 def _add_bench(command):
-    sub = command("bench", "speed and memory, beside PyTorch if asked for", bench)
+    sub = command("bench", "speed and memory, beside PyTorch if asked for", run_bench)
     sub.add_argument("mode", choices=("train", "infer"), help="what to measure")
     sub.add_argument("--scale", type=int, choices=(2, 3, 4), help="default: all three")
     sub.add_argument(
@@ -244,7 +253,7 @@ def _add_bench(command):
 
 
 def _add_info(command):
-    sub = command("info", "what a config is, and whether it fits a device", info)
+    sub = command("info", "what a config is, and whether it fits a device", run_info)
     sub.add_argument("--config", required=True, metavar="FILE[:ARG]")
     sub.add_argument(
         "--compile",
@@ -295,53 +304,50 @@ def _add_memory(sub):
     )
 
 
-def info(args) -> int:
+def run_info(args) -> int:
     """btsrn info"""
     if args.topology:  # before JAX is imported: no TPU is here, and none is asked for
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
     from btsrn_jax import main, mesh
-    from btsrn_jax.benchmark import fit as info
 
     config = main.parse(["info", "--config", args.config, *args.overrides]).config
-    print(info.describe(config))
+    print(benchmark.describe_config(config))
     if not (args.compile or args.topology or args.largest):
         return 0
     if args.topology:
-        devices = info.topology_mesh(args.topology)
+        devices = benchmark.topology_mesh(args.topology)
     else:
         mesh.prepare()
         devices = mesh.make_mesh()
-    print(info.report(config, devices))
+    print(benchmark.report_fit(config, devices))
     if args.largest:
-        found = info.largest_batch(config, devices, print)
+        found = benchmark.largest_batch(config, devices, print)
         print(f"largest batch that fits: {found}")
     return 0
 
 
-def prepare(args) -> int:
+def run_prepare(args) -> int:
     """btsrn prepare"""
-    from btsrn_jax import storage as paths
-    from btsrn_jax.data import div2k
 
     name = args.dataset.removeprefix("div2k/")
     if name == args.dataset:
-        known = ", ".join(f"div2k/{config}" for config in div2k.CONFIGS)
+        known = ", ".join(f"div2k/{config}" for config in data.div2k.CONFIGS)
         raise InputError(f"unknown data set {args.dataset!r}: one of {known}")
-    div2k.prepare(name, paths.local(args.data_dir), args.zips)
+    data.div2k.prepare(name, storage.local(args.data_dir), args.zips)
     return 0
 
 
-def upscale(args) -> int:
+def run_upscale(args) -> int:
     """btsrn upscale"""
     from btsrn_jax import mesh
-    from btsrn_jax.inference import models as serve
-    from btsrn_jax.inference import upscale
 
     mesh.prepare()
-    model = serve.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
-    print(model.about, file=sys.stderr)
-    return upscale.upscale_files(
+    model = inference.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
+    figures = f"; {export.summary(model.config)}" if model.config.get("figures") else ""
+    print(model.about + figures, file=sys.stderr)
+    return inference.upscale_files(
         args.inputs,
         args.output,
         model.enlarge,
@@ -351,16 +357,15 @@ def upscale(args) -> int:
     )
 
 
-def evaluate(args) -> int:
+def run_evaluate(args) -> int:
     """btsrn evaluate"""
     from btsrn_jax import mesh
-    from btsrn_jax.inference import models as serve
 
     mesh.prepare()
     scales = [_scale(text) for text in args.scale.split(",") if text]
-    serve.run_evaluation(
+    evaluation.run_evaluation(
         args.model,
-        serve.split_names(args.sets),
+        evaluation.split_names(args.sets),
         scales,
         args.protocol.split(","),
         args.ensemble,
@@ -372,14 +377,13 @@ def evaluate(args) -> int:
     return 0
 
 
-def export(args) -> int:
+def run_export(args) -> int:
     """btsrn export"""
     from btsrn_jax import mesh
-    from btsrn_jax.export import write as export
 
     mesh.prepare()
     try:
-        export.export(
+        export.export_model(
             args.model,
             args.output,
             args.formats.split(",") if args.formats else None,
@@ -394,23 +398,20 @@ def export(args) -> int:
     return 0
 
 
-def models(args) -> int:
+def run_models(args) -> int:
     """btsrn models"""
-    from btsrn_jax.export import provenance as facts
-    from btsrn_jax.inference import weights
 
-    for name in weights.released():
-        about = weights.read_config(weights.RELEASED / name)
-        print(f"{name}  x{about['scale']}  {facts.summary(about)}")
-        print(f"    {facts.history(about)}")
-    if not weights.released():
+    for name in inference.released_models():
+        about = inference.read_config(inference.RELEASED / name)
+        print(f"{name}  x{about['scale']}  {export.summary(about)}")
+        print(f"    {export.history(about)}")
+    if not inference.released_models():
         print("this package comes without trained models")
     return 0
 
 
-def bench(args) -> int:
+def run_bench(args) -> int:
     """btsrn bench"""
-    from btsrn_jax.benchmark import bench
 
     scales = [args.scale] if args.scale else [2, 3, 4]
     name = "batch" if args.mode == "train" else "side"
@@ -418,28 +419,26 @@ def bench(args) -> int:
     for scale, size in itertools.product(scales, _numbers(name, getattr(args, name))):
         size = size // scale if name == "side" else size
         patch = args.patch // scale * scale
-        spec = bench.Spec(args.mode, scale, patch=patch, dtype=args.dtype)
+        spec = benchmark.Spec(args.mode, scale, patch=patch, dtype=args.dtype)
         specs.append(spec._replace(loop=args.loop, **{name: size}))
 
     def say(line):
         print(line, file=sys.stderr, flush=True)
 
-    bench.run(specs, args.peer, args.repeats, args.json, say)
+    benchmark.run_benchmark(specs, args.peer, args.repeats, args.json, say)
     return 0
 
 
-def report(args) -> int:
+def run_report(args) -> int:
     """btsrn report"""
     from btsrn_jax import mesh
-    from btsrn_jax.inference import models as serve
-    from btsrn_jax.report import write as report
 
     mesh.prepare()
     sets, chosen = (
-        [name for name in serve.split_names(text) if name]
+        [name for name in evaluation.split_names(text) if name]
         for text in (args.sets, args.images)
     )
-    report.write(args.runs, args.out, sets, chosen, args.ensemble, args.data_dir)
+    report.write_report(args.runs, args.out, sets, chosen, args.ensemble, args.data_dir)
     print(args.out / "index.html")
     return 0
 

@@ -12,14 +12,7 @@ from ml_collections.config_dict import placeholder
 
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS
-from btsrn_jax.network.btsrn import (
-    ACTIVATIONS,
-    BLOCKS,
-    NAMES,
-    NORMS,
-    build,
-    output_size,
-)
+from btsrn_jax.network import ACTIVATIONS, BLOCKS, NAMES, NORMS, geometry_of
 
 SCALES = (2, 3, 4)
 CHOICES = {
@@ -27,7 +20,7 @@ CHOICES = {
     "model.name": NAMES,
     "model.block": BLOCKS,
     "model.norm": NORMS,
-    "model.activation": tuple(ACTIVATIONS),
+    "model.activation": ACTIVATIONS,
     "model.dtype": ("auto", "float32", "bfloat16"),
     "data.source": ("div2k", "folder", "samples"),
     "data.track": ("bicubic", "unknown"),
@@ -247,9 +240,9 @@ def _check_training(config, devices):
             f"config.train.patch {train.patch} is no multiple of scale {scale}:"
             f" {below or scale} or {below + scale}"
         )
-    model = build(config.model, scale)
-    if output_size(model, train.patch // scale) < 1:
-        side = next(n for n in range(1, 9999) if output_size(model, n) >= 1)
+    model = geometry_of(config.model, scale)
+    if model.output_size(train.patch // scale) < 1:
+        side = next(n for n in range(1, 9999) if model.output_size(n) >= 1)
         raise InputError(
             f"config.train.patch {train.patch} is used up by the VALID convolutions:"
             f" at least {side * scale}"

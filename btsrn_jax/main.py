@@ -22,7 +22,8 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from btsrn_jax import config as schema
-from btsrn_jax import storage as paths
+from btsrn_jax import evaluation, inference, storage, training
+from btsrn_jax.data import evaluation_sets
 from btsrn_jax.errors import InputError
 
 USAGE = 2
@@ -60,7 +61,7 @@ def parse(argv: list[str]) -> Options | None:
         raise InputError("--config is missing, such as --config configs/x4.py")
     schema.validate(config)
     name = "-".join(part for part in (pathlib.Path(path).stem, arg) if part)
-    workdir = paths.path(values.workdir or f"runs/{name}")
+    workdir = storage.path(values.workdir or f"runs/{name}")
     return Options(config, workdir, values.mode, values.distributed)
 
 
@@ -179,42 +180,37 @@ def run(argv: list[str]) -> int:
     if options is None:
         return 0
     from btsrn_jax import mesh
-    from btsrn_jax.training import preemption as preempt
 
     mesh.prepare()
     mesh.start(options.distributed)
-    with preempt.Watch() as watch:
+    with training.Preemption() as watch:
         return _work(options, watch)
 
 
 def _work(options, watch):
     from btsrn_jax import mesh
-    from btsrn_jax.data import datasets
-    from btsrn_jax.evaluation import evaluate
-    from btsrn_jax.inference import weights
-    from btsrn_jax.training import loop
 
     config, workdir, mode, _ = options
     devices = mesh.make_mesh()
     schema.validate(config, devices.size)
     if mode == "train":
-        code = loop.run(config, workdir, devices, _log, watch)
+        code = training.run(config, workdir, devices, _log, watch)
         if code:
             return code
     watch.take_over()
     if not mesh.is_first():
         mesh.wait_for_first()
         return 0
-    found = weights.load(str(workdir))
+    found = inference.load_weights(str(workdir))
     _check_network(found.config, config, workdir)
-    sets = datasets.evaluation_sets(config)
+    sets = evaluation_sets(config)
     if sets:
         ensemble = mode == "eval" and config.eval.ensemble
-        subject = evaluate.network_subject(
+        subject = evaluation.network_upscaler(
             config.model.name, config.to_dict(), found.variables, mesh.local(), ensemble
         )
         name = "evaluation" if mode == "eval" else "validation"
-        evaluate.compare(subject, sets, [config.eval.protocol], workdir, name, _log)
+        evaluation.compare(subject, sets, [config.eval.protocol], workdir, name, _log)
     if mode == "train":
         _log(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")
     return 0
@@ -255,9 +251,8 @@ def main() -> None:
 def _explain(error):
     """One line for failures that were foreseen, a traceback for others."""
     from btsrn_jax import checkpoint, mesh
-    from btsrn_jax.training import loop
 
-    if isinstance(error, loop.Diverged | checkpoint.SaveFailed):
+    if isinstance(error, training.Diverged | checkpoint.SaveFailed):
         return f"error: {error}"
     if mesh.process_count() > 1:
         first = str(error).strip().partition("\n")[0]

@@ -1,18 +1,14 @@
-"""Bicubic resizing: MATLAB's `imresize` in NumPy, and the network's skip in JAX.
+"""Bicubic resizing: MATLAB's `imresize` in NumPy.
 
-Both use Keys' cubic with a = -0.5 and agree where both apply: enlarging by a whole
-number. Super-resolution figures depend on this operator more than on anything else, so
+It uses Keys' cubic with a = -0.5, and agrees with the network's bicubic skip
+(`network/ops.py`) where both apply: enlarging by a whole number.
+Super-resolution figures depend on this operator more than on anything else, so
 `imresize` reproduces MATLAB's files value for value (tests/test_resize.py).
 """
 
 import math
 
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-
-# `upscale` reads this many LR pixels beyond each side of what it returns.
-MARGIN = 2
 
 
 def imresize(image: np.ndarray, scale: float) -> np.ndarray:
@@ -75,42 +71,3 @@ def symmetric(index, size):
     """Reflects indices outside [0, size) as SYMMETRIC padding does (edge repeated)."""
     index = index % (2 * size)
     return np.where(index < size, index, 2 * size - 1 - index)
-
-
-def pad_symmetric(x: jnp.ndarray, border: int) -> jnp.ndarray:
-    """SYMMETRIC padding of (B, h, w, c) by any border, also larger than the image.
-
-    A gather, since `jnp.pad` refuses symbolic sizes and the image may be 1 x 1.
-    """
-    for axis in (1, 2):
-        size = x.shape[axis]
-        index = jnp.arange(-border, size + border) % (2 * size)
-        x = jnp.take(x, jnp.where(index < size, index, 2 * size - 1 - index), axis)
-    return x
-
-
-def upscale(x: jnp.ndarray, scale: int) -> jnp.ndarray:
-    """The network's bicubic skip: enlarges float images by 2, 3 or 4, VALID.
-
-    Args:
-      x: (B, h, w, c) float32, any range.
-      scale: a whole number of at least 2.
-
-    Returns:
-      (B, scale (h - 4), scale (w - 4), c): what two real pixels beyond each side
-      determine. Sums of products without a convolution, hence float32 on every device.
-    """
-    phase = np.arange(scale)
-    offset = (phase + 0.5) / scale - 0.5
-    weights = cubic(offset[:, None] - np.arange(-MARGIN, MARGIN + 1))  # (phase, tap)
-    for axis in (1, 2):
-        size = x.shape[axis] - 2 * MARGIN
-        taps = [lax.slice_in_dim(x, k, k + size, axis=axis) for k in range(5)]
-        rows = [
-            sum(float(w) * tap for w, tap in zip(row, taps, strict=True) if w != 0)
-            for row in weights
-        ]
-        x = jnp.stack(rows, axis=axis + 1)
-        shape = [*x.shape[:axis], scale * size, *x.shape[axis + 2 :]]
-        x = x.reshape(shape)
-    return x

@@ -8,8 +8,9 @@ from btsrn_jax import config as schema
 from btsrn_jax import main
 from btsrn_jax.errors import InputError
 from btsrn_jax.network import btsrn as network
-from btsrn_jax.report import experiments as studies
-from btsrn_jax.report.tables import Entry
+from btsrn_jax.network import cost
+from btsrn_jax.report import experiments
+from btsrn_jax.report.tables import ReportedModel
 
 ROOT = main.pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "configs/ablation.py").read_text()
@@ -49,9 +50,9 @@ def test_a_row_is_the_papers_setting_but_for_what_it_studies(row, monkeypatch):
     small = parse(f"{row},small", monkeypatch)
     schema.validate(small.config, 8)
     assert small.workdir.name == f"ablation-{row},small"
-    assert network.parameter_count(
+    assert cost.parameter_count(
         network.build(small.config.model, small.config.scale)
-    ) < 0.11 * network.parameter_count(network.build(config.model, config.scale))
+    ) < 0.11 * cost.parameter_count(network.build(config.model, config.scale))
 
 
 @pytest.mark.parametrize("variant", ["", ",small"])
@@ -62,8 +63,8 @@ def test_the_report_puts_each_row_into_the_table_it_is_named_after(
     for row in ROWS:
         config = parse(row + variant, monkeypatch).config.to_dict()
         config["train"]["steps"] = config["train"]["steps"] or 290_000
-        runs.append(Entry(None, row, config, [], [], []))
-    found = {study.table.name: study for study in studies.find(runs)}
+        runs.append(ReportedModel(None, row, config, [], [], []))
+    found = {study.table.name: study for study in experiments.find(runs)}
     labels = {}
     for name, study in found.items():
         labels[name] = [line[0] for line in study.table.lines]
@@ -104,7 +105,7 @@ def test_the_report_puts_each_row_into_the_table_it_is_named_after(
 def test_rows_have_the_parameters_of_the_papers_networks(row, parameters, monkeypatch):
     config = parse(row, monkeypatch).config
     built = network.build(config.model, config.scale)
-    assert network.parameter_count(built) == parameters
+    assert cost.parameter_count(built) == parameters
 
 
 @pytest.mark.parametrize("arg", ["", "table1-high6", "table1-high4,tiny", "small"])
@@ -119,7 +120,7 @@ def test_an_unknown_row_lists_all_rows_in_one_line(arg, monkeypatch):
 
 def test_the_docstring_has_the_papers_figures():
     said = dict(re.findall(r"^(table\S+) .* (34\.\d{5})$", TEXT, re.MULTILINE))
-    table1, table2 = (kind.paper for kind in studies.KINDS[:2])
+    table1, table2 = (kind.paper for kind in experiments.KINDS[:2])
     expected = {f"table1-high{k[-1]}": f"{v:.5f}" for k, v in table1.items()}
     expected |= {f"table2-low{k[0]}": f"{v:.5f}" for k, v in table2.items()}
     assert said == expected

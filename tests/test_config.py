@@ -62,7 +62,7 @@ def test_every_config_file_is_valid_and_its_shapes_evaluate(file, arg):
     schema.validate(config)
     network = model.build(config.model, config.scale)
     side = config.train.patch // config.scale
-    target = model.output_size(network, side)
+    target = network.output_size(side)
     assert target > 0
 
     def forward():

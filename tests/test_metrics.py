@@ -43,8 +43,8 @@ EARLIER = {
 def bicubic_psnr(folder, protocol):
     """Mean PSNR of a folder's images at x2, x3, x4, bicubic down and up."""
     rows = []
-    for path in images.find(folder):
-        image = images.read(path)
+    for path in images.find_images(folder):
+        image = images.read_image(path)
         for scale in SCALES:
             hr = mod_crop(image, scale) if PROTOCOLS[protocol].mod_crop else image
             sr = imresize(imresize(hr, 1 / scale), scale)

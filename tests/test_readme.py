@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from btsrn_jax import cli, main
-from btsrn_jax.evaluation import evaluate
+from btsrn_jax.evaluation import figures
 from btsrn_jax.inference import weights
 from btsrn_jax.report import results
 from btsrn_jax.report import write as report
@@ -40,11 +40,11 @@ def test_the_first_command_with_main_trains_the_quickstart_on_one_line():
 
 
 def test_the_results_are_those_of_the_models_in_the_package():
-    entries = [report.load(name) for name in weights.released()]
+    entries = [report.load(name) for name in weights.released_models()]
     tables = results.make_tables(entries)
     assert tables
     for table in tables:
-        assert evaluate.markdown(table.header, table.lines) in README
+        assert figures.markdown(table.header, table.lines) in README
 
 
 def test_every_module_is_in_the_layout_with_about_its_number_of_lines():

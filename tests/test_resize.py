@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from btsrn_jax.resize import MARGIN, imresize, pad_symmetric, upscale
+from btsrn_jax.network.geometry import SKIP_MARGIN
+from btsrn_jax.network.ops import bicubic_skip, pad_symmetric
+from btsrn_jax.resize import imresize
 
 SCALES = (2, 3, 4)
 NAMES = ("baby", "bird", "butterfly", "head", "woman")
@@ -36,7 +38,7 @@ def noise(*shape, seed=0):
 
 @functools.partial(jax.jit, static_argnums=1)
 def enlarge(x, scale):
-    return upscale(pad_symmetric(x, MARGIN), scale)
+    return bicubic_skip(pad_symmetric(x, SKIP_MARGIN), scale)
 
 
 def column(values):
@@ -240,7 +242,7 @@ def test_the_skip_is_imresize_in_floats(shape, scale):
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_skip_needs_two_pixels_on_each_side_and_no_more(scale):
     x = noise(1, 5, 5, 1)
-    pixel = upscale(jnp.asarray(x, jnp.float32), scale)
+    pixel = bicubic_skip(jnp.asarray(x, jnp.float32), scale)
     assert pixel.shape == (1, scale, scale, 1)
     wide = imresize(np.pad(x[0, :, :, 0], 4), scale)  # any surroundings do
     middle = np.s_[6 * scale : 7 * scale]

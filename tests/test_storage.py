@@ -14,8 +14,7 @@ import test_div2k
 import test_faults
 import tiny
 
-from btsrn_jax import checkpoint
-from btsrn_jax import storage as paths
+from btsrn_jax import checkpoint, storage
 from btsrn_jax.data import div2k
 from btsrn_jax.errors import InputError
 
@@ -131,7 +130,7 @@ def test_div2k_is_read_from_a_bucket(bucket, tmp_path):
 import hashlib, json, sys
 from btsrn_jax import errors, storage as paths
 from btsrn_jax.data import div2k
-root = paths.path(sys.argv[1])
+root = storage.path(sys.argv[1])
 found = div2k.pairs("{config}", "train+validation", root)
 arrays = {{name: [a.tobytes() for a in load()] for name, load in found}}
 try:
@@ -156,25 +155,25 @@ print(json.dumps([len(arrays), digest, said]))
 @pytest.mark.parametrize("place", ["s3://bucket/x", "https://x/y"])
 def test_other_stores_are_one_line(place):
     with pytest.raises(InputError, match=r"gs://BUCKET/FOLDER"):
-        paths.path(place)
+        storage.path(place)
 
 
 def test_without_gcsfs_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'btsrn-jax\[gcs\]'"):
-        paths.path("gs://bucket/x")
+        storage.path("gs://bucket/x")
 
 
 def test_what_has_to_be_local_is_refused_in_a_bucket(tmp_path):
     with pytest.raises(InputError, match="a local path was expected"):
-        paths.local("gs://bucket/photos")
-    assert paths.local(str(tmp_path)) == tmp_path
+        storage.local("gs://bucket/photos")
+    assert storage.local(str(tmp_path)) == tmp_path
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "new" / "file.json"
-    paths.write(path, "first")
+    storage.write(path, "first")
     monkeypatch.setattr(type(path), "replace", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        paths.write(path, "second")
+        storage.write(path, "second")
     assert path.read_text() == "first"

@@ -1,1 +1,34 @@
-"""Speed and memory, measured; whether a config fits a device."""
+"""Speed and memory, measured; whether a config fits a device.
+
+Other rooms use the names in `__all__`; each is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from btsrn_jax.benchmark.bench import Spec, run_benchmark
+    from btsrn_jax.benchmark.fit import (
+        describe_config,
+        largest_batch,
+        report_fit,
+        topology_mesh,
+    )
+
+__all__ = [
+    "Spec",
+    "describe_config",
+    "largest_batch",
+    "report_fit",
+    "run_benchmark",
+    "topology_mesh",
+]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "bench": ["Spec", "run_benchmark"],
+        "fit": ["describe_config", "largest_batch", "report_fit", "topology_mesh"],
+    },
+)

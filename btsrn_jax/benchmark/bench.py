@@ -70,7 +70,7 @@ def resident_peak() -> int:
 
 
 class Worker:
-    """A process that measures; `facts` is what it said at its start."""
+    """A process that measures; `about` is what it said at its start."""
 
     def __init__(self, command: list[str], spec: Spec):
         self.process = subprocess.Popen(
@@ -81,10 +81,10 @@ class Worker:
             # On a GPU both sides share the memory.
             env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
         )
-        self.facts = self._read()
-        if "error" in self.facts:
+        self.about = self._read()
+        if "error" in self.about:
             self.end()
-            raise InputError(self.facts["error"])
+            raise InputError(self.about["error"])
 
     def measure(self, action: str) -> float:
         """What the worker answers: seconds of one repetition."""
@@ -149,7 +149,7 @@ def measure(
                 say(f"x{spec.scale} {spec.mode}: {name} compiles and warms up")
                 workers[name] = Worker(command, spec)
                 stack.callback(workers[name].end)
-                result[name] = dict(workers[name].facts)
+                result[name] = dict(workers[name].about)
         action = "step" if spec.mode == "train" else "image"
         times = take_turns(workers, action, repeats, seconds, say)
         for name, values in times.items():
@@ -300,7 +300,9 @@ def markdown(rows: list[dict]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def run(specs: list[Spec], peer: str | None, repeats: int, path, say: Callable) -> None:
+def run_benchmark(
+    specs: list[Spec], peer: str | None, repeats: int, path, say: Callable
+) -> None:
     """Measures each spec, prints a table, writes JSON to `path` if there is one."""
     command = find_peer(peer)
     if repeats < LEAST:

@@ -15,12 +15,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from btsrn_jax import config as schema
-from btsrn_jax import mesh
+from btsrn_jax import inference, mesh, network, training
 from btsrn_jax.data import sampler
 from btsrn_jax.errors import InputError
-from btsrn_jax.inference import tiling as inference
-from btsrn_jax.network import btsrn as network
-from btsrn_jax.training import step as train
 
 # HBM of one JAX device, bytes: what the compiler is given is a little less.
 HBM = {"v4": 32e9, "v5e": 16e9, "v5p": 95e9, "v6e": 32e9}
@@ -40,13 +37,13 @@ class Compiled(NamedTuple):
     collectives: dict[str, int] | None
 
 
-def describe(config: ConfigDict) -> str:
+def describe_config(config: ConfigDict) -> str:
     """The facts of a config, one `name: value` a line; takes no device."""
     model = network.build(config.model, config.scale)
     parameters = network.parameter_count(model)
     settings = config.train
     side = settings.patch // config.scale
-    target = network.output_size(model, side)
+    target = model.output_size(side)
 
     def known(value):
         return "from data" if value is None else str(value)
@@ -62,8 +59,8 @@ def describe(config: ConfigDict) -> str:
     lines = {
         "scale": config.scale,
         "parameters": parameters,
-        "multiply-adds per HR pixel": f"{network.multiply_adds(model) / 1e6:.3f} M",
-        "halo": f"{network.halo(model)} LR pixels",
+        "multiply-adds per HR pixel": f"{model.multiply_adds / 1e6:.3f} M",
+        "halo": f"{model.halo} LR pixels",
         "patch": f"{side} x {side} LR -> {target} x {target} HR pixels of loss",
         "batch": f"{settings.batch_size} patches",
         "steps": known(steps),
@@ -111,9 +108,9 @@ def compile_training(config: ConfigDict, devices, kept: bool = True) -> Compiled
     """Compiles the train step for a mesh. kept: DIV2K's images lie on every device."""
     config = schema.resolve_steps(config, 1000)
     schema.validate(config, devices.size)
-    recipe = train.make_recipe(config, devices)
-    state = jax.eval_shape(lambda: train.create_state(recipe, devices))
-    step = train.compile_step(recipe, devices, from_host=not kept)
+    recipe = training.make_recipe(config, devices)
+    state = jax.eval_shape(lambda: training.create_state(recipe, devices))
+    step = training.compile_step(recipe, devices, from_host=not kept)
     data = _store(config) if kept else _patches(recipe)
     return _read(step.lower(state, data).compile())
 
@@ -147,11 +144,11 @@ def compile_evaluation(config: ConfigDict, devices, memory_gb: float) -> Compile
     compute = network.Compute(dtype, mesh.platform(devices), exact)
     model = network.build(config.model, config.scale, compute)
     memory_gb = settings.memory_gb or memory_gb
-    enlarger = inference.Enlarger(
+    enlarger = inference.TiledUpscaler(
         model, devices, settings.tile, settings.ensemble, memory_gb
     )
     variables = jax.eval_shape(lambda: network.init(model, jax.random.key(0)))
-    side = enlarger.tile + 2 * network.halo(model)
+    side = enlarger.tile + 2 * model.halo
     tiles = jax.ShapeDtypeStruct((enlarger.batch, side, side, 3), np.uint8)
     return _read(enlarger.compiled.lower(variables, tiles).compile())
 
@@ -188,7 +185,7 @@ def memory_of(devices) -> float:
         return math.inf
 
 
-def report(config: ConfigDict, devices) -> str:
+def report_fit(config: ConfigDict, devices) -> str:
     """Compiles training and evaluation; says whether they fit."""
     total = memory_of(devices)
     kept = config.data.source == "div2k" and config.data.cache != "host"

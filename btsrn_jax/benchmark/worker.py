@@ -17,51 +17,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from btsrn_jax import config as schema
-from btsrn_jax import mesh
+from btsrn_jax import images, inference, mesh, network, training
 from btsrn_jax.benchmark import bench
 from btsrn_jax.data import sampler
-from btsrn_jax.inference import tiling as inference
-from btsrn_jax.network import btsrn as network
-from btsrn_jax.training import step as train
-
-
-def forward_flops(model: network.BTSRN, side: int) -> int:
-    """Operations of the convolutions on one LR square, VALID sizes counted exactly;
-    a multiply-add is two. Additions, activations and the skip are not in it."""
-    f, n = model.features, model.bottleneck
-    total = 3 * f * side**2
-
-    def stage(side, blocks):
-        """Multiply-adds of some blocks, and the side after them."""
-        count = 0
-        for _ in range(blocks):
-            inner = (side - 2) ** 2
-            count += f * n * side**2
-            if model.block == "pconv":
-                count += 9 * n * f * inner
-            elif model.block == "pixelcnn":
-                count += (9 * n * n + n * f) * inner
-            else:
-                count += 9 * n * 2 * f * inner
-            side -= 2
-        return count, side
-
-    count, side = stage(side, model.low_blocks)
-    total += count
-    for i, step in enumerate(network.upsamplings(model.scale)):
-        if i:
-            count, side = stage(side, model.mid_blocks)
-            total += count
-        side *= step
-        total += f * f * side**2
-    count, side = stage(side, model.high_blocks)
-    return 2 * (total + count + f * 3 * side**2)
-
-
-def train_flops(model: network.BTSRN, side: int) -> int:
-    """Of forward and backward on one patch: each product thrice, but for the first
-    layer's input, which needs no gradient."""
-    return 3 * forward_flops(model, side) - 2 * 3 * model.features * side**2
 
 
 def matmul_rate(dtype) -> float:
@@ -94,20 +52,20 @@ def make_config(spec: bench.Spec) -> ConfigDict:
     return config
 
 
-def training(spec: bench.Spec):
+def measure_training(spec: bench.Spec):
     """(actions, facts) of a training step, batch included, on all devices."""
     config, devices = make_config(spec), mesh.make_mesh()
     schema.validate(config, devices.size)
-    recipe = train.make_recipe(config, devices)
+    recipe = training.make_recipe(config, devices)
     rng = np.random.default_rng(0)
     side = max(2 * recipe.side, 128)
     shapes = [(side, side, 3), (spec.scale * side, spec.scale * side, 3)]
     pairs = [tuple(rng.integers(0, 256, s, np.uint8) for s in shapes) for _ in range(4)]
     store = sampler.make_store(pairs, spec.scale)
     store = jax.device_put(store, mesh.replicated(devices))
-    state = train.create_state(recipe, devices)
+    state = training.create_state(recipe, devices)
     start = time.perf_counter()
-    compiled = train.compile_step(recipe, devices).lower(state, store).compile()
+    compiled = training.compile_step(recipe, devices).lower(state, store).compile()
     seconds = time.perf_counter() - start
 
     def cut(store, step):
@@ -137,7 +95,9 @@ def training(spec: bench.Spec):
         actions[name]()
     return actions, {
         "compile": seconds,
-        "flops": spec.batch * train_flops(recipe.model, recipe.side) / devices.size,
+        "flops": spec.batch
+        * network.train_flops(recipe.model, recipe.side)
+        / devices.size,
         "matmul": matmul_rate(recipe.model.compute.dtype),
         "step_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
         "more": [name for name in actions if name in times],
@@ -149,10 +109,6 @@ def training(spec: bench.Spec):
 def loop_seconds(config: ConfigDict, devices, pairs) -> float:
     """Seconds a step of a whole run: images from files, metrics, and a checkpoint in
     24 steps."""
-    from btsrn_jax.images import files as images
-    from btsrn_jax.training import loop
-    from btsrn_jax.training import metrics_log as journal
-    from btsrn_jax.training import preemption as preempt
 
     first, steps = 8, 32
     config = ConfigDict(config)
@@ -165,19 +121,19 @@ def loop_seconds(config: ConfigDict, devices, pairs) -> float:
         for i, (lr, hr) in enumerate(pairs):
             for kind, image in (("lr", lr), ("hr", hr)):
                 (root / kind).mkdir(exist_ok=True)
-                images.write(root / kind / f"{i}.png", image)
+                images.write_image(root / kind / f"{i}.png", image)
         config.data.hr_dir, config.data.lr_dir = str(root / "hr"), str(root / "lr")
-        with preempt.Watch() as watch:
-            loop.run(config, root / "run", devices, lambda line: None, watch)
-        lines = journal.read(root / "run" / journal.METRICS)
+        with training.Preemption() as watch:
+            training.run(config, root / "run", devices, lambda line: None, watch)
+        lines = training.read_metrics(root / "run" / training.METRICS)
         times = {line["step"]: line["time"] for line in lines}
     return (times[steps] - times[first]) / (steps - first)
 
 
-def inferring(spec: bench.Spec):
+def measure_inference(spec: bench.Spec):
     """(actions, facts) of enlarging uint8 images to uint8, from memory to memory."""
     config, devices = make_config(spec), mesh.make_mesh()
-    enlarge = inference.enlarge_for(config, devices, ensemble=False)
+    enlarge = inference.tiled_upscaler(config, devices, ensemble=False)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: (rng.standard_normal(leaf.shape) / 50).astype(leaf.dtype),
@@ -196,7 +152,7 @@ def inferring(spec: bench.Spec):
         w, h = (side // spec.scale for side in bench.FRAMES[name])
         actions[name] = timing(enlarge, h, w)
         times[name] = w * h / spec.side**2
-    eight = inference.enlarge_for(config, devices, ensemble=True)
+    eight = inference.tiled_upscaler(config, devices, ensemble=True)
     actions["ensemble"] = timing(eight, spec.side, spec.side)
     actions["compile_ensemble"] = actions["ensemble"]
     times |= {"compile_ensemble": 8, "ensemble": 8}
@@ -204,7 +160,7 @@ def inferring(spec: bench.Spec):
     first, second = actions["image"](), actions["image"]()
     return actions, {
         "compile": max(first - second, 0.0),
-        "flops": 2 * network.multiply_adds(enlarge.model) * pixels,
+        "flops": 2 * enlarge.model.multiply_adds * pixels,
         "matmul": matmul_rate(enlarge.model.compute.dtype),
         "tile": enlarge.tile,
         "more": list(times),
@@ -232,7 +188,11 @@ def peak_bytes() -> int:
 def main():
     """Measures what the first argument asks for."""
     mesh.prepare()
-    bench.answer(lambda spec: (training if spec.mode == "train" else inferring)(spec))
+    bench.answer(
+        lambda spec: (measure_training if spec.mode == "train" else measure_inference)(
+            spec
+        )
+    )
 
 
 if __name__ == "__main__":

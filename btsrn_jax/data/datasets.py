@@ -16,10 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from btsrn_jax import storage as paths
+from btsrn_jax import images, storage
 from btsrn_jax.data import div2k, folders
 from btsrn_jax.errors import InputError
-from btsrn_jax.images import files as images
 from btsrn_jax.metrics import get_protocol, mod_crop
 from btsrn_jax.progress import progress_bar
 from btsrn_jax.resize import imresize
@@ -54,8 +53,8 @@ def training_pairs(config: ConfigDict) -> list[Pair]:
     if data.source == "samples":
         return _samples(SAMPLES_TRAIN)
     if data.source == "folder":
-        lr_dir = paths.local(data.lr_dir) if data.lr_dir else None
-        return folder_pairs(paths.local(data.hr_dir), lr_dir, scale)
+        lr_dir = storage.local(data.lr_dir) if data.lr_dir else None
+        return folder_pairs(storage.local(data.hr_dir), lr_dir, scale)
     return _div2k(f"{data.track}_x{scale}", data.split, data.root)
 
 
@@ -95,7 +94,7 @@ def evaluation_set(
         if not config.endswith(f"_x{scale}"):
             raise InputError(f"{name} is not of scale {scale}")
         return _div2k(config, "validation", root)
-    found = folders.find_set(paths.local(name), scale, problems)
+    found = folders.find_set(storage.local(name), scale, problems)
     return [_pair(files) for files in found]
 
 
@@ -114,7 +113,7 @@ def _common(paths):
 
 
 def _div2k(config, split, root):
-    return [Pair(*pair) for pair in div2k.pairs(config, split, paths.path(root))]
+    return [Pair(*pair) for pair in div2k.pairs(config, split, storage.path(root))]
 
 
 def _samples(names):
@@ -138,8 +137,8 @@ def file_pair(path: pathlib.Path) -> Pair:
 
 def _pair(files):
     def load(notes=None):
-        lr = None if files.lr is None else images.read(files.lr, notes)
-        return lr, images.read(files.hr, notes)
+        lr = None if files.lr is None else images.read_image(files.lr, notes)
+        return lr, images.read_image(files.hr, notes)
 
     return Pair(files.name, load, files)
 

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from btsrn_jax import storage as paths
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import progress_bar
 
@@ -86,7 +86,7 @@ def is_prepared(config: str, data_dir: Path) -> bool:
 def missing_message(config: str, data_dir: Path) -> str:
     """One line for who wants DIV2K and has none: what to run, and what it costs."""
     download, prepared = map(_gb, sizes(config))
-    bucket = paths.in_bucket(data_dir)
+    bucket = storage.in_bucket(data_dir)
     folder = "data" if bucket else shlex.quote(str(data_dir))
     copy = f" and `gcloud storage cp -r data/div2k {data_dir}/`" if bucket else ""
     return (
@@ -352,7 +352,7 @@ def _tfds():
 def _folder(config: str, data_dir: Path) -> Path:
     if config not in CONFIGS:
         raise InputError(f"no config {config!r} of DIV2K: {', '.join(CONFIGS)}")
-    return paths.path(data_dir).expanduser() / "div2k" / config / VERSION
+    return storage.path(data_dir).expanduser() / "div2k" / config / VERSION
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

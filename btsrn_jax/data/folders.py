@@ -4,8 +4,8 @@ import os
 import pathlib
 from typing import NamedTuple
 
+from btsrn_jax import images
 from btsrn_jax.errors import InputError
-from btsrn_jax.images import files as images
 
 # Layouts of benchmark sets; the first folders that exist are taken. GTmod12 is HR cut
 # to multiples of 12: right for LR that was made from it, else the original is better.
@@ -108,7 +108,7 @@ def by_name(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], list[str]]:
     """{name: path} of a folder's images, and a line for each name that occurs twice
     and each folder that may not be read."""
     files, unreadable = {}, []
-    paths = images.find(folder, unreadable)
+    paths = images.find_images(folder, unreadable)
     problems = [str(error) for error in unreadable]
     for path in paths:
         name = path.relative_to(folder).with_suffix("").as_posix()

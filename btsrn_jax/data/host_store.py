@@ -21,9 +21,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from btsrn_jax import mesh
+from btsrn_jax import images, mesh
 from btsrn_jax.data import datasets, sampler
-from btsrn_jax.images import files as images
 
 AHEAD = 4  # batches that lie ready
 SHARE = 0.6  # of a device's memory that a store may take
@@ -137,7 +136,7 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path:
         os.path.abspath(data.root),
     ]
     for folder in filter(None, (data.hr_dir, data.lr_dir)):
-        for path in images.find(pathlib.Path(folder)):
+        for path in images.find_images(pathlib.Path(folder)):
             status = path.stat()
             what.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()

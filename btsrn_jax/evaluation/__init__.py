@@ -1,1 +1,63 @@
-"""Sets and protocols to figures."""
+"""Sets and protocols to figures; every published number.
+
+Other rooms use the names in `__all__`; each is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from btsrn_jax.evaluation.evaluate import (
+        Upscaler,
+        bicubic_upscaler,
+        compare,
+        crop_row,
+        evaluate_set,
+        network_upscaler,
+    )
+    from btsrn_jax.evaluation.figures import (
+        Row,
+        markdown,
+        paper_psnr,
+        read_csv,
+        write_csv,
+    )
+    from btsrn_jax.evaluation.paper import SAME_SETS, TABLE_4, TABLE_4_MODELS
+    from btsrn_jax.evaluation.sets import run_evaluation, split_names
+
+__all__ = [
+    "SAME_SETS",
+    "TABLE_4",
+    "TABLE_4_MODELS",
+    "Row",
+    "Upscaler",
+    "bicubic_upscaler",
+    "compare",
+    "crop_row",
+    "evaluate_set",
+    "markdown",
+    "network_upscaler",
+    "paper_psnr",
+    "read_csv",
+    "run_evaluation",
+    "split_names",
+    "write_csv",
+]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "evaluate": [
+            "Upscaler",
+            "bicubic_upscaler",
+            "compare",
+            "crop_row",
+            "evaluate_set",
+            "network_upscaler",
+        ],
+        "figures": ["Row", "markdown", "paper_psnr", "read_csv", "write_csv"],
+        "paper": ["SAME_SETS", "TABLE_4", "TABLE_4_MODELS"],
+        "sets": ["run_evaluation", "split_names"],
+    },
+)

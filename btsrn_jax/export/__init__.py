@@ -1,1 +1,22 @@
-"""Models as files for other programs."""
+"""Models as files for other programs.
+
+Other rooms use the names in `__all__`; each is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from btsrn_jax.export.provenance import history, summary
+    from btsrn_jax.export.write import ParityError, export_model
+
+__all__ = ["ParityError", "export_model", "history", "summary"]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "provenance": ["history", "summary"],
+        "write": ["ParityError", "export_model"],
+    },
+)

@@ -15,10 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from btsrn_jax import resize
-from btsrn_jax.inference import weights
-from btsrn_jax.network import btsrn as network
-from btsrn_jax.network import onnx_graph, ops
+from btsrn_jax import inference, network
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # of the one StableHLO artifact
 
@@ -35,7 +32,7 @@ class Source(NamedTuple):
 @functools.cache
 def reference(model):
     """enlarge(variables, lr): the network on an image that NumPy has padded."""
-    halo, s = network.halo(model), model.scale
+    halo, s = model.halo, model.scale
     apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])
 
     def enlarge(variables, lr):
@@ -49,24 +46,24 @@ def reference(model):
 
 
 def _write_safetensors(source, path):
-    path.write_bytes(weights.to_bytes(source.variables))
+    path.write_bytes(inference.weights_to_bytes(source.variables))
 
 
 def _read_safetensors(source, path):
-    variables = weights.read_arrays(path)
+    variables = inference.read_arrays(path)
     return functools.partial(reference(source.model), variables), "JAX"
 
 
 def _write_stablehlo(source, path):
     from jax import export as jax_export
 
-    halo = network.halo(source.model)
-    border = network.output_size(source.model, 2 * halo) // 2
+    halo = source.model.halo
+    border = source.model.output_size(2 * halo) // 2
 
     def super_resolve(lr):
-        padded = resize.pad_symmetric(lr, halo)
+        padded = network.pad_symmetric(lr, halo)
         sr, _ = network.super_resolve(source.model, source.variables, padded)
-        return jnp.clip(ops.crop(sr, border), 0, 1)
+        return jnp.clip(network.crop(sr, border), 0, 1)
 
     sizes = jax_export.symbolic_shape("batch, height, width")
     lr = jax.ShapeDtypeStruct((*sizes, 3), jnp.float32)
@@ -99,9 +96,9 @@ def _write_onnx(source, path):
     metadata = {
         "name": source.about["name"],
         "scale": str(source.model.scale),
-        "overlap": str(network.halo(source.model)),
+        "overlap": str(source.model.halo),
     }
-    proto = onnx_graph.build(source.model, source.variables, metadata)
+    proto = network.build_onnx(source.model, source.variables, metadata)
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
@@ -152,7 +149,7 @@ def _read_orbax(source, path):
 
 # Name: the file, what writes it, what gives (a function that runs it, by what).
 FORMATS = {
-    "safetensors": (weights.WEIGHTS, _write_safetensors, _read_safetensors),
+    "safetensors": (inference.WEIGHTS, _write_safetensors, _read_safetensors),
     "stablehlo": ("model.stablehlo", _write_stablehlo, _read_stablehlo),
     "onnx": ("model.onnx", _write_onnx, _read_onnx),
     "orbax": ("orbax", _write_orbax, _read_orbax),

@@ -4,9 +4,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.export import provenance as facts
-from btsrn_jax.network import btsrn as network
+from btsrn_jax import evaluation, network
+from btsrn_jax.export import provenance
 
 OPENMODELDB_NOTE = (
     "For whoever publishes the model: fill in author, license, and the ONNX file's"
@@ -24,10 +23,10 @@ def render(about: Mapping, config: str) -> str:
     model = network.build(about["model"], about["scale"])
     parts = [
         f"# {about['name']}",
-        f"{facts.kind(about)}, x{about['scale']}, {network.parameter_count(model):,}"
-        " parameters: *Balanced Two-Stage Residual Networks for Image"
-        " Super-Resolution* (Fan et al., CVPR Workshops 2017), by BTSRN-JAX"
-        f" {about['version']}.",
+        f"{provenance.kind(about)}, x{about['scale']},"
+        f" {network.parameter_count(model):,} parameters:"
+        " *Balanced Two-Stage Residual Networks for Image Super-Resolution* (Fan et al.,"
+        f" CVPR Workshops 2017), by BTSRN-JAX {about['version']}.",
         "## Training",
         _training(about),
         "## Figures",
@@ -35,7 +34,7 @@ def render(about: Mapping, config: str) -> str:
         "## Files",
         _files(about, config),
         "## Use",
-        _use(about, network.halo(model)),
+        _use(about, model.halo),
         "## OpenModelDB",
         OPENMODELDB_NOTE,
         "```json\n" + json.dumps(openmodeldb(about), indent=2) + "\n```",
@@ -48,7 +47,7 @@ def _training(about):
         f"* training images: {about['data']}",
         f"* their terms: {about['data_licence']}",
         f"* LR images: {about['track']}",
-        f"* {facts.describe_step(about)}",
+        f"* {provenance.describe_step(about)}",
     ]
     if about["batch_size"]:
         side = about["patch"]
@@ -59,7 +58,7 @@ def _training(about):
 
 
 def _figures(about):
-    lines = facts.compared(about)
+    lines = provenance.compared(about)
     if not lines:
         return "None: the run holds no evaluation file of this step."
     header = ["set", "images", "protocol", "bicubic PSNR", "PSNR", "SSIM", "ensemble"]
@@ -77,8 +76,9 @@ def _figures(about):
         ]
         for line in lines
     ]
-    return "PSNR in dB, as the run's evaluation files have it.\n\n" + evaluate.markdown(
-        header, cells
+    return (
+        "PSNR in dB, as the run's evaluation files have it.\n\n"
+        + evaluation.markdown(header, cells)
     )
 
 
@@ -90,7 +90,7 @@ def _files(about, config):
         [name, f"{size:,}", f"`{about['sha256'][name]}`"]
         for name, size in about["bytes"].items()
     ]
-    text = evaluate.markdown(["file", "bytes", "SHA-256"], lines)
+    text = evaluation.markdown(["file", "bytes", "SHA-256"], lines)
     lines = [
         [name, entry["by"], size, f"{difference:.1e}"]
         for name, entry in about["parity"].items()
@@ -99,7 +99,7 @@ def _files(about, config):
     header = ["file", "run by", "LR size", "largest difference"]
     return (
         f"{text}\n\nEach was run after it was written, against the JAX network (values"
-        f" in [0, 1], borders included):\n\n{evaluate.markdown(header, lines)}"
+        f" in [0, 1], borders included):\n\n{evaluation.markdown(header, lines)}"
     )
 
 
@@ -132,7 +132,7 @@ def openmodeldb(about: Mapping) -> dict:
     """The fields that OpenModelDB asks for, as its validator takes them: of our files
     it knows ONNX. `author`, `license`, `urls` are left to whoever publishes it."""
     model, file = about["model"], "model.onnx"
-    kind, size = facts.kind(about), [f"{model['features']}nf"]
+    kind, size = provenance.kind(about), [f"{model['features']}nf"]
     if kind == "BTSRN":
         blocks = sum(model[f"{stage}_blocks"] for stage in ("low", "mid", "high"))
         size.append(f"{blocks}nb")

@@ -6,11 +6,9 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 
-from btsrn_jax import checkpoint
+from btsrn_jax import checkpoint, evaluation, training
 from btsrn_jax import config as schema
-from btsrn_jax.data import datasets
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.training import metrics_log as journal
+from btsrn_jax.data import SAMPLES_TRAIN
 
 LICENCES = {
     "div2k": "DIV2K is offered for academic research only; the rights in its images"
@@ -26,14 +24,16 @@ PAPER_STEPS = 290_000
 NOT_TRAINING = ("eval.", "train.log_every", "train.time_limit", "data.cache")
 
 
-def facts_of_run(run: pathlib.Path, step: int, config: Mapping) -> dict:
+def run_provenance(run: pathlib.Path, step: int, config: Mapping) -> dict:
     """What a run directory knows of the model at one of its steps: track, weights,
     training (data, licence, command, hardware), validation, date."""
     data, train = config["data"], config["train"]
     by_imresize = data["source"] != "div2k" and not data["lr_dir"]
     track = data["track"] if data["source"] == "div2k" else "own LR images"
     lines = [
-        line for line in journal.read(run / journal.METRICS) if line["step"] == step
+        line
+        for line in training.read_metrics(run / training.METRICS)
+        if line["step"] == step
     ]
     validation = {
         name.removeprefix("psnr_"): value
@@ -67,7 +67,7 @@ def describe_data(config: Mapping) -> str:
         track = f"{data['track']}_x{config['scale']}"
         text = f"DIV2K (Agustsson and Timofte 2017), {images} images, {track}"
     elif data["source"] == "samples":
-        names = ", ".join(datasets.SAMPLES_TRAIN)
+        names = ", ".join(SAMPLES_TRAIN)
         text = f"photographs that come with scikit-image: {names}"
     else:
         text = f"a folder of images, {pathlib.Path(data['hr_dir']).name}"
@@ -99,9 +99,9 @@ def shown_path(value) -> str:
     return path.name if path.is_absolute() else str(value)
 
 
-def evaluation(
+def evaluation_rows(
     folder: pathlib.Path, step: int | None, log: Callable
-) -> list[evaluate.Row]:
+) -> list[evaluation.Row]:
     """The rows of the evaluation files of a run, image by image and means, of its own
     model and of bicubic; or those that an exported directory keeps.
 
@@ -112,7 +112,7 @@ def evaluation(
     labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
     found = {}
     for path in sorted(folder.glob("*.csv")):
-        rows = [row for row in evaluate.read_csv(path) if row.model in labels]
+        rows = [row for row in evaluation.read_csv(path) if row.model in labels]
         if not rows:
             continue
         if made.exists() and path.stat().st_mtime < made.stat().st_mtime:
@@ -128,8 +128,8 @@ def evaluation(
     return list(found.values())
 
 
-def figures(rows: list[evaluate.Row]) -> list[dict]:
-    """The means among the rows of `evaluation`, and of how many images each is."""
+def figures(rows: list[evaluation.Row]) -> list[dict]:
+    """The means among the rows of `evaluation_rows`, and of how many images each is."""
     keys = ("set", "scale", "model", "ensemble", "protocol")
     count = collections.Counter(tuple(getattr(row, k) for k in keys) for row in rows)
     return [
@@ -192,11 +192,11 @@ def compared(about: Mapping) -> list[dict]:
     lines = []
     for figure in figures:
         if figure["model"] != "bicubic":
-            fields = {k: v for k, v in figure.items() if k in evaluate.Row._fields}
-            row = evaluate.Row(image="mean", **fields)
+            fields = {k: v for k, v in figure.items() if k in evaluation.Row._fields}
+            row = evaluation.Row(image="mean", **fields)
             lines.append(
                 figure
                 | {"bicubic": bicubic.get((row.set, row.protocol))}
-                | {"paper": evaluate.paper_psnr(row, kind(about).lower())}
+                | {"paper": evaluation.paper_psnr(row, kind(about).lower())}
             )
     return lines

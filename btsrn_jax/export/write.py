@@ -16,15 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from btsrn_jax import __version__, checkpoint
-from btsrn_jax import storage as paths
+from btsrn_jax import __version__, checkpoint, evaluation, inference, network, storage
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.export import formats as artifacts
-from btsrn_jax.export import model_card as card
-from btsrn_jax.export import provenance as facts
-from btsrn_jax.inference import weights
-from btsrn_jax.network import btsrn as network
+from btsrn_jax.export import model_card, provenance
+from btsrn_jax.export.formats import FORMATS, Source, reference
 
 CARD = "README.md"
 FIGURES = "figures.csv"  # of every image, under the exported name
@@ -50,7 +45,7 @@ class ParityError(RuntimeError):
     """An artifact does not compute what the network computes."""
 
 
-def export(
+def export_model(
     source: str,
     out: pathlib.Path,
     formats: list[str] | None = None,
@@ -65,7 +60,7 @@ def export(
       source: as `weights.load` takes it.
       out: the directory; refused where there is one, unless `force` is set and it holds
         an exported model.
-      formats: of artifacts.FORMATS; all by default whose packages are there.
+      formats: of FORMATS; all by default whose packages are there.
       data: the training images in words, where the run does not know them well enough.
       data_licence: their terms.
 
@@ -87,7 +82,7 @@ def export(
             made = pathlib.Path(folder) / "new"
             made.mkdir()
             if rows:
-                evaluate.write_csv(made / FIGURES, rows)
+                evaluation.write_csv(made / FIGURES, rows)
             _write(loaded, made, formats, log)
             if out.exists():
                 out.rename(pathlib.Path(folder) / "old")
@@ -103,10 +98,10 @@ def _choose(formats, log):
     if formats is None:
         if not has_onnx:
             log(f"model.onnx is left out: it {ONNX_HINT}")
-        return [name for name in artifacts.FORMATS if name != "onnx" or has_onnx]
+        return [name for name in FORMATS if name != "onnx" or has_onnx]
     for name in formats:
-        if name not in artifacts.FORMATS:
-            known = ", ".join(artifacts.FORMATS)
+        if name not in FORMATS:
+            known = ", ".join(FORMATS)
             raise InputError(f"format {name!r}: one or several of {known}")
     if "onnx" in formats and not has_onnx:
         raise InputError(f"the format onnx {ONNX_HINT}")
@@ -119,9 +114,7 @@ def _check_out(out, force):
         return
     if not force:
         raise InputError(f"{out} exists; --force replaces an exported model")
-    ours = {weights.CONFIG, CARD, FIGURES} | {
-        file for file, _, _ in artifacts.FORMATS.values()
-    }
+    ours = {inference.CONFIG, CARD, FIGURES} | {file for file, _, _ in FORMATS.values()}
     strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
     if out.is_file() or strange:
         found = strange[0] if strange else "a file"
@@ -129,19 +122,19 @@ def _check_out(out, force):
 
 
 def _load(source, out, data, data_licence, formats, log):
-    paths.local(source)  # or one line
-    found = weights.load(source)
+    storage.local(source)  # or one line
+    found = inference.load_weights(source)
     path = found.folder
-    if (path / checkpoint.FOLDER).is_dir() and not (path / weights.WEIGHTS).is_file():
-        known = facts.facts_of_run(path, found.step, found.config)
-        rows = facts.evaluation(path, found.step, log)
+    if (path / checkpoint.FOLDER).is_dir() and not (path / inference.WEIGHTS).is_file():
+        known = provenance.run_provenance(path, found.step, found.config)
+        rows = provenance.evaluation_rows(path, found.step, log)
     else:
         known = {key: found.config.get(key, UNKNOWN[key]) for key in UNKNOWN}
         known |= {"date": found.config["date"]} if "date" in found.config else {}
-        rows = facts.evaluation(path, None, log)
+        rows = provenance.evaluation_rows(path, None, log)
     name = out.resolve().name
     rows = [r if r.model == "bicubic" else r._replace(model=name) for r in rows]
-    known["figures"] = facts.figures(rows) or known.get("figures", [])
+    known["figures"] = provenance.figures(rows) or known.get("figures", [])
     # `dtype` is of training; an exported model computes in float32.
     model = dict(found.config["model"])
     model.pop("dtype", None)
@@ -151,7 +144,12 @@ def _load(source, out, data, data_licence, formats, log):
     elif data_licence:
         known["data_licence"] = data_licence
     scale = found.config["scale"]
-    words = ["btsrn", "export", facts.shown_path(source), facts.shown_path(out)]
+    words = [
+        "btsrn",
+        "export",
+        provenance.shown_path(source),
+        provenance.shown_path(out),
+    ]
     words += ["--formats", ",".join(formats)]
     words += ["--data", data] if data else []
     words += ["--data-licence", data_licence] if data_licence else []
@@ -165,19 +163,19 @@ def _load(source, out, data, data_licence, formats, log):
     }
     compute = network.Compute(jnp.float32, "plain", jax.lax.Precision.HIGHEST)
     network_ = network.build(model, scale, compute)
-    log(f"{source}: {facts.describe_step(about)}; {facts.summary(about)}")
-    return artifacts.Source(network_, found.variables, about), rows
+    log(f"{source}: {provenance.describe_step(about)}; {provenance.summary(about)}")
+    return Source(network_, found.variables, about), rows
 
 
 def _write(source, folder, formats, log):
     """All files, each run after it was written; the card at last."""
     about = source.about
-    images = _parity_images(network.halo(source.model))
-    enlarge = artifacts.reference(source.model)
+    images = _parity_images(source.model.halo)
+    enlarge = reference(source.model)
     truth = [enlarge(source.variables, lr) for lr in images]
     about["parity"], about["bytes"], about["sha256"] = {}, {}, {}
     for name in formats:
-        file, write, reader = artifacts.FORMATS[name]
+        file, write, reader = FORMATS[name]
         write(source, folder / file)
         run, by = reader(source, folder / file)
         differences = {}
@@ -196,8 +194,8 @@ def _write(source, folder, formats, log):
         about["bytes"][name] = path.stat().st_size
         about["sha256"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
     config = json.dumps(about, indent=2) + "\n"
-    (folder / weights.CONFIG).write_text(config)
-    (folder / CARD).write_text(card.render(about, config))
+    (folder / inference.CONFIG).write_text(config)
+    (folder / CARD).write_text(model_card.render(about, config))
 
 
 def _parity_images(halo):

@@ -1,1 +1,43 @@
-"""Picture files in and out; the eight flips and rotations."""
+"""Picture files in and out; the eight flips and rotations.
+
+Other rooms use the names in `__all__`; each is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from btsrn_jax.images.crops import busiest_square, side_by_side
+    from btsrn_jax.images.decode import SUFFIXES, Picture, image_size, read_picture
+    from btsrn_jax.images.encode import check_writable, write_picture
+    from btsrn_jax.images.files import as_rgb, find_images, read_image, write_image
+    from btsrn_jax.images.views import turn, turn_back
+
+__all__ = [
+    "SUFFIXES",
+    "Picture",
+    "as_rgb",
+    "busiest_square",
+    "check_writable",
+    "find_images",
+    "image_size",
+    "read_image",
+    "read_picture",
+    "side_by_side",
+    "turn",
+    "turn_back",
+    "write_image",
+    "write_picture",
+]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "crops": ["busiest_square", "side_by_side"],
+        "decode": ["SUFFIXES", "Picture", "image_size", "read_picture"],
+        "encode": ["check_writable", "write_picture"],
+        "files": ["as_rgb", "find_images", "read_image", "write_image"],
+        "views": ["turn", "turn_back"],
+    },
+)

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 from btsrn_jax.images.files import as_rgb
 
 
-def busiest(hr: np.ndarray, side: int) -> tuple[int, int]:
+def busiest_square(hr: np.ndarray, side: int) -> tuple[int, int]:
     """(top, left) of the square of `side` with the strongest gradients."""
     grey = as_rgb(hr).mean(axis=2)
     gy, gx = np.gradient(grey)

@@ -116,7 +116,7 @@ def read_picture(path: pathlib.Path) -> Picture:
         return Picture(pixels, alpha, icc, block, tuple(dict.fromkeys(notes)))
 
 
-def size(path: pathlib.Path) -> tuple[int, int]:
+def image_size(path: pathlib.Path) -> tuple[int, int]:
     """(h, w) of an upright image file, by its header; InputError as read_picture."""
     with _in_one_line(path), open(path, "rb") as file:
         kind, image = _open(file, path, [])

@@ -6,26 +6,13 @@ import pathlib
 import numpy as np
 
 from btsrn_jax.errors import InputError
-from btsrn_jax.images.decode import SUFFIXES, Picture, read_picture, size
-from btsrn_jax.images.encode import check_writable, to_8_bits, write_picture
-
-__all__ = [  # the other modules see image files through this one alone
-    "SUFFIXES",
-    "Picture",
-    "as_rgb",
-    "check_writable",
-    "find",
-    "read",
-    "read_picture",
-    "size",
-    "turn",
-    "turn_back",
-    "write",
-    "write_picture",
-]
+from btsrn_jax.images.decode import SUFFIXES, Picture, read_picture
+from btsrn_jax.images.encode import to_8_bits, write_picture
 
 
-def find(folder: pathlib.Path, unreadable: list | None = None) -> list[pathlib.Path]:
+def find_images(
+    folder: pathlib.Path, unreadable: list | None = None
+) -> list[pathlib.Path]:
     """All image files under a folder, nested ones included, sorted by path.
 
     Raises InputError where there are none, and for a folder that may not be read;
@@ -53,7 +40,7 @@ def find(folder: pathlib.Path, unreadable: list | None = None) -> list[pathlib.P
     return files
 
 
-def read(path: pathlib.Path, notes: list | None = None) -> np.ndarray:
+def read_image(path: pathlib.Path, notes: list | None = None) -> np.ndarray:
     """Reads (h, w, 3) uint8, or (h, w) uint8 for a grey file: as metrics want it.
 
     16 bits are reduced to 8 by rounding v / 257, alpha is dropped, and these, with
@@ -78,30 +65,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
-def write(path: pathlib.Path, image: np.ndarray) -> None:
+def write_image(path: pathlib.Path, image: np.ndarray) -> None:
     """Writes uint8 or uint16 (h, w) or (h, w, 3) by the suffix of `path`, whole or not
     at all; the folder is made."""
     write_picture(path, Picture(image if image.ndim == 3 else image[..., None]))
-
-
-def turn(x, k: int):
-    """View k of 0..7 of (..., h, w, c): k // 4 flips left-right, then k % 4 turns by 90
-    degrees. NumPy and JAX arrays alike. View 0 is the image itself."""
-    if k & 4:
-        x = x[..., ::-1, :]
-    if k & 1:
-        x = x.swapaxes(-3, -2)[..., ::-1, :, :]
-    if k & 2:
-        x = x[..., ::-1, ::-1, :]
-    return x
-
-
-def turn_back(x, k: int):
-    """The inverse of `turn(x, k)`."""
-    if k & 2:
-        x = x[..., ::-1, ::-1, :]
-    if k & 1:
-        x = x[..., ::-1, :, :].swapaxes(-3, -2)
-    if k & 4:
-        x = x[..., ::-1, :]
-    return x

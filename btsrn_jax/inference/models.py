@@ -1,23 +1,16 @@
 """Models put to use by name: `load_model`, `btsrn upscale`, `btsrn evaluate`."""
 
 import functools
-import os
-import pathlib
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from btsrn_jax import mesh
 from btsrn_jax.config import SCALES
-from btsrn_jax.data import datasets, folders
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.export import provenance as facts
-from btsrn_jax.inference import tiling as inference
 from btsrn_jax.inference import weights
-from btsrn_jax.metrics import get_protocol, most_ignored
+from btsrn_jax.inference.tiling import make_bicubic, tiled_upscaler
 
 BICUBIC = "bicubic"
 FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
@@ -25,11 +18,13 @@ FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
 
 class Model(NamedTuple):
     """enlarge(lr, progress=None): (h, w, 3) uint8 or uint16 -> (s h, s w, 3), the same
-    dtype. about: a line on weights and device."""
+    dtype. about: a line on weights and device. config: what the
+    model says of itself."""
 
     scale: int
     enlarge: Callable
     about: str
+    config: Mapping = {}
 
 
 def open_model(
@@ -42,181 +37,36 @@ def open_model(
     if scale is not None and scale not in SCALES:
         raise InputError(f"scale {scale}: one of 2, 3, 4")
     if source == BICUBIC:
-        return _bicubic(scale or 2)
+        return bicubic_model(scale or 2)
     source = source or FAMILY
-    loaded = weights.load(f"{source}-x{scale or 2}" if source == FAMILY else source)
+    loaded = weights.load_weights(
+        f"{source}-x{scale or 2}" if source == FAMILY else source
+    )
     if scale is not None and loaded.config["scale"] != scale:
         raise InputError(
             f"{loaded.name} enlarges by {loaded.config['scale']}, not by {scale}"
         )
-    return _network(loaded, ensemble, memory_gb)
+    return open_weights(loaded, ensemble, memory_gb)
 
 
-def _bicubic(scale):
-    return Model(scale, inference.make_bicubic(scale), f"bicubic x{scale}")
+def bicubic_model(scale):
+    return Model(scale, make_bicubic(scale), f"bicubic x{scale}")
 
 
-def _network(loaded, ensemble, memory_gb=0.0):
+def open_weights(loaded, ensemble, memory_gb=0.0):
     config, devices = loaded.config, mesh.make_mesh()
     if not 0 <= memory_gb < float("inf"):
         raise InputError(f"--memory-gb {memory_gb}: a number above 0 was expected")
     if memory_gb:
         settings = dict(config.get("eval", {})) | {"memory_gb": memory_gb}
         config = dict(config) | {"eval": settings}
-    enlarge = inference.enlarge_for(config, devices, ensemble)
+    enlarge = tiled_upscaler(config, devices, ensemble)
     about = (
         f"{loaded.name} x{config['scale']}, {loaded.step or '?'} steps,"
         f" {'ensemble of 8, ' if ensemble else ''}on {mesh.describe(devices)}"
     )
-    if config.get("figures"):
-        about += f"; {facts.summary(config)}"
-    return Model(config["scale"], functools.partial(enlarge, loaded.variables), about)
-
-
-def run_evaluation(
-    source: str,
-    sets: list[str],
-    scales: list[int],
-    protocols: list[str],
-    ensemble: bool = True,
-    data_dir: str = "data",
-    csv: pathlib.Path | None = None,
-    save_images: pathlib.Path | None = None,
-    memory_gb: float = 0.0,
-) -> list[evaluate.Row]:
-    """`btsrn evaluate`: tables to standard output, figures to CSV, images to a folder.
-
-    Args:
-      source: one model or several with commas: names, directories, runs, "bicubic", or
-        "btsrn" for the released models of the scales.
-      scales: empty for those that the models have.
-
-    Every input is read and every fault named before anything is computed.
-    """
-    for protocol in protocols:
-        get_protocol(protocol)
-    models = _find_models(source, list(dict.fromkeys(scales)))
-    names = [datasets.set_name(name) for name in sets]
-    for name, given in zip(names, sets, strict=True):
-        if not given:
-            raise InputError("--sets: an empty name")
-        if names.count(name) > 1:
-            raise InputError(f"two sets are called {name}: figures would be mixed up")
-    if csv is not None:
-        _check_writable(pathlib.Path(csv), is_folder=False)
-    if save_images is not None:
-        _check_writable(pathlib.Path(save_images), is_folder=True)
-    scales = list(dict.fromkeys(scale for _, scale, _ in models))
-    found = _find_sets(sets, scales, protocols, data_dir)
-    rows = []
-    for label, scale, loaded in models:
-        model = _network(loaded, ensemble, memory_gb) if loaded else _bicubic(scale)
-        _say(model.about)
-        subject = evaluate.Subject(
-            label, scale, ensemble and loaded is not None, model.enlarge
-        )
-        for name in names:
-            folder = save_images and save_images / name / f"x{scale}" / label
-            pairs = found[scale, name]
-            rows += evaluate.evaluate_set(name, pairs, subject, protocols, folder)
-            if csv:
-                evaluate.write_csv(csv, rows)
-    print(evaluate.table(rows))
-    return rows
-
-
-def split_names(text: str) -> list[str]:
-    """Names with commas between; where a folder has a comma in its name, such as the
-    run of `configs/ablation.py:ROW,small`, it is one name."""
-    names = []
-    for part in text.split(","):
-        joined = f"{names[-1]},{part}" if names else part
-        if names and pathlib.Path(joined).exists() and not pathlib.Path(part).exists():
-            names[-1] = joined
-        else:
-            names.append(part)
-    return names
-
-
-def _find_models(source, scales):
-    """[(label, scale, weights or None for bicubic)], ordered by scale."""
-    found = []
-    sources = split_names(source)
-    released = weights.released()
-    for part in sources:
-        if part == FAMILY and not pathlib.Path(part).exists():
-            wanted = [f"{part}-x{s}" for s in scales or SCALES]
-            have = [name for name in wanted if name in released]
-            found += map(weights.load, have if have and not scales else wanted)
-        elif part != BICUBIC:
-            found.append(weights.load(part))
-    named = [(_label(w.name, found), w.config["scale"], w) for w in found]
-    models = list({model[:2]: model for model in named}.values())  # each once
-    wanted = scales or list(dict.fromkeys(s for _, s, _ in models)) or [2]
-    for scale in wanted:
-        if models and scale not in [s for _, s, _ in models]:
-            have = ", ".join(f"{label} x{s}" for label, s, _ in models)
-            raise InputError(f"no model for x{scale}: there is {have}")
-    if BICUBIC in sources:
-        models = [(BICUBIC, scale, None) for scale in wanted] + models
-    models = [model for model in models if model[1] in wanted]
-    return sorted(models, key=lambda model: wanted.index(model[1]))
-
-
-def _label(source, found):
-    """The last parts of a path, as many as tell the models apart: a name in tables, and
-    below --save-images."""
-    parts, *others = (_parts(name) for name in (source, *(w.name for w in found)))
-    for count in range(1, len(parts)):
-        if all(o == parts or o[-count:] != parts[-count:] for o in others):
-            return "/".join(parts[-count:])
-    return "/".join(parts)
-
-
-def _parts(name):
-    path = pathlib.Path(name)
-    return path.resolve().parts[1:] if path.exists() else (name,)
-
-
-def _find_sets(sets, scales, protocols, data_dir):
-    """{(scale, name): pairs}, every file of which can be read and fits."""
-    found, problems, said = {}, [], []
-    for scale in scales:
-        ignored = most_ignored(protocols, scale)
-        for given in sets:
-            name = datasets.set_name(given)
-            try:
-                pairs = datasets.evaluation_set(given, scale, data_dir, problems)
-                notes = datasets.check_set(pairs, scale, ignored)
-            except InputError as error:
-                problems += str(error).splitlines()
-                continue
-            if not pairs:  # all of them among the problems
-                continue
-            found[scale, name] = pairs
-            said.append(
-                f"{name} x{scale}: {len(pairs)} images, {datasets.origin(pairs)}"
-            )
-            said += [f"{name}: {note}" for note in notes]
-    folders.raise_together(list(dict.fromkeys(problems)))
-    for line in dict.fromkeys(said):
-        _say(line)
-    return found
-
-
-def _check_writable(path, is_folder):
-    """InputError now rather than after an hour."""
-    if not is_folder and os.path.isdir(path):
-        raise InputError(f"cannot write {path}: it is a folder, a file was expected")
-    parent = path.absolute() if is_folder else path.absolute().parent
-    while not os.path.exists(parent):
-        parent = parent.parent
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {path}: {parent} is no folder to write in")
-
-
-def _say(text):
-    print(text, file=sys.stderr, flush=True)
+    function = functools.partial(enlarge, loaded.variables)
+    return Model(config["scale"], function, about, config)
 
 
 def load_model(source: str, *, ensemble: bool = False) -> Callable:

@@ -16,10 +16,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from tqdm import tqdm
 
-from btsrn_jax import mesh, resize
-from btsrn_jax.images import files as images
-from btsrn_jax.network import btsrn as network
-from btsrn_jax.network import ops
+from btsrn_jax import images, mesh, network, resize
 
 # The highest value of a dtype; floats are neither rounded nor clipped.
 LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
@@ -64,11 +61,11 @@ def enlarge_tiles(
 
 def _enlarge_share(model, group, variables, lr):
     """One device's tiles (n, ...), float32, `group` at a time."""
-    side = model.scale * (lr.shape[1] - 2 * network.halo(model))
+    side = model.scale * (lr.shape[1] - 2 * model.halo)
 
     def enlarge(lr):
         sr, _ = network.super_resolve(model, variables, lr)
-        return ops.crop(sr, (sr.shape[1] - side) // 2)
+        return network.crop(sr, (sr.shape[1] - side) // 2)
 
     if len(lr) == group:
         return enlarge(lr)
@@ -76,7 +73,7 @@ def _enlarge_share(model, group, variables, lr):
     return sr.reshape(-1, *sr.shape[2:])
 
 
-class Enlarger:
+class TiledUpscaler:
     """Enlarges images of any size; compiled once for all of them.
 
     Args:
@@ -174,7 +171,7 @@ class Enlarger:
 
     def _cut(self, lr, y, x):
         """A tile and its halo; what lies outside the image is mirrored (SYMMETRIC)."""
-        halo, (h, w, _) = network.halo(self.model), lr.shape
+        halo, (h, w, _) = self.model.halo, lr.shape
         rows = resize.symmetric(np.arange(y - halo, y + self.tile + halo), h)
         columns = resize.symmetric(np.arange(x - halo, x + self.tile + halo), w)
         return lr[rows[:, None], columns]
@@ -205,7 +202,7 @@ def unit_bytes(model, tile: int) -> float:
     """What one tile, or one view of it, needs on a device, in bytes: as many HR
     activations of full width as are alive at once, from above."""
     width = model.features + model.bottleneck
-    side = model.scale * (tile + 2 * network.halo(model))
+    side = model.scale * (tile + 2 * model.halo)
     # Convolutions in bfloat16 may still be computed in float32.
     return 4 * 5 * width * side**2
 
@@ -231,8 +228,8 @@ def _is_out_of_memory(error):
     return any(sign in str(error) for sign in signs)
 
 
-def enlarge_for(config: Mapping, devices, ensemble: bool) -> Enlarger:
-    """An `Enlarger` for a config's `scale`, `model` and, where it has one, `eval`.
+def tiled_upscaler(config: Mapping, devices, ensemble: bool) -> TiledUpscaler:
+    """A `TiledUpscaler` for a config's `scale`, `model` and, where it has one, `eval`.
 
     float32 means the highest precision; TF32 and bfloat16 would be the devices' own
     choices.
@@ -243,7 +240,7 @@ def enlarge_for(config: Mapping, devices, ensemble: bool) -> Enlarger:
     compute = network.Compute(dtype, mesh.platform(devices), exact)
     model = network.build(config["model"], config["scale"], compute)
     limits = {k: settings[k] for k in ("tile", "memory_gb") if k in settings}
-    return Enlarger(model, devices, ensemble=ensemble, **limits)
+    return TiledUpscaler(model, devices, ensemble=ensemble, **limits)
 
 
 def make_bicubic(scale: int) -> Callable:

@@ -12,8 +12,8 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
+from btsrn_jax import images
 from btsrn_jax.errors import InputError
-from btsrn_jax.images import files as images
 from btsrn_jax.progress import progress_bar
 
 # Other pictures: as OUT these are mistakes, not folders to be made; in an input folder
@@ -206,7 +206,7 @@ def _plan(inputs, out, failures):
         if not os.path.isdir(path):
             jobs.append(Job(path, out if to_file else out / _output_name(path)))
             continue
-        for file in images.find(path, failures):
+        for file in images.find_images(path, failures):
             # With OUT inside IN, the outputs of an earlier run are no inputs.
             if inside == _real(path) or inside not in _real(file).parents:
                 target = (out / file.relative_to(path)).with_name(_output_name(file))
@@ -268,7 +268,7 @@ def _measured(jobs, scale, failures):
     measured = []
     for job in jobs:
         try:
-            h, w = images.size(job.source)
+            h, w = images.image_size(job.source)
             images.check_writable(job.target, scale * h, scale * w)
             measured.append(job._replace(megapixels=scale**2 * h * w / 1e6))
         except InputError as error:

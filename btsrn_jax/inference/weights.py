@@ -12,11 +12,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
-from btsrn_jax import checkpoint
+from btsrn_jax import checkpoint, network, storage
 from btsrn_jax import config as schema
-from btsrn_jax import storage as paths
 from btsrn_jax.errors import InputError
-from btsrn_jax.network import btsrn as model
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -52,7 +50,7 @@ class Weights(NamedTuple):
     variables: dict
 
 
-def load(source: str) -> Weights:
+def load_weights(source: str) -> Weights:
     """Loads a released model by name, an exported directory, or a run directory (its
     best checkpoint; the averaged weights where it keeps them).
 
@@ -60,24 +58,25 @@ def load(source: str) -> Weights:
     the array that is wrong, what was found and what was expected. Nothing that is read
     can run code: JSON, safetensors, and Orbax arrays.
     """
-    path = paths.path(source)
+    path = storage.path(source)
     if (path / WEIGHTS).is_file():
         return _load_exported(source, path)
     if (path / checkpoint.FOLDER).is_dir():
         return _load_run(source, path)
-    if source in released():
+    if source in released_models():
         return _load_exported(source, RELEASED / source)
     if source == "bicubic":
         raise InputError("bicubic has no weights: name a model")
     if (path / CONFIG).is_file():
         raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
+    known = ", ".join(released_models()) or "none"
     raise InputError(
         f"no model {source!r}: a run directory (with {checkpoint.FOLDER}/), an exported"
-        f" one (with {WEIGHTS}), bicubic, or one of: {', '.join(released()) or 'none'}"
+        f" one (with {WEIGHTS}), bicubic, or one of: {known}"
     )
 
 
-def released() -> list[str]:
+def released_models() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.parent.name for path in RELEASED.glob(f"*/{WEIGHTS}"))
 
@@ -159,15 +158,15 @@ def _load_run(source, path):
 
 def _check_fit(config, variables, where):
     """InputError names an array that is missing, left over or misshapen."""
-    network = model.build(config["model"], config["scale"])
-    expected = jax.eval_shape(lambda: model.init(network, jax.random.key(0)))
+    built = network.build(config["model"], config["scale"])
+    expected = jax.eval_shape(lambda: network.init(built, jax.random.key(0)))
     try:
         checkpoint.fill(expected, checkpoint.flatten(variables))
     except ValueError as error:
         raise InputError(f"{where} does not fit its config: {error}") from None
 
 
-def to_bytes(variables: Mapping) -> bytes:
+def weights_to_bytes(variables: Mapping) -> bytes:
     """The safetensors file of a model's variables: float32, names as in the network
     ("params/low0/conv/kernel"), kernels (height, width, in, out). No dates, no paths:
     equal parameters give equal bytes."""

@@ -1,1 +1,74 @@
-"""The networks, and the same as ONNX nodes; the only room that imports Flax."""
+"""The networks, and the same as ONNX nodes; the only room that imports Flax.
+
+Other rooms use the names in `__all__`; each is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from btsrn_jax.network.btsrn import (
+        BTSRN,
+        Compute,
+        build,
+        init,
+        kept_for_gradient,
+        super_resolve,
+    )
+    from btsrn_jax.network.choices import ACTIVATIONS, BLOCKS, NAMES, NORMS
+    from btsrn_jax.network.cost import forward_flops, parameter_count, train_flops
+    from btsrn_jax.network.geometry import (
+        SKIP_MARGIN,
+        VDSR_FEATURES,
+        geometry_of,
+        upsamplings,
+    )
+    from btsrn_jax.network.onnx_graph import build_onnx
+    from btsrn_jax.network.ops import bicubic_skip, crop, pad_symmetric
+    from btsrn_jax.network.vdsr import VDSR
+
+__all__ = [
+    "ACTIVATIONS",
+    "BLOCKS",
+    "BTSRN",
+    "NAMES",
+    "NORMS",
+    "SKIP_MARGIN",
+    "VDSR",
+    "VDSR_FEATURES",
+    "Compute",
+    "bicubic_skip",
+    "build",
+    "build_onnx",
+    "crop",
+    "forward_flops",
+    "geometry_of",
+    "init",
+    "kept_for_gradient",
+    "pad_symmetric",
+    "parameter_count",
+    "super_resolve",
+    "train_flops",
+    "upsamplings",
+]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "btsrn": [
+            "BTSRN",
+            "Compute",
+            "build",
+            "init",
+            "kept_for_gradient",
+            "super_resolve",
+        ],
+        "choices": ["ACTIVATIONS", "BLOCKS", "NAMES", "NORMS"],
+        "cost": ["forward_flops", "parameter_count", "train_flops"],
+        "geometry": ["SKIP_MARGIN", "VDSR_FEATURES", "geometry_of", "upsamplings"],
+        "onnx_graph": ["build_onnx"],
+        "ops": ["bicubic_skip", "crop", "pad_symmetric"],
+        "vdsr": ["VDSR"],
+    },
+)

@@ -11,7 +11,6 @@ network has no border effects: a crop of the input gives a crop of the output. I
 predicts the residual over the bicubic skip; `super_resolve` adds the two.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,14 +18,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from btsrn_jax import resize
-from btsrn_jax.network import ops, vdsr
+from btsrn_jax.network import cost, ops, vdsr
+from btsrn_jax.network.geometry import SKIP_MARGIN, Geometry, upsamplings
 
-ACTIVATIONS = {
+_ACTIVATIONS = {
     "relu": nn.relu,
     "leaky_relu": lambda x: nn.leaky_relu(x, 0.2),  # the released code's slope
 }
-NORMS = ("none", "batch", "weight")
 
 
 class Compute(NamedTuple):
@@ -115,10 +113,7 @@ class Block(nn.Module):
         return ops.crop(x, 1) + y
 
 
-BLOCKS = ("pconv", "pixelcnn", "gated", "gated_pp")
-
-
-class BTSRN(nn.Module):
+class BTSRN(Geometry, nn.Module):
     """The network; its fields are the config's `model` section and the scale."""
 
     scale: int
@@ -135,12 +130,12 @@ class BTSRN(nn.Module):
     @nn.compact
     def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
         """lr: (B, h, w, 3) float32 in [0, 1] -> residual (B, H, W, 3) float32, where
-        H = output_size(self, h). `train` matters to batch normalisation alone."""
+        H = s h - 2 valid_border. `train` matters to batch normalisation alone."""
 
         def pre(x, name):
             if self.norm == "batch":
                 x = nn.BatchNorm(not train, dtype=x.dtype, name=f"{name}_norm")(x)
-            return ACTIVATIONS[self.activation](x)
+            return _ACTIVATIONS[self.activation](x)
 
         def conv(features, size, **kwargs):
             return Conv(features, size, self.compute, norm=self.norm, **kwargs)
@@ -161,8 +156,22 @@ class BTSRN(nn.Module):
         x = conv(3, 1, zero=True, name="out")(pre(x, "pre_out"))
         return x.astype(jnp.float32)
 
+    multiply_adds = property(cost.multiply_adds)
 
-NAMES = ("btsrn", "vdsr")
+    def pixels_read(self, layer: str) -> float:
+        """Returns how many pixels a layer reads per HR pixel.
+
+        Args:
+          layer: the first part of the path of its parameters, such as "low0" or "up1".
+        """
+        if layer.startswith(("high", "out")):
+            return 1.0
+        at_twice = layer.startswith("mid") or layer == "up1"  # between x4's two x2
+        return (2 if at_twice else 1) ** 2 / self.scale**2
+
+    def loss_difference(self, sr: jax.Array, hr: jax.Array) -> jax.Array:
+        """Returns what a loss is taken of: sr - hr, (B, H, W, 3), of RGB in [0, 1]."""
+        return sr - hr
 
 
 def build(config: Mapping, scale: int, compute: Compute = FLOAT32) -> BTSRN | vdsr.VDSR:
@@ -175,7 +184,7 @@ def build(config: Mapping, scale: int, compute: Compute = FLOAT32) -> BTSRN | vd
 
 def init(model: BTSRN, key: jax.Array) -> dict:
     """Fresh variables: `params`, and `batch_stats` where there are any."""
-    side = 2 * halo(model) + 1
+    side = 2 * model.halo + 1
     return model.init(key, jnp.zeros((1, side, side, 3)))
 
 
@@ -185,7 +194,7 @@ def super_resolve(
     """Bicubic skip plus residual, on real pixels alone.
 
     Args:
-      lr: (B, h, w, 3) float32 in [0, 1]; h and w above 2 halo(model).
+      lr: (B, h, w, 3) float32 in [0, 1]; h and w above 2 model.halo.
 
     Returns:
       sr: (B, H, W, 3) float32, not clipped, the centre of the enlarged input: as many
@@ -196,100 +205,18 @@ def super_resolve(
         residual, state = model.apply(variables, lr, True, mutable=["batch_stats"])
     else:
         residual, state = model.apply(variables, lr), {}
-    skip = resize.upscale(lr, model.scale)
-    border = lost(model) - resize.MARGIN * model.scale  # both in HR pixels a side
+    skip = ops.bicubic_skip(lr, model.scale)
+    border = model.valid_border - SKIP_MARGIN * model.scale  # both in HR pixels a side
     if border >= 0:
         return ops.crop(skip, border) + residual, state
     return skip + ops.crop(residual, -border), state
-
-
-def error(model: BTSRN, sr: jax.Array, hr: jax.Array) -> jax.Array:
-    """What a loss is of: sr - hr in RGB, for VDSR in luminance alone."""
-    difference = sr - hr
-    return vdsr.luminance(difference) if is_vdsr(model) else difference
-
-
-def is_vdsr(model) -> bool:
-    """Whether it is the peer; BTSRN otherwise."""
-    return isinstance(model, vdsr.VDSR)
-
-
-def upsamplings(scale: int) -> tuple[int, ...]:
-    """The upsampling layers: x4 is two x2 in a row."""
-    return (2, 2) if scale == 4 else (scale,)
-
-
-def halo(model: BTSRN) -> int:
-    """LR pixels on each side that an HR pixel can depend on; at least the skip's 2."""
-    if model.scale == 4:
-        beyond = math.ceil((2 * model.mid_blocks + model.high_blocks) / 4)
-    else:
-        beyond = math.ceil(model.high_blocks / model.scale)
-    return max(model.low_blocks + beyond, resize.MARGIN)
-
-
-def lost(model: BTSRN) -> int:
-    """HR pixels a side that VALID convolutions take off the enlarged input."""
-    mid = 2 * model.mid_blocks if model.scale == 4 else 0
-    return model.scale * model.low_blocks + mid + model.high_blocks
-
-
-def output_size(model: BTSRN, side: int) -> int:
-    """HR side of what `super_resolve` gives for an LR side; 0 or less: too small."""
-    return model.scale * side - 2 * max(lost(model), resize.MARGIN * model.scale)
-
-
-def _block_weights(model: BTSRN) -> tuple[int, int]:
-    """Multiplications per pixel and biases of one block."""
-    f, n = model.features, model.bottleneck
-    if model.block == "pconv":
-        return f * n + 9 * n * f, n + f
-    if model.block == "pixelcnn":
-        return f * n + 9 * n * n + n * f, n + n + f
-    return f * n + 9 * n * 2 * f, n + 2 * f
-
-
-def parameter_count(model: BTSRN) -> int:
-    """Trainable parameters, by formula; tested against the initialised tree."""
-    if is_vdsr(model):
-        return vdsr.parameter_count(model)
-    f, steps = model.features, upsamplings(model.scale)
-    mid = model.mid_blocks * (len(steps) - 1)
-    blocks = model.low_blocks + mid + model.high_blocks
-    weights, biases = _block_weights(model)
-    count = 3 * f + f + blocks * (weights + biases) + 3 * f + 3
-    count += sum(step * step * f * f + f for step in steps)
-    if model.norm == "weight":  # a length per output feature: as many as biases
-        count += f + blocks * biases + len(steps) * f + 3
-    if model.norm == "batch":  # scale and offset per normalised feature
-        inside = {"pixelcnn": f + 2 * model.bottleneck}.get(
-            model.block, f + model.bottleneck
-        )
-        count += 2 * (blocks * inside + len(steps) * f + f)
-    return count
-
-
-def multiply_adds(model: BTSRN) -> float:
-    """Multiply-adds per HR pixel of a large image (halos not counted)."""
-    if is_vdsr(model):
-        return vdsr.multiply_adds(model)
-    f, s = model.features, model.scale
-    block, _ = _block_weights(model)
-    total = (3 * f + model.low_blocks * block) / s**2  # at LR
-    reached = 1
-    for i, step in enumerate(upsamplings(s)):
-        if i:
-            total += model.mid_blocks * block * reached**2 / s**2
-        reached *= step
-        total += f * f * reached**2 / s**2  # each output pixel is one f x f product
-    return total + model.high_blocks * block + 3 * f
 
 
 def kept_for_gradient(model: BTSRN, batch: int, side: int) -> int:
     """Bytes that a training step of `batch` LR patches of `side` keeps from the forward
     pass for the backward one, as differentiation asks for them; the compiler may do
     with less, and a CPU's step goes patch by patch. Traced, nothing is computed."""
-    variables = jax.eval_shape(lambda: init(model, jax.random.key(0)))
+    variables = cost.shapes(model)
     lr = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
 
     def keep(variables, lr):

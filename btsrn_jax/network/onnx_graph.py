@@ -8,9 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from btsrn_jax import resize
-from btsrn_jax.network import btsrn as network
-from btsrn_jax.network import vdsr
+from btsrn_jax.network import geometry, vdsr
 
 OPSET = 17
 IR_VERSION = 8  # of onnx 1.12: older than every runtime that knows this operator set
@@ -58,7 +56,7 @@ class Graph:
         return self.add("Slice", x, start, end, self.integers(2, 3))
 
 
-def build(model, variables: Mapping, metadata: Mapping[str, str]):
+def build_onnx(model, variables: Mapping, metadata: Mapping[str, str]):
     """LR in, SR out: padding, bicubic skip and clipping included.
 
     Args:
@@ -94,7 +92,7 @@ def build(model, variables: Mapping, metadata: Mapping[str, str]):
 
 def _super_resolve(graph, model, variables):
     """As `model.super_resolve` on the padded image, cropped to s times the input."""
-    halo, s = network.halo(model), model.scale
+    halo, s = model.halo, model.scale
     padded = _pad_symmetric(graph, "lr", halo)
     # Resize repeats the edge where the convolution would mirror it; both happen in the
     # padding, outside of what is kept.
@@ -108,12 +106,12 @@ def _super_resolve(graph, model, variables):
         cubic_coeff_a=-0.5,
         coordinate_transformation_mode="half_pixel",
     )
-    if network.is_vdsr(model):
-        valid = graph.crop(skip, s * resize.MARGIN)
+    if isinstance(model, vdsr.VDSR):
+        valid = graph.crop(skip, s * geometry.SKIP_MARGIN)
         residual = _vdsr_residual(graph, variables["params"], valid)
     else:
         residual = _residual(graph, model, variables, padded)
-    residual = graph.crop(residual, s * halo - network.lost(model))
+    residual = graph.crop(residual, s * halo - model.valid_border)
     sr = graph.add("Add", graph.crop(skip, s * halo), residual)
     return graph.add("Clip", sr, graph.floats("zero", 0), graph.floats("one", 1))
 
@@ -171,7 +169,7 @@ def _residual(graph, model, variables, x):
 
     x = conv(graph.add("Sub", x, graph.floats("half", 0.5)), "in")
     x = stage(x, "low", model.low_blocks)
-    for i, step in enumerate(network.upsamplings(model.scale)):
+    for i, step in enumerate(geometry.upsamplings(model.scale)):
         if i:
             x = stage(x, "mid", model.mid_blocks)
         y = up(pre(x, f"pre_up{i}"), f"up{i}", step)

@@ -13,7 +13,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from btsrn_jax.network.geometry import SKIP_MARGIN
+from btsrn_jax.resize import cubic
 
 
 def conv1x1(x, kernel, bias, platform="plain", precision=None):
@@ -215,3 +219,44 @@ def nearest(x, scale):
 def crop(x, border):
     """Cuts `border` pixels off each side: (B, h, w, c) -> (B, h - 2b, w - 2b, c)."""
     return x[:, border : x.shape[1] - border, border : x.shape[2] - border]
+
+
+def pad_symmetric(x: jax.Array, border: int) -> jax.Array:
+    """SYMMETRIC padding of (B, h, w, c) by any border, also larger than the image.
+
+    A gather, since `jnp.pad` refuses symbolic sizes and the image may be 1 x 1.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        index = jnp.arange(-border, size + border) % (2 * size)
+        x = jnp.take(x, jnp.where(index < size, index, 2 * size - 1 - index), axis)
+    return x
+
+
+def bicubic_skip(x: jax.Array, scale: int) -> jax.Array:
+    """The network's bicubic skip: enlarges float images by 2, 3 or 4, VALID.
+
+    Args:
+      x: (B, h, w, c) float32, any range.
+      scale: a whole number of at least 2.
+
+    Returns:
+      (B, scale (h - 4), scale (w - 4), c): what two real pixels beyond each side
+      determine. Sums of products without a convolution, hence float32 on every device.
+    """
+    phase = np.arange(scale)
+    offset = (phase + 0.5) / scale - 0.5
+    weights = cubic(
+        offset[:, None] - np.arange(-SKIP_MARGIN, SKIP_MARGIN + 1)
+    )  # (phase, tap)
+    for axis in (1, 2):
+        size = x.shape[axis] - 2 * SKIP_MARGIN
+        taps = [lax.slice_in_dim(x, k, k + size, axis=axis) for k in range(5)]
+        rows = [
+            sum(float(w) * tap for w, tap in zip(row, taps, strict=True) if w != 0)
+            for row in weights
+        ]
+        x = jnp.stack(rows, axis=axis + 1)
+        shape = [*x.shape[:axis], scale * size, *x.shape[axis + 2 :]]
+        x = x.reshape(shape)
+    return x

@@ -7,17 +7,15 @@ are VALID instead of zero-padded, so that tiles are exact here, too, and a netwo
 trained for one scale, by the trainer's Adam.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from btsrn_jax import resize
-from btsrn_jax.network import ops
+from btsrn_jax.network import cost, ops
+from btsrn_jax.network.geometry import SKIP_MARGIN, VDSR_LAYERS, Geometry
 
-LAYERS, FEATURES = 20, 64  # of its paper
 LUMINANCE = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # BT.601 without its offset
 
 
@@ -29,7 +27,7 @@ def luminance(image: jax.Array) -> jax.Array:
     return y[..., None]
 
 
-class VDSR(nn.Module):
+class VDSR(Geometry, nn.Module):
     """The network; `features` is the config's, 64 in its paper."""
 
     scale: int
@@ -38,9 +36,9 @@ class VDSR(nn.Module):
 
     # It uses up pixels as a BTSRN of these blocks would: two LR pixels a side for the
     # bicubic skip, then one HR pixel a layer.
-    low_blocks = resize.MARGIN
+    low_blocks = SKIP_MARGIN
     mid_blocks = 0
-    high_blocks = LAYERS
+    high_blocks = VDSR_LAYERS
     bottleneck = 0  # no block, no normalisation
     block = norm = "none"
 
@@ -50,12 +48,12 @@ class VDSR(nn.Module):
         in all channels; it changes the luminance by what the network says."""
         del train
         dtype, platform, precision = self.compute
-        x = luminance(resize.upscale(lr, self.scale)) - 0.5
-        for i, features in enumerate(_widths(self)):
+        x = luminance(ops.bicubic_skip(lr, self.scale)) - 0.5
+        for i, features in enumerate([self.features] * (VDSR_LAYERS - 1) + [1]):
             shape = (3, 3, x.shape[-1], features)
             # He's initialisation, as in its paper: twenty plain layers would fade under
             # Glorot's. The last one is zero: the untrained network is bicubic.
-            last = i == LAYERS - 1
+            last = i == VDSR_LAYERS - 1
             start = nn.initializers.zeros if last else nn.initializers.he_normal()
             kernel = self.param(f"kernel{i}", start, shape, jnp.float32)
             bias = self.param(f"bias{i}", nn.initializers.zeros, (features,))
@@ -65,17 +63,14 @@ class VDSR(nn.Module):
         # The three weights add up to 219 / 255.
         return jnp.repeat(x.astype(jnp.float32) / sum(LUMINANCE), 3, axis=-1)
 
+    multiply_adds = property(cost.multiply_adds)
 
-def _widths(model: VDSR) -> Sequence[int]:
-    return [model.features] * (LAYERS - 1) + [1]
+    def pixels_read(self, layer: str) -> float:
+        """Returns how many pixels a layer reads per HR pixel: it works on the enlarged
+        image throughout."""
+        return 1.0
 
-
-def multiply_adds(model: VDSR) -> int:
-    """Per HR pixel."""
-    widths = _widths(model)
-    return sum(9 * i * o for i, o in zip([1, *widths], widths, strict=False))
-
-
-def parameter_count(model: VDSR) -> int:
-    """A kernel's weight is used once a pixel; biases come on top."""
-    return multiply_adds(model) + sum(_widths(model))
+    def loss_difference(self, sr: jax.Array, hr: jax.Array) -> jax.Array:
+        """Returns what a loss is taken of: the difference in luminance alone,
+        (B, H, W, 1)."""
+        return luminance(sr - hr)

@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from btsrn_jax import config as schema
-from btsrn_jax.evaluation.evaluate import Row
-from btsrn_jax.network import btsrn as network
+from btsrn_jax import network
+from btsrn_jax.evaluation import Row
 from btsrn_jax.report import plots
 from btsrn_jax.report.html_page import Table
-from btsrn_jax.report.tables import NOT_SETTINGS, VARIED, Entry, differences, reduction
+from btsrn_jax.report.tables import (
+    NOT_SETTINGS,
+    VARIED,
+    ReportedModel,
+    differences,
+    reduction,
+)
 
 
 class Study(NamedTuple):
@@ -18,7 +24,7 @@ class Study(NamedTuple):
 
     table: Table
     curves: str | None = None
-    runs: Sequence[Entry] = ()
+    runs: Sequence[ReportedModel] = ()
 
 
 class Kind(NamedTuple):
@@ -114,7 +120,7 @@ MEMORY_NOTE = (
 )
 
 
-def find(runs: Sequence[Entry]) -> list[Study]:
+def find(runs: Sequence[ReportedModel]) -> list[Study]:
     """The studies that runs belong to, runs of unlike settings apart: a table for each
     set that they were evaluated on. A single row is a table only where the paper has a
     figure for it and no fuller table has it: one network serves several."""
@@ -167,7 +173,7 @@ def _setting(config):
     return json.dumps(kept, sort_keys=True)
 
 
-def final(run: Entry) -> list[Row]:
+def final(run: ReportedModel) -> list[Row]:
     """A run's means without the ensemble under the protocol it was validated with, of
     the best checkpoint."""
     protocol = run.config["eval"]["protocol"]
@@ -257,7 +263,7 @@ def _cost(runs):
     kept = network.kept_for_gradient(model, batch, side // config["scale"])
     rates = [m[plots.RATE] for r in runs for m in r.metrics if plots.RATE in m]
     rate = f"{statistics.median(rates):.3g}" if rates else ""
-    adds = f"{network.multiply_adds(model):,.0f}"
+    adds = f"{model.multiply_adds:,.0f}"
     return [f"{network.parameter_count(model):,}", adds, f"{kept / 1e6:,.0f} MB", rate]
 
 

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from btsrn_jax.data.datasets import Pair
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.images import files as images
+from btsrn_jax import evaluation, images
+from btsrn_jax.data import Pair
 
 SIDE = 200  # of a crop, in HR pixels
 CROPS_NOTE = (
@@ -60,10 +59,10 @@ class Crops(NamedTuple):
     row: list[tuple[str, np.ndarray]]
 
 
-def figure5(pair: Pair, subject: evaluate.Subject) -> Crops:
+def figure5(pair: Pair, subject: evaluation.Upscaler) -> Crops:
     """One image as the paper's Figure 5 shows it (CROPS_NOTE says how)."""
-    bicubic = evaluate.bicubic_subject(subject.scale)
-    before, after, original = evaluate.crop_row(pair, [bicubic, subject], SIDE)
+    bicubic = evaluation.bicubic_upscaler(subject.scale)
+    before, after, original = evaluation.crop_row(pair, [bicubic, subject], SIDE)
     row = []
     for (label, crop), name in ((before, "bicubic"), (after, "network")):
         row += [(label, crop), (f"|{name} - HR|", _error(crop, original[1]))]

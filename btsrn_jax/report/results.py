@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.network import btsrn as network
+from btsrn_jax import evaluation, network
 from btsrn_jax.report.html_page import Table
-from btsrn_jax.report.tables import Entry
+from btsrn_jax.report.tables import ReportedModel
 
 MEASURED = ("set", "scale", "bicubic", "shipped", "with ensemble")
 # PSNR of luminance as published (docs/PAPER.md, 5), x2, x3, x4; of VDSR it is that of
@@ -18,7 +17,7 @@ PUBLISHED = {
 }
 
 
-def make_tables(entries: Sequence[Entry]) -> list[Table]:
+def make_tables(entries: Sequence[ReportedModel]) -> list[Table]:
     """What the exported models among `entries` reach, and how they were trained; none
     where none of them has figures on Set5, Set14 or B100."""
     # A run's config has `train`; an exported model's knows its command.
@@ -41,7 +40,7 @@ def _mean(entries, set_name, scale, protocol, ensemble, field="rows"):
     """A mean over a set, as text; empty where there is none."""
     for entry in entries:
         for row in getattr(entry, field):
-            name = evaluate.PAPER_NAMES.get(row.set, row.set)
+            name = evaluation.SAME_SETS.get(row.set, row.set)
             key = (name, row.image, row.scale, row.protocol, row.ensemble)
             if key == (set_name, "mean", scale, protocol, ensemble):
                 return f"{row.psnr:.2f}"
@@ -61,7 +60,7 @@ def _cells(entries, protocol):
 def _benchmark(entries):
     lines = []
     for set_name, scale, measured in _cells(entries, "benchmark"):
-        btsrn, vdsr, _ = (column[scale - 2] for column in evaluate.PAPER[set_name])
+        btsrn, vdsr, _ = (column[scale - 2] for column in evaluation.TABLE_4[set_name])
         lines.append([set_name, f"x{scale}", *measured, f"{btsrn:.2f}", f"{vdsr:.2f}"])
     return Table(
         "results-benchmark",
@@ -74,7 +73,7 @@ def _benchmark(entries):
 def _modern(entries):
     lines = []
     for set_name, scale, measured in _cells(entries, "modern"):
-        _, vdsr, _ = evaluate.PAPER[set_name]
+        _, vdsr, _ = evaluation.TABLE_4[set_name]
         theirs = [f"{psnr[scale - 2]:.2f}" for psnr in (vdsr, *PUBLISHED[set_name])]
         lines.append([set_name, f"x{scale}", *measured, *theirs])
     return Table(

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from btsrn_jax import config as schema
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.evaluation.evaluate import Row
-from btsrn_jax.network import btsrn as network
-from btsrn_jax.network import vdsr
+from btsrn_jax import evaluation, network
+from btsrn_jax.evaluation import Row
 from btsrn_jax.report.html_page import Table
 
 # Challenge test set: BTSRN (900 training images, ensemble) and bicubic.
@@ -19,7 +17,7 @@ NOT_SETTINGS = (*schema.FREE_ON_RESUME, "train.seed", "train.decay_steps")
 IMAGES = {"folder": "images of a folder", "samples": "sample photographs"}
 
 
-class Entry(NamedTuple):
+class ReportedModel(NamedTuple):
     """What is reported on. source: as `weights.load` takes it; None where there are no
     weights (yet). name: for tables. config: of a run, or an exported model's `scale`
     and `model`. metrics: the lines of metrics.jsonl. rows: its figures; baseline:
@@ -39,7 +37,7 @@ def differences(config: Mapping) -> tuple[list[str], list[str]]:
     little more than its size and step are known."""
     defaults = schema.flatten(schema.defaults())
     if config["model"]["name"] == "vdsr":
-        defaults["model.features"] = vdsr.FEATURES
+        defaults["model.features"] = network.VDSR_FEATURES
     skipped = (*NOT_SETTINGS, "scale", "model.name", "model.bottleneck", "train.steps")
     size, rest = [], []
     for name, value in schema.flatten(config).items():
@@ -57,7 +55,7 @@ def differences(config: Mapping) -> tuple[list[str], list[str]]:
     return size, rest
 
 
-def reduction(entries: Sequence[Entry]) -> str:
+def reduction(entries: Sequence[ReportedModel]) -> str:
     """What a title says of models smaller, or trained on less, than the paper's: "" or
     " (reduced: features 32, 600 steps)"."""
     texts = [", ".join(differences(entry.config)[0]) for entry in entries]
@@ -66,7 +64,7 @@ def reduction(entries: Sequence[Entry]) -> str:
     return f" ({some}reduced: {named})" if named else ""
 
 
-def table3(entries: Sequence[Entry]) -> Table | None:
+def table3(entries: Sequence[ReportedModel]) -> Table | None:
     """Challenge figures: `ntire`, ensemble. None where no model has any."""
     lines, used = [], []
     for entry in entries:
@@ -104,14 +102,14 @@ def _baseline(entry, row):
     return next(same, None)
 
 
-def table4(entries: Sequence[Entry]) -> Table | None:
+def table4(entries: Sequence[ReportedModel]) -> Table | None:
     """`benchmark` figures on the paper's four sets: of each system the first model that
     has them, with the ensemble where it was used. None where no model has any."""
     cells, used = {}, {}
     for entry in entries:
         system = entry.config["model"]["name"]
         for row in sorted(entry.rows, key=lambda row: -row.ensemble):
-            if row.image == "mean" and evaluate.paper_psnr(row) is not None:
+            if row.image == "mean" and evaluation.paper_psnr(row) is not None:
                 key = (system, row.set, row.scale)
                 if key not in cells:
                     ensemble = ", ensemble" if row.ensemble else ""
@@ -120,10 +118,12 @@ def table4(entries: Sequence[Entry]) -> Table | None:
                 if base := _baseline(entry, row):
                     cells.setdefault(("bicubic", row.set, row.scale), base)
     lines = []
-    for set_name, scale in [(s, n) for s in evaluate.PAPER for n in (2, 3, 4)]:
+    for set_name, scale in [(s, n) for s in evaluation.TABLE_4 for n in (2, 3, 4)]:
         line = [set_name, f"x{scale}"]
-        for system in evaluate.PAPER_MODELS:
-            paper = evaluate.PAPER[set_name][evaluate.PAPER_MODELS.index(system)]
+        for system in evaluation.TABLE_4_MODELS:
+            paper = evaluation.TABLE_4[set_name][
+                evaluation.TABLE_4_MODELS.index(system)
+            ]
             paper, row = paper[scale - 2], cells.get((system, set_name, scale))
             line += [f"{row.psnr:.2f}" if row else "", f"{paper:.2f}"]
             line.append(f"{row.psnr - paper:+.2f}" if row else "")
@@ -138,7 +138,7 @@ def table4(entries: Sequence[Entry]) -> Table | None:
     return Table("table4", title, header, lines, [f"{'; '.join(used)}."])
 
 
-def overview(entries: Sequence[Entry]) -> Table:
+def overview(entries: Sequence[ReportedModel]) -> Table:
     """Every mean of every model; of models without figures the size alone."""
     lines = []
     for entry in entries:

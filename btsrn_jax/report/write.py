@@ -6,29 +6,27 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from btsrn_jax import checkpoint
-from btsrn_jax import storage as paths
-from btsrn_jax.data import datasets
+from btsrn_jax import (
+    checkpoint,
+    evaluation,
+    images,
+    inference,
+    network,
+    storage,
+    training,
+)
+from btsrn_jax.data import SAMPLES, check_set, evaluation_set, file_pair, set_name
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.evaluation.evaluate import Row
-from btsrn_jax.images import crops as pictures
-from btsrn_jax.images import files as images
-from btsrn_jax.inference import models as serve
-from btsrn_jax.inference import weights
+from btsrn_jax.evaluation import Row
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
-from btsrn_jax.network import btsrn as network
-from btsrn_jax.report import experiments as studies
-from btsrn_jax.report import html_page as page
-from btsrn_jax.report import plots, results, tables
-from btsrn_jax.report.tables import Entry
-from btsrn_jax.training import metrics_log as journal
+from btsrn_jax.report import experiments, html_page, plots, results, tables
+from btsrn_jax.report.tables import ReportedModel
 
 SHOWN = 3  # pictures of Figure 5 where none are chosen
 TITLE = "BTSRN-JAX: the paper's experiments"
 
 
-def write(
+def write_report(
     sources: Sequence[str],
     out: pathlib.Path,
     sets: Sequence[str] = (),
@@ -51,7 +49,7 @@ def write(
     """
     entries = [load(source) for source in dict.fromkeys(sources)]
     found = {
-        scale: _find_sets(sets or [datasets.SAMPLES], scale, data_dir)
+        scale: _find_sets(sets or [SAMPLES], scale, data_dir)
         for scale in sorted({entry.config["scale"] for entry in entries})
     }
     shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
@@ -61,12 +59,12 @@ def write(
         scale = entry.config["scale"]
         if entry.source is None or not (sets or scale in shown):
             continue
-        model = serve.open_model(entry.source, None, ensemble)
+        model = inference.open_model(entry.source, None, ensemble)
         print(model.about, file=sys.stderr)
-        subject = evaluate.Subject(entry.name, scale, ensemble, model.enlarge)
+        subject = evaluation.Upscaler(entry.name, scale, ensemble, model.enlarge)
         if sets:
             if scale not in baseline:
-                bicubic = evaluate.bicubic_subject(scale)
+                bicubic = evaluation.bicubic_upscaler(scale)
                 baseline[scale] = _measure(bicubic, found[scale])
             rows = _measure(subject, found[scale])
             entries[i] = entry._replace(
@@ -74,15 +72,15 @@ def write(
                 baseline=_latest(entry.baseline + baseline[scale]),
             )
         for pair in shown.pop(scale, ()):
-            made = page.figure5(pair, subject)
+            made = html_page.figure5(pair, subject)
             crops.append(made._replace(name=made.name + tables.reduction([entry])))
     _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
 
 
-def load(source: str) -> Entry:
+def load(source: str) -> ReportedModel:
     """A run, finished or not, or a model; with the figures of its CSV files."""
-    path = folder = paths.local(source)
-    metrics = journal.read(path / journal.METRICS)
+    path = folder = storage.local(source)
+    metrics = training.read_metrics(path / training.METRICS)
     if metrics:
         try:
             config = json.loads((path / "config.json").read_text())
@@ -91,22 +89,22 @@ def load(source: str) -> Entry:
             raise InputError(f"cannot read the config of {path}: {error}") from None
         has_weights = any((path / checkpoint.FOLDER).glob("[0-9]*"))
     else:
-        loaded = weights.load(source)
+        loaded = inference.load_weights(source)
         config, folder, has_weights = loaded.config, loaded.folder, True
     config["model"].setdefault("name", "btsrn")
     files = sorted(folder.glob("*.csv"))
-    rows = [row for file in files for row in evaluate.read_csv(file)]
+    rows = [row for file in files for row in evaluation.read_csv(file)]
     if not rows:  # an exported model's config has the means at least
         figures = config.get("figures", [])
         rows = [Row(**{k: f.get(k, "mean") for k in Row._fields}) for f in figures]
     name = path.resolve().name if path.exists() else source
-    return Entry(
+    return ReportedModel(
         source if has_weights else None,
         name,
         config,
         metrics,
-        _latest([row for row in rows if row.model != serve.BICUBIC]),
-        _latest([row for row in rows if row.model == serve.BICUBIC]),
+        _latest([row for row in rows if row.model != inference.BICUBIC]),
+        _latest([row for row in rows if row.model == inference.BICUBIC]),
     )
 
 
@@ -118,12 +116,12 @@ def _latest(rows):
 def _find_sets(names, scale, data_dir):
     """{name: pairs}, of DIV2K those of this scale; every file can be read and fits."""
     found = {
-        datasets.set_name(name): datasets.evaluation_set(name, scale, data_dir)
+        set_name(name): evaluation_set(name, scale, data_dir)
         for name in names
         if not name.startswith("div2k/") or name.endswith(f"_x{scale}")
     }
     for pairs in found.values():
-        datasets.check_set(pairs, scale, most_ignored(PROTOCOLS, scale))
+        check_set(pairs, scale, most_ignored(PROTOCOLS, scale))
     return found
 
 
@@ -136,11 +134,11 @@ def _choose(by_name, chosen, scale):
     for name in chosen:
         path = pathlib.Path(name)
         if name not in known and path.is_file():
-            known[name] = datasets.file_pair(path)
+            known[name] = file_pair(path)
             files.append(known[name])
         if name not in known:
             raise InputError(f"no image {name!r}: a file, or one of {', '.join(known)}")
-    datasets.check_set(files, scale, most_ignored(PROTOCOLS, scale))
+    check_set(files, scale, most_ignored(PROTOCOLS, scale))
     return [known[name] for name in chosen]
 
 
@@ -148,21 +146,21 @@ def _measure(subject, by_name):
     return [
         row
         for name, pairs in by_name.items()
-        for row in evaluate.evaluate_set(name, pairs, subject, PROTOCOLS)
+        for row in evaluation.evaluate_set(name, pairs, subject, PROTOCOLS)
     ]
 
 
 def _sections(entries):
     """Studies, tables over all models, and what they leave: curves of other runs."""
-    sections = studies.find([entry for entry in entries if "train" in entry.config])
+    sections = experiments.find([entry for entry in entries if "train" in entry.config])
     found = (tables.table3(entries), tables.table4(entries))
     shown = [run for study in sections for run in study.runs]
     found = [*results.make_tables(entries), *filter(None, found)]
-    sections += map(studies.Study, found)
+    sections += map(experiments.Study, found)
     rest = [entry for entry in entries if entry not in shown]
     title = "Training" + tables.reduction(rest)
     curves = plots.curves([(entry.name, entry.metrics) for entry in rest], title)
-    return [*sections, studies.Study(tables.overview(entries), curves)]
+    return [*sections, experiments.Study(tables.overview(entries), curves)]
 
 
 def _write_files(out, sections, crops, title):
@@ -170,22 +168,22 @@ def _write_files(out, sections, crops, title):
     for table, curves, _ in sections:
         with (out / f"{table.name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([table.header, *table.lines])
-        text = evaluate.markdown(table.header, table.lines)
+        text = evaluation.markdown(table.header, table.lines)
         markdown += [f"## {table.title}", text, *table.notes]
-        parts = [page.table(table)]
+        parts = [html_page.table(table)]
         if curves:
             (out / f"{table.name}.svg").write_text(curves)
             markdown.append(f"![Training curves]({table.name}.svg)")
-            parts.append(page.scroll(curves))
+            parts.append(html_page.scroll(curves))
         fragments.append((table.title, parts))
     if crops:
-        markdown += ["## Figure 5: crops", page.CROPS_NOTE]
-        note = f"<p>{page.CROPS_NOTE}</p>"
+        markdown += ["## Figure 5: crops", html_page.CROPS_NOTE]
+        note = f"<p>{html_page.CROPS_NOTE}</p>"
         fragments.append(
-            ("Figure 5: crops", [note, *(page.crops(row) for row in crops)])
+            ("Figure 5: crops", [note, *(html_page.crops(row) for row in crops)])
         )
     for i, row in enumerate(crops, 1):
-        images.write(out / f"figure5-{i}.png", pictures.side_by_side([row.row], 2))
+        images.write_image(out / f"figure5-{i}.png", images.side_by_side([row.row], 2))
         markdown += [f"### {row.name}", f"![{row.name}](figure5-{i}.png)"]
     (out / "report.md").write_text("\n\n".join(markdown) + "\n")
-    (out / "index.html").write_text(page.render(title, fragments))
+    (out / "index.html").write_text(html_page.render(title, fragments))

@@ -1,1 +1,36 @@
-"""The step, and the run around it."""
+"""The step, and the run around it.
+
+Other rooms use the names in `__all__`; each is loaded when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from btsrn_jax.training.loop import Diverged, run
+    from btsrn_jax.training.metrics_log import METRICS, read_metrics
+    from btsrn_jax.training.preemption import STOPPED, Preemption
+    from btsrn_jax.training.step import compile_step, create_state, make_recipe
+
+__all__ = [
+    "METRICS",
+    "STOPPED",
+    "Diverged",
+    "Preemption",
+    "compile_step",
+    "create_state",
+    "make_recipe",
+    "read_metrics",
+    "run",
+]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "loop": ["Diverged", "run"],
+        "metrics_log": ["METRICS", "read_metrics"],
+        "preemption": ["STOPPED", "Preemption"],
+        "step": ["compile_step", "create_state", "make_recipe"],
+    },
+)

@@ -12,18 +12,26 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from btsrn_jax import checkpoint, mesh
+from btsrn_jax import checkpoint, evaluation, inference, mesh, network, storage
 from btsrn_jax import config as schema
-from btsrn_jax import storage as paths
-from btsrn_jax.data import datasets, sampler
-from btsrn_jax.data import host_store as hoststore
+from btsrn_jax.data import (
+    evaluation_sets,
+    host_store,
+    load_training,
+    sampler,
+    training_pairs,
+)
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.inference import tiling as inference
-from btsrn_jax.network import btsrn as network
-from btsrn_jax.training import preemption as preempt
-from btsrn_jax.training import step as train
-from btsrn_jax.training.metrics_log import Journal, Progress
+from btsrn_jax.training import preemption
+from btsrn_jax.training.metrics_log import MetricsLog, Progress
+from btsrn_jax.training.step import (
+    TrainState,
+    compile_step,
+    create_state,
+    inference_variables,
+    initial_params,
+    make_recipe,
+)
 
 MAX_SKIPPED = 20  # updates in a row that were not finite, then the run has failed
 
@@ -39,26 +47,26 @@ class Run:
         self.config, self.saved_config = config, saved_config
         self.workdir, self.devices = workdir, devices
         self.watch, self.log = watch, log
-        self.recipe = train.make_recipe(config, devices)
+        self.recipe = make_recipe(config, devices)
         self.checkpoints = checkpoint.Checkpoints(workdir, log)
         self.validate = None  # variables, limit -> mean PSNR
         self.source = None  # step -> what train_step takes its batch from
         self.step_fn = None
 
-    def restore(self) -> train.TrainState:
+    def restore(self) -> TrainState:
         """The newest whole checkpoint, or a new state."""
         found = self.checkpoints.restore_latest()
         if found is None:
             source = self.config.train.init_from
-            params = train.initial_params(source, self.recipe) if source else None
-            return train.create_state(self.recipe, self.devices, params)
+            params = initial_params(source, self.recipe) if source else None
+            return create_state(self.recipe, self.devices, params)
         step, arrays = found
         self.log(f"continuing from step {step}")
-        create = functools.partial(train.create_state, self.recipe, self.devices)
+        create = functools.partial(create_state, self.recipe, self.devices)
         state = checkpoint.fill(jax.eval_shape(create), arrays)
         return jax.device_put(state, mesh.replicated(self.devices))
 
-    def steps(self, state: train.TrainState, journal: Journal):
+    def steps(self, state: TrainState, journal: MetricsLog):
         """Steps to the end; returns the state, and whether it was reached.
 
         At a step that is due for it:
@@ -87,7 +95,7 @@ class Run:
             pending = (step, metrics, losses if due else None)
             if due:
                 losses = []
-            stopping = self.watch.agreed(step)
+            stopping = self.watch.should_stop(step)
             validating = step % settings.eval_every == 0 or step == last
             if validating or stopping or step % settings.checkpoint_every == 0:
                 self._record(journal, *pending)
@@ -114,7 +122,7 @@ class Run:
             values["loss"] = float(np.mean(jax.device_get(losses)))
             if self.progress.rate:
                 values["steps_per_second"] = self.progress.rate
-            if isinstance(self.source, hoststore.Feeder):
+            if isinstance(self.source, host_store.Feeder):
                 values["data_wait"] = self.source.share_waited()
             journal.write(step, **values)
         self.progress.update(step, loss=values["loss"])
@@ -127,7 +135,7 @@ class Run:
         if self.validate is None or not due:
             return True
         self.watch.attentive = False  # a stop may end the process from here on
-        if self.watch.asked():
+        if self.watch.signalled():
             return False
         name = f"psnr_{self.config.eval.protocol}"
         known = journal.last(step).get(name, math.nan)
@@ -135,7 +143,7 @@ class Run:
         if math.isnan(psnr):
             # The same images at every step, or scores would not compare.
             limit = self.config.eval.max_images
-            psnr = self.validate(train.inference_variables(state), limit)
+            psnr = self.validate(inference_variables(state), limit)
             journal.write(step, **{name: psnr})
             self.progress.note(f"step {step}: validation PSNR ({name[5:]}) {psnr:.3f}")
         self.checkpoints.set_score(step, psnr)
@@ -148,7 +156,7 @@ def run(
     workdir: pathlib.Path,
     devices,
     log: Callable = print,
-    watch: preempt.Watch | None = None,
+    watch: preemption.Preemption | None = None,
 ) -> int:
     """Trains, or continues what `workdir` holds, to the end of `config`.
 
@@ -156,15 +164,15 @@ def run(
       0 when done; 75 when stopped by SIGTERM, SIGINT or the time limit, all saved.
     """
     started = time.monotonic()
-    watch = watch or preempt.Watch()
-    pairs = datasets.training_pairs(config)
-    sets = datasets.evaluation_sets(config)
+    watch = watch or preemption.Preemption()
+    pairs = training_pairs(config)
+    sets = evaluation_sets(config)
     store = load_store(config, pairs, log)
-    sizes = hoststore.hr_sizes(store)
+    sizes = host_store.hr_sizes(store)
     one_pass = sampler.steps_per_pass(sizes, config.train.batch_size)
     config = schema.resolve_steps(config, one_pass)
     schema.validate(config, devices.size)
-    saved_config = claim(workdir, config, pairs, sizes, devices)
+    saved_config = open_run(workdir, config, pairs, sizes, devices)
     log(describe(config, sizes, one_pass, sets, devices))
 
     this = Run(config, saved_config, workdir, devices, watch, log)
@@ -174,15 +182,15 @@ def run(
         watch.deadline = started + 60 * config.train.time_limit
     state = this.restore()
     start = int(state.step)
-    from_host = isinstance(store, hoststore.HostStore)
-    this.step_fn = train.compile_step(this.recipe, devices, from_host)
+    from_host = isinstance(store, host_store.HostStore)
+    this.step_fn = compile_step(this.recipe, devices, from_host)
     if from_host:
         last = config.train.steps
-        this.source = hoststore.Feeder(store, this.recipe, devices, start, last)
+        this.source = host_store.Feeder(store, this.recipe, devices, start, last)
     else:
         store = jax.device_put(store, mesh.replicated(devices))
         this.source = lambda step: store
-    journal = Journal(workdir, start, mesh.is_first())
+    journal = MetricsLog(workdir, start, mesh.is_first())
     watch.finish = this.checkpoints.wait
     try:
         state, done = this.steps(state, journal)
@@ -194,24 +202,24 @@ def run(
             this.source.close()
         journal.close()
         this.checkpoints.close()
-    if not done or watch.asked():
+    if not done or watch.signalled():
         log(f"stopped at step {int(state.step)}, saved; the same command continues")
-        return preempt.STOPPED
+        return preemption.STOPPED
     return 0
 
 
-def load_store(config, pairs, log) -> sampler.Store | hoststore.HostStore:
+def load_store(config, pairs, log) -> sampler.Store | host_store.HostStore:
     """Decodes the images to where config.data.cache wants them; says where that is."""
     names = [pair.name for pair in pairs]
-    folder, cache = hoststore.folder_for(config, names), config.data.cache
-    limit = hoststore.device_limit()
-    store = hoststore.open_store(folder, config.scale) if cache != "device" else None
-    if store is None or (cache == "auto" and hoststore.size_on_device(store) <= limit):
-        hoststore.discard(folder, store)
-        loaded = datasets.load_training(pairs, config.scale, config.train.patch)
-        store = hoststore.gather(loaded, config.scale, cache, limit, folder)
-    on_host = isinstance(store, hoststore.HostStore)
-    size = hoststore.size_on_device(store)
+    folder, cache = host_store.folder_for(config, names), config.data.cache
+    limit = host_store.device_limit()
+    store = host_store.open_store(folder, config.scale) if cache != "device" else None
+    if store is None or (cache == "auto" and host_store.size_on_device(store) <= limit):
+        host_store.discard(folder, store)
+        loaded = load_training(pairs, config.scale, config.train.patch)
+        store = host_store.gather(loaded, config.scale, cache, limit, folder)
+    on_host = isinstance(store, host_store.HostStore)
+    size = host_store.size_on_device(store)
     log(
         f"images: {size / 1e9:.3g} GB decoded; a device has room for"
         f" {limit / 1e9:.3g} GB (config.data.cache={cache}): kept"
@@ -220,7 +228,7 @@ def load_store(config, pairs, log) -> sampler.Store | hoststore.HostStore:
     return store
 
 
-def claim(workdir, config, pairs, sizes, devices) -> dict:
+def open_run(workdir, config, pairs, sizes, devices) -> dict:
     """Writes config.json into a new run directory, and returns what it holds;
     InputError where there is a run already that this config contradicts."""
     text = "".join(
@@ -230,7 +238,7 @@ def claim(workdir, config, pairs, sizes, devices) -> dict:
     known = {"data_sha256": digest, "devices": mesh.describe(devices)}
     wanted = config.to_dict() | known
     wanted = json.loads(json.dumps(wanted))  # tuples become lists
-    path = paths.path(workdir) / "config.json"
+    path = storage.path(workdir) / "config.json"
     if path.exists():
         try:
             saved = json.loads(path.read_text())
@@ -249,7 +257,7 @@ def claim(workdir, config, pairs, sizes, devices) -> dict:
             )
     mesh.gather(0)  # all have read what there was
     if mesh.is_first():
-        paths.write(path, json.dumps(wanted, indent=2) + "\n")
+        storage.write(path, json.dumps(wanted, indent=2) + "\n")
     return wanted
 
 
@@ -275,7 +283,7 @@ def make_validation(config: ConfigDict, sets: dict, devices) -> Callable:
     Every process takes its share of the images, on its own devices.
     """
     alone = jax.process_count() == 1
-    enlarge = inference.enlarge_for(
+    enlarge = inference.tiled_upscaler(
         config, devices if alone else mesh.local(), ensemble=False
     )
     protocols = [config.eval.protocol]
@@ -284,12 +292,12 @@ def make_validation(config: ConfigDict, sets: dict, devices) -> Callable:
         if not alone:
             variables = jax.tree.map(np.asarray, variables)
         function = functools.partial(enlarge, variables)
-        subject = evaluate.Subject(config.model.name, config.scale, False, function)
+        subject = evaluation.Upscaler(config.model.name, config.scale, False, function)
         images = [(name, p) for name, pairs in sets.items() for p in pairs[:limit]]
         found = np.full(len(images), np.nan)
         for i in range(jax.process_index(), len(images), jax.process_count()):
             name, pair = images[i]
-            rows = evaluate.evaluate_set(
+            rows = evaluation.evaluate_set(
                 name, [pair], subject, protocols, progress=False
             )
             found[i] = rows[0].psnr

@@ -7,14 +7,13 @@ import sys
 import tempfile
 import time
 
-from btsrn_jax import mesh
-from btsrn_jax import storage as paths
+from btsrn_jax import mesh, storage
 
 METRICS = "metrics.jsonl"
 UPLOAD_SECONDS = 10.0
 
 
-class Journal:
+class MetricsLog:
     """Writes down what a run measures. On a continued run, lines after `start` are cut
     off, so that each step stands there once. Of several processes one writes.
 
@@ -23,9 +22,9 @@ class Journal:
     """
 
     def __init__(self, workdir: pathlib.Path, start: int = 0, writes: bool = True):
-        self._home = paths.path(workdir)
+        self._home = storage.path(workdir)
         self._last = {}
-        for line in read(self._home / METRICS):
+        for line in read_metrics(self._home / METRICS):
             if line["step"] == start:
                 self._last |= line
         self._file = None
@@ -38,13 +37,13 @@ class Journal:
         return self._last if self._last.get("step") == step else {}
 
     def _open(self, start):
-        lines = [x for x in read(self._home / METRICS) if x["step"] <= start]
+        lines = [x for x in read_metrics(self._home / METRICS) if x["step"] <= start]
         self._folder = self._home
-        if paths.in_bucket(self._home):
+        if storage.in_bucket(self._home):
             self._temporary = tempfile.TemporaryDirectory()
             self._folder = pathlib.Path(self._temporary.name)
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        paths.write(self._folder / METRICS, text)
+        storage.write(self._folder / METRICS, text)
         self._file = (self._folder / METRICS).open("r+b", buffering=0)
         self._file.seek(0, 2)
         # Here, since it imports PyTorch where that is installed: 0.5 GB, for nothing.
@@ -82,7 +81,7 @@ class Journal:
             os.fsync(self._file.fileno())
             return
         for file in self._folder.iterdir():
-            paths.write(self._home / file.name, file.read_bytes())
+            storage.write(self._home / file.name, file.read_bytes())
         self._next_upload = time.monotonic() + UPLOAD_SECONDS
 
     def close(self) -> None:
@@ -93,7 +92,7 @@ class Journal:
             self._file.close()
 
 
-def read(path: pathlib.Path) -> list[dict]:
+def read_metrics(path: pathlib.Path) -> list[dict]:
     """The lines of a metrics.jsonl, one a step; half-written or damaged ones (a killed
     run, a bad disk) are dropped."""
     lines = {}

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 STOPPED = 75  # exit code: stopped early; the same command continues
 
 
-class Watch:
+class Preemption:
     """A context that takes the signals over, where one process runs alone.
 
     Several processes have to stop at the same step: there JAX's own handler, in place
@@ -28,7 +28,7 @@ class Watch:
         self.deadline = float("inf")  # of time.monotonic()
         self.attentive = False  # does the main thread ask?
         self.finish = lambda: None  # else: what is called before the process ends
-        self._asked = threading.Event()
+        self._signalled = threading.Event()
         self._before = {}
 
     def __enter__(self):
@@ -57,15 +57,15 @@ class Watch:
             self._before = {}
             os.close(self._writing)  # ends the thread
 
-    def asked(self) -> bool:
+    def signalled(self) -> bool:
         """Whether there was a signal, where one process runs alone."""
-        return self._asked.is_set()
+        return self._signalled.is_set()
 
-    def agreed(self, step: int) -> bool:
+    def should_stop(self, step: int) -> bool:
         """Whether to stop at this step, for a signal to any process or a time that is
         over: the same answer to all, who have to ask at every step."""
         if jax.process_count() == 1:
-            return self.asked() or time.monotonic() > self.deadline
+            return self.signalled() or time.monotonic() > self.deadline
         if time.monotonic() > self.deadline:
             self.deadline = float("inf")
             os.kill(os.getpid(), signal.SIGTERM)  # as if preempted: passed on by JAX
@@ -78,7 +78,7 @@ class Watch:
     def _listen(self, reading):
         with os.fdopen(reading, "rb", buffering=0) as pipe:
             while pipe.read(1):
-                self._asked.set()
+                self._signalled.set()
                 if not self.attentive:
                     self._leave()
 

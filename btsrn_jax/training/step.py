@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from btsrn_jax import checkpoint, mesh
+from btsrn_jax import checkpoint, inference, mesh, network
 from btsrn_jax.data import sampler
 from btsrn_jax.errors import InputError
-from btsrn_jax.inference import weights
-from btsrn_jax.network import btsrn as network
 
 
 class TrainState(NamedTuple):
@@ -80,7 +78,7 @@ def train_step(state: TrainState, data: Any, recipe: Recipe, divided: Any):
         variables = {"params": params, **state.model_state}
         sr, model_state = network.super_resolve(r.model, variables, lr, train=True)
         # HR - B(LR) less the residual is HR less their sum.
-        return LOSSES[r.loss](network.error(r.model, sr, hr)), model_state
+        return LOSSES[r.loss](r.model.loss_difference(sr, hr)), model_state
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
     (loss, model_state), gradient = in_parts(
@@ -194,7 +192,7 @@ def make_recipe(config: ConfigDict, devices) -> Recipe:
         train.batch_size,
         train.candidates,
         side,
-        network.output_size(model, side),
+        model.output_size(side),
         train.batch_size if by_patch else 1,
     )
 
@@ -235,7 +233,7 @@ def initial_params(source: str, recipe: Recipe) -> Any:
     """Parameters from another model: all layers at the same scale, all but the
     upsampler from another one (x3 and x4 start from x2). What the source lacks, such as
     mid blocks, starts fresh."""
-    loaded = weights.load(source)
+    loaded = inference.load_weights(source)
     theirs = checkpoint.flatten(loaded.variables["params"])
     fresh = jax.jit(functools.partial(network.init, recipe.model))
     variables = fresh(jax.random.key(recipe.seed))

@@ -1,4 +1,4 @@
-"""Claims of bench.py and workload.py: what is counted, compared and said."""
+"""Claims of bench.py and worker.py: what is counted, compared and said."""
 
 import json
 
@@ -8,8 +8,7 @@ import pytest
 import tiny
 
 from btsrn_jax import cli, mesh
-from btsrn_jax.benchmark import bench
-from btsrn_jax.benchmark import worker as workload
+from btsrn_jax.benchmark import bench, worker
 from btsrn_jax.errors import InputError
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.training import step as train
@@ -33,7 +32,7 @@ def test_forward_flops_are_what_xla_counts(scale, fields):
     lowered = jax.jit(lambda v, x: model.apply(v, x)).lower(variables, lr)
     counted = lowered.cost_analysis()["flops"]
     # XLA counts biases and activations as well: some operations a pixel and channel.
-    assert 0.95 * counted < workload.forward_flops(model, 20) < counted
+    assert 0.95 * counted < worker.forward_flops(model, 20) < counted
 
 
 def test_forward_flops_of_one_block_by_hand():
@@ -42,8 +41,8 @@ def test_forward_flops_of_one_block_by_hand():
     )
     # 5 x 5 pixels: 3 -> 8, 8 -> 4; 3 x 3 pixels of 9 * 4 * 8; 6 x 6 of 8 * 8, 8 -> 3.
     expected = 25 * (24 + 32) + 9 * 288 + 36 * (64 + 24)
-    assert workload.forward_flops(model, 5) == 2 * expected
-    assert workload.train_flops(model, 5) == 6 * expected - 2 * 25 * 24
+    assert worker.forward_flops(model, 5) == 2 * expected
+    assert worker.train_flops(model, 5) == 6 * expected - 2 * 25 * 24
 
 
 def test_train_flops_are_what_xla_counts_and_divide_over_devices():
@@ -56,7 +55,7 @@ def test_train_flops_are_what_xla_counts_and_divide_over_devices():
         state = jax.eval_shape(lambda r=recipe, d=devices: train.create_state(r, d))
         step = train.compile_step(recipe, devices).lower(state, tiny.store())
         counted[count] = count * step.compile().cost_analysis()["flops"]
-    formula = 8 * workload.train_flops(recipe.model, recipe.side)
+    formula = 8 * worker.train_flops(recipe.model, recipe.side)
     # Beside the products there is the optimiser, done by every device.
     assert 0.75 * counted[2] < formula < counted[2]
     assert counted[8] < 1.25 * counted[2]
@@ -85,7 +84,7 @@ def test_training_is_measured_and_written(tmp_path, capfd):
     spec = bench.Spec("train", 2, batch=2, patch=24, **SMALL, loop=True)
     path = tmp_path / "bench.json"
     lines = []
-    bench.run([spec], None, 3, path, lines.append)
+    bench.run_benchmark([spec], None, 3, path, lines.append)
     report = json.loads(path.read_text())
     (result,) = report["results"]
     ours = result["ours"]
@@ -109,7 +108,7 @@ def test_inference_is_measured_beside_the_peer(tmp_path, monkeypatch):
         bench, "find_peer", lambda name: ["-m", "btsrn_jax.benchmark.worker"]
     )
     spec = bench.Spec("infer", 3, side=40, frames=(), **SMALL)
-    bench.run([spec], "torch", 5, tmp_path / "bench.json", print)
+    bench.run_benchmark([spec], "torch", 5, tmp_path / "bench.json", print)
     report = json.loads((tmp_path / "bench.json").read_text())
     (result,) = report["results"]
     peer, ours = result["peer"]["seconds"], result["ours"]["seconds"]

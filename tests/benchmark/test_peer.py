@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
-from btsrn_jax import checkpoint, resize
+from btsrn_jax import checkpoint
 from btsrn_jax.benchmark import bench
 from btsrn_jax.network import btsrn as network
+from btsrn_jax.network import geometry, ops
 
 torch = pytest.importorskip("torch", reason="the extra [peer] is not installed")
 
@@ -44,7 +45,7 @@ def draw(*shape):
 def test_outputs_and_gradients_of_the_peer_are_ours(pair):
     model, params, net = pair
     lr = draw(2, 13, 13, 3)
-    side = network.output_size(model, 13)
+    side = model.output_size(13)
     hr = draw(2, side, side, 3)
 
     def loss(params):
@@ -77,8 +78,8 @@ def test_the_peers_skip_is_ours_when_the_network_says_nothing(pair):
         net.last.weight.zero_()
         net.last.bias.zero_()
     lr = draw(1, 16, 16, 3)
-    skip = np.asarray(resize.upscale(jnp.asarray(lr), model.scale))
-    border = network.lost(model) - resize.MARGIN * model.scale
+    skip = np.asarray(ops.bicubic_skip(jnp.asarray(lr), model.scale))
+    border = model.valid_border - geometry.SKIP_MARGIN * model.scale
     theirs = net.super_resolve(torch.from_numpy(lr.transpose(0, 3, 1, 2)))
     np.testing.assert_allclose(
         theirs.detach().permute(0, 2, 3, 1).numpy(),
@@ -92,7 +93,7 @@ def test_bench_measures_the_two_in_turns(mode, tmp_path, monkeypatch):
     monkeypatch.chdir(tiny.ROOT)
     monkeypatch.setenv("XLA_FLAGS", "")
     spec = bench.Spec(mode, 2, batch=2, patch=48, side=20, frames=(), **SIZES)
-    bench.run([spec], "torch", 3, tmp_path / "bench.json", print)
+    bench.run_benchmark([spec], "torch", 3, tmp_path / "bench.json", print)
     report = json.loads((tmp_path / "bench.json").read_text())
     (result,) = report["results"]
     peer = result["peer"]

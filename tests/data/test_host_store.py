@@ -9,16 +9,15 @@ import pytest
 import tiny
 
 from btsrn_jax import mesh
-from btsrn_jax.data import host_store as hoststore
-from btsrn_jax.data import sampler
+from btsrn_jax.data import host_store, sampler
 from btsrn_jax.training import step as train
 
 
 @pytest.fixture
 def store(tmp_path):
     """The tiny images as a host store."""
-    found = hoststore.gather(tiny.pairs(), 2, "host", 0, tmp_path / "store")
-    assert isinstance(found, hoststore.HostStore)
+    found = host_store.gather(tiny.pairs(), 2, "host", 0, tmp_path / "store")
+    assert isinstance(found, host_store.HostStore)
     return found
 
 
@@ -29,7 +28,7 @@ def test_both_ways_give_equal_batches(store, devices, candidates):
     seed, n, side, target = recipe.seed, recipe.batch_size, recipe.side, recipe.target
     batch = functools.partial(sampler.batch, candidates=candidates)
     batch = jax.jit(batch, static_argnums=(1, 3, 4, 5))
-    feeder = hoststore.Feeder(store, recipe, on, 3, 6)
+    feeder = host_store.Feeder(store, recipe, on, 3, 6)
     for step in range(3, 6):
         patches = feeder(step)
         assert patches.lr.sharding.is_equivalent_to(mesh.split(on), 4)
@@ -42,9 +41,9 @@ def test_both_ways_give_equal_batches(store, devices, candidates):
 
 
 def test_a_process_cuts_only_the_rows_of_its_devices(store):
-    drawn = hoststore.draw_on_host(store, 0, 0, 8, 8)
-    whole = hoststore.cut(store, drawn, 8, 8, slice(None))
-    part = hoststore.cut(store, drawn, 8, 8, slice(2, 4))
+    drawn = host_store.draw_on_host(store, 0, 0, 8, 8)
+    whole = host_store.cut(store, drawn, 8, 8, slice(None))
+    part = host_store.cut(store, drawn, 8, 8, slice(2, 4))
     for a, b in zip(part, whole, strict=True):
         np.testing.assert_array_equal(a, b[2:4])
 
@@ -52,26 +51,26 @@ def test_a_process_cuts_only_the_rows_of_its_devices(store):
 def test_auto_takes_the_device_until_the_images_do_not_fit(tmp_path):
     """40 rows of 40 LR pixels, 120 bytes, in 128; 80 rows of 240 bytes in 256."""
     need = 40 * 128 + 80 * 256
-    gather = functools.partial(hoststore.gather, tiny.pairs(), 2)
+    gather = functools.partial(host_store.gather, tiny.pairs(), 2)
     fits = gather("auto", need, tmp_path / "a")
     assert isinstance(fits, sampler.Store)
-    assert hoststore.size_on_device(fits) == need
+    assert host_store.size_on_device(fits) == need
     assert not (tmp_path / "a").exists()
     large = gather("auto", need - 1, tmp_path / "b")
-    assert isinstance(large, hoststore.HostStore)
-    assert hoststore.size_on_device(large) == need
+    assert isinstance(large, host_store.HostStore)
+    assert host_store.size_on_device(large) == need
     assert isinstance(gather("device", 0, tmp_path / "c"), sampler.Store)
-    assert hoststore.hr_sizes(large) == hoststore.hr_sizes(fits)
-    assert hoststore.hr_sizes(fits)[1] == (24, 18)
+    assert host_store.hr_sizes(large) == host_store.hr_sizes(fits)
+    assert host_store.hr_sizes(fits)[1] == (24, 18)
 
 
 def test_a_store_is_made_once_and_a_broken_one_is_not_used(store, tmp_path):
     folder = tmp_path / "store"
-    again = hoststore.open_store(folder, 2)
+    again = host_store.open_store(folder, 2)
     np.testing.assert_array_equal(again.hr, store.hr)
     (folder / "lr.u8").write_bytes(b"short")
-    assert hoststore.open_store(folder, 2) is None
-    assert hoststore.open_store(tmp_path / "none", 2) is None
+    assert host_store.open_store(folder, 2) is None
+    assert host_store.open_store(tmp_path / "none", 2) is None
 
 
 def test_the_store_of_a_process_that_was_faster_is_taken(store, tmp_path):
@@ -79,7 +78,7 @@ def test_the_store_of_a_process_that_was_faster_is_taken(store, tmp_path):
         yield from tiny.pairs()
         shutil.copytree(tmp_path / "store", folder)
 
-    found = hoststore.gather(late(tmp_path / "a"), 2, "host", 0, tmp_path / "a")
+    found = host_store.gather(late(tmp_path / "a"), 2, "host", 0, tmp_path / "a")
     np.testing.assert_array_equal(found.hr, store.hr)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "store"]
 
@@ -89,17 +88,17 @@ def test_images_that_changed_are_another_store(tmp_path, monkeypatch):
     config = tiny.config()
     config.data.source = "folder"
     config.data.hr_dir = str(tiny.write_photos(tmp_path / "photos"))
-    before = hoststore.folder_for(config, ["a"])
-    assert hoststore.folder_for(config, ["a"]) == before
-    assert hoststore.folder_for(config, ["b"]) != before
+    before = host_store.folder_for(config, ["a"])
+    assert host_store.folder_for(config, ["a"]) == before
+    assert host_store.folder_for(config, ["b"]) != before
     tiny.write_photos(tmp_path / "photos", seed=5)
-    assert hoststore.folder_for(config, ["a"]) != before
+    assert host_store.folder_for(config, ["a"]) != before
 
 
 def test_what_goes_wrong_ahead_is_raised_in_the_loop(store):
     on = mesh.make_mesh(jax.devices()[:1])
     recipe = train.make_recipe(tiny.config(), on)._replace(side=9)  # one is 9 x 8
-    feeder = hoststore.Feeder(store, recipe, on, 0, 50)
+    feeder = host_store.Feeder(store, recipe, on, 0, 50)
     with pytest.raises(ValueError, match="shape"):
         [feeder(step) for step in range(50)]
     feeder.close()

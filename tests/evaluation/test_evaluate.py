@@ -9,7 +9,7 @@ import pytest
 from btsrn_jax import config, mesh, metrics
 from btsrn_jax.data import datasets
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate
+from btsrn_jax.evaluation import evaluate, figures
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.resize import imresize
 
@@ -30,7 +30,7 @@ CELLS = [(name, scale) for name in ("Set5", "Set14") for scale in (2, 3, 4)]
 @pytest.mark.parametrize(("name", "scale"), CELLS)
 def test_bicubic_gives_the_papers_figures(shared_data, name, scale):
     pairs = datasets.evaluation_set(str(shared_data / "bench" / name), scale)
-    subject = evaluate.bicubic_subject(scale)
+    subject = evaluate.bicubic_upscaler(scale)
     rows = evaluate.evaluate_set(name, pairs, subject, TOLERANCE, progress=False)
     for row in rows[-2:]:
         assert (row.image, row.scale, row.model, row.ensemble) == (
@@ -53,7 +53,7 @@ def noise(h, w, channels=3, seed=0):
 
 
 def measure(pairs, scale=2, protocols=("ntire",), **kwargs):
-    subject = evaluate.bicubic_subject(scale)
+    subject = evaluate.bicubic_upscaler(scale)
     return evaluate.evaluate_set(
         "set", pairs, subject, protocols, progress=False, **kwargs
     )
@@ -101,7 +101,7 @@ def test_progress_of_one_image_reaches_one(capsys):
         seen.append(lr.shape)
         return imresize(lr, 2)
 
-    subject = evaluate.Subject("x", 2, False, enlarge)
+    subject = evaluate.Upscaler("x", 2, False, enlarge)
     protocols = ("benchmark", "modern")  # HR of 41 rows is cut by the second alone
     rows = evaluate.evaluate_set("set", [pair(noise(41, 40))], subject, protocols)
     assert seen == [(21, 20, 3), (20, 20, 3)]
@@ -119,12 +119,12 @@ def test_an_untrained_network_is_bicubic_to_one_grey_level(scale):
     settings.model.update(features=8, bottleneck=4, low_blocks=1, high_blocks=1)
     variables = network.init(network.build(settings.model, scale), jax.random.key(0))
     devices = mesh.make_mesh(jax.devices()[:1])
-    subject = evaluate.network_subject(
+    subject = evaluate.network_upscaler(
         "untrained", settings.to_dict(), variables, devices, ensemble=True
     )
     hr = datasets.evaluation_set("samples", scale)[0].load()[1][40:160, 60:200]
     lr = 64 + imresize(hr, 1 / scale) // 2  # no clipping
-    bicubic = evaluate.bicubic_subject(scale)
+    bicubic = evaluate.bicubic_upscaler(scale)
     sr, expected = subject.enlarge(lr), bicubic.enlarge(lr)
     assert np.abs(sr.astype(int) - expected).max() <= 1
     for ours, theirs in zip(
@@ -145,7 +145,7 @@ def test_the_csv_has_a_row_for_each_image_and_protocol_and_their_means(tmp_path)
         ("ntire", "modern"),
     )
     path = tmp_path / "new" / "figures.csv"
-    evaluate.write_csv(path, rows)
+    figures.write_csv(path, rows)
     with path.open(newline="") as file:
         lines = list(csv.reader(file))
     assert lines[0] == (
@@ -158,35 +158,35 @@ def test_the_csv_has_a_row_for_each_image_and_protocol_and_their_means(tmp_path)
     assert float(lines[1][6]) == pytest.approx(rows[0].psnr, abs=1e-6)
     assert float(lines[1][7]) == pytest.approx(rows[0].ssim, abs=1e-6)
     assert [path.name for path in path.parent.iterdir()] == ["figures.csv"]
-    evaluate.write_csv(path, measure([pair(noise(40, 40), name="caf\udce9")]))
+    figures.write_csv(path, measure([pair(noise(40, 40), name="caf\udce9")]))
     assert r"set,caf\udce9,2" in path.read_text(encoding="utf-8")  # no text, but shown
 
 
 def test_figures_come_back_from_csv_files_as_they_were_written(tmp_path):
-    rows = [evaluate.Row("a,b", "x", 3, "m", 1, "modern", 30.25, 0.5)]
-    evaluate.write_csv(tmp_path / "a.csv", rows)
-    assert evaluate.read_csv(tmp_path / "a.csv") == rows
+    rows = [figures.Row("a,b", "x", 3, "m", 1, "modern", 30.25, 0.5)]
+    figures.write_csv(tmp_path / "a.csv", rows)
+    assert figures.read_csv(tmp_path / "a.csv") == rows
     (tmp_path / "other.csv").write_text("name,price\nx,1\n")
-    assert evaluate.read_csv(tmp_path / "other.csv") == []
+    assert figures.read_csv(tmp_path / "other.csv") == []
     text = (tmp_path / "a.csv").read_text().replace("30.25", "3O.25")
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(InputError, match=r"a\.csv: line 2 is damaged"):
-        evaluate.read_csv(tmp_path / "a.csv")
+        figures.read_csv(tmp_path / "a.csv")
 
 
 def test_a_csv_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        evaluate.write_csv(tmp_path / "file" / "figures.csv", [])
+        figures.write_csv(tmp_path / "file" / "figures.csv", [])
 
 
 def row(**fields):
-    base = evaluate.Row("Set5", "mean", 2, "bicubic", 0, "benchmark", 33.6402, 0.9292)
+    base = figures.Row("Set5", "mean", 2, "bicubic", 0, "benchmark", 33.6402, 0.9292)
     return base._replace(**fields)
 
 
 def test_the_table_has_a_protocol_with_every_figure_and_the_papers_beside_it():
-    text = evaluate.table(
+    text = figures.table(
         [
             row(protocol="ntire", psnr=31.79),
             row(),
@@ -213,7 +213,7 @@ def test_the_table_has_a_protocol_with_every_figure_and_the_papers_beside_it():
 def test_crops_show_each_subject_and_the_original(tmp_path):
     hr = noise(64, 60)
     hr[:30] = 0  # nothing to see there
-    found = evaluate.crop_row(pair(hr), [evaluate.bicubic_subject(2)], side=24)
+    found = evaluate.crop_row(pair(hr), [evaluate.bicubic_upscaler(2)], side=24)
     (label, crop), (_, original) = found
     assert "bicubic" in label
     assert "dB (ntire)" in label

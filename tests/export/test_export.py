@@ -20,9 +20,8 @@ import runs
 import btsrn_jax
 from btsrn_jax import checkpoint, cli, resize
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.export import formats as artifacts
-from btsrn_jax.export import provenance as facts
+from btsrn_jax.evaluation import figures
+from btsrn_jax.export import formats, provenance
 from btsrn_jax.export import write as export
 from btsrn_jax.inference import weights
 from btsrn_jax.network import btsrn as network
@@ -48,7 +47,7 @@ def run(tmp_path_factory):
 def exported(run, tmp_path_factory):
     """That run exported in every format; its directory and what was said."""
     out, said = tmp_path_factory.mktemp("exports") / "btsrn-tiny", []
-    export.export(str(run[0]), out, log=said.append)
+    export.export_model(str(run[0]), out, log=said.append)
     return out, said
 
 
@@ -142,9 +141,9 @@ def test_every_variant_is_the_same_network_in_onnx(scale, fields):
     variables = runs.noise(model)
     if vdsr:  # twenty layers of such noise would fade
         variables = jax.tree.map(lambda array: 3 * array, variables)
-    proto = onnx_graph.build(model, variables, {"scale": str(scale)})
+    proto = onnx_graph.build_onnx(model, variables, {"scale": str(scale)})
     session = onnxruntime.InferenceSession(proto.SerializeToString())
-    halo = network.halo(model)
+    halo = model.halo
     lr = noise((1, 5, 4))
     border = ((0, 0), (halo, halo), (halo, halo), (0, 0))
     padded = np.pad(lr, border, mode="symmetric")
@@ -166,7 +165,7 @@ def test_orbax_gives_the_parameters_to_whoever_has_orbax(run, exported):
 
 def test_the_best_validated_step_and_its_averaged_weights_are_exported(run, exported):
     out, said = exported
-    loaded = weights.load(str(out))
+    loaded = weights.load_weights(str(out))
     assert loaded.step == 10
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, run[1])
     why = "step 10, averaged weights, the best by validation: 31.500 dB (modern); 31.50"
@@ -261,11 +260,11 @@ def test_a_model_is_summed_up_by_one_protocol_beside_bicubic_and_the_paper():
         figure("mine", "benchmark", 31.0),
     ]
     about = {"scale": 4, "model": {"name": "btsrn"}, "figures": figures}
-    assert facts.summary(about) == (
+    assert provenance.summary(about) == (
         "30.51 dB on Set5 (benchmark; bicubic 28.41, the paper 31.85),"
         " 31.00 dB on mine (benchmark)"
     )
-    assert facts.summary(about | {"figures": []}) == "no figures"
+    assert provenance.summary(about | {"figures": []}) == "no figures"
 
 
 def test_a_run_that_was_never_validated_gives_its_last_step_and_says_so(tmp_path):
@@ -273,9 +272,9 @@ def test_a_run_that_was_never_validated_gives_its_last_step_and_says_so(tmp_path
     (tmp_path / "run" / "metrics.jsonl").unlink()
     said = []
     out = tmp_path / "out"
-    export.export(str(tmp_path / "run"), out, ["safetensors"], log=said.append)
+    export.export_model(str(tmp_path / "run"), out, ["safetensors"], log=said.append)
     assert "step 20, averaged weights, never validated; no figures" in said[0]
-    loaded = weights.load(str(out))
+    loaded = weights.load_weights(str(out))
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, averaged[20])
 
 
@@ -285,7 +284,7 @@ def test_a_damaged_evaluation_file_is_named(tmp_path):
     path = tmp_path / "run" / "figures.csv"
     path.write_text(path.read_text().replace("31.000000", "good"))
     with pytest.raises(InputError, match=r"figures\.csv: line \d+ is damaged: .*good"):
-        export.export(str(tmp_path / "run"), tmp_path / "out", log=str)
+        export.export_model(str(tmp_path / "run"), tmp_path / "out", log=str)
     assert not (tmp_path / "out").exists()
 
 
@@ -329,7 +328,7 @@ def test_no_file_tells_where_it_was_made(exported):
 def test_the_training_command_names_every_field_that_differs(tmp_path):
     config, _ = runs.build(scale=3, bottleneck=5)
     config["data"] |= {"source": "folder", "hr_dir": str(tmp_path / "my photos")}
-    command = facts.training_command(config)
+    command = provenance.training_command(config)
     assert command.startswith("python -m btsrn_jax.main --config configs/x3.py ")
     assert "'--config.data.hr_dir=my photos'" in command
     assert "--config.model.bottleneck=5" in command
@@ -338,7 +337,7 @@ def test_the_training_command_names_every_field_that_differs(tmp_path):
 
 
 def test_equal_parameters_give_equal_safetensors_whatever_the_name(exported, tmp_path):
-    export.export(str(exported[0]), tmp_path / "again", ["safetensors"], log=str)
+    export.export_model(str(exported[0]), tmp_path / "again", ["safetensors"], log=str)
     first, second = (
         (out / "model.safetensors").read_bytes()
         for out in (exported[0], tmp_path / "again")
@@ -348,7 +347,7 @@ def test_equal_parameters_give_equal_safetensors_whatever_the_name(exported, tmp
 
 def test_an_exported_model_can_be_exported_again_with_its_history(exported, tmp_path):
     out = tmp_path / "again"
-    export.export(str(exported[0]), out, ["safetensors"], log=str)
+    export.export_model(str(exported[0]), out, ["safetensors"], log=str)
     old, new = (json.loads((p / "config.json").read_text()) for p in (exported[0], out))
     same = ("scale", "model", "track", "step", "averaged", "data", "date")
     assert {key: old[key] for key in same} == {key: new[key] for key in same}
@@ -362,7 +361,7 @@ def test_an_exported_model_can_be_exported_again_with_its_history(exported, tmp_
 def test_figures_of_every_image_go_along_under_the_models_name(exported):
     folder = exported[0]
     about = json.loads((folder / "config.json").read_text())
-    rows = evaluate.read_csv(folder / "figures.csv")
+    rows = figures.read_csv(folder / "figures.csv")
     means = [row for row in rows if row.image == "mean"]
     assert {row.model for row in rows} == {about["name"], "bicubic"}
     assert len(means) == len(about["figures"])
@@ -378,7 +377,7 @@ def test_figures_of_every_image_go_along_under_the_models_name(exported):
 
 
 def test_the_words_of_whoever_knows_the_data_replace_ours(exported, tmp_path):
-    about = export.export(
+    about = export.export_model(
         str(exported[0]),
         tmp_path / "a",
         ["safetensors"],
@@ -400,17 +399,17 @@ def test_an_artifact_that_differs_fails_the_export_and_leaves_nothing(
     exported, tmp_path, monkeypatch, capsys
 ):
     """A writer that puts 2e-4 on one bias, out of three formats the second."""
-    file, write, read = artifacts.FORMATS["stablehlo"]
+    file, write, read = formats.FORMATS["stablehlo"]
 
     def slightly_wrong(source, path):
         arrays = checkpoint.flatten(source.variables)
         arrays["params/out/bias"] = arrays["params/out/bias"] + np.float32(2e-4)
         write(source._replace(variables=checkpoint.nest(arrays)), path)
 
-    monkeypatch.setitem(artifacts.FORMATS, "stablehlo", (file, slightly_wrong, read))
-    formats = "--formats=safetensors,stablehlo,orbax"
+    monkeypatch.setitem(formats.FORMATS, "stablehlo", (file, slightly_wrong, read))
+    chosen = "--formats=safetensors,stablehlo,orbax"
     with pytest.raises(SystemExit) as exit:
-        cli.main(["export", str(exported[0]), str(tmp_path / "a" / "out"), formats])
+        cli.main(["export", str(exported[0]), str(tmp_path / "a" / "out"), chosen])
     assert exit.value.code == 1
     said = capsys.readouterr().err
     assert said.startswith("error: model.stablehlo differs from the network by 2.0e-04")
@@ -424,23 +423,23 @@ def test_a_network_that_gives_nan_is_not_exported(tmp_path):
     variables["params"]["out"]["bias"][1] = np.nan
     out = tmp_path / "nan"
     out.mkdir()
-    (out / "model.safetensors").write_bytes(weights.to_bytes(variables))
+    (out / "model.safetensors").write_bytes(weights.weights_to_bytes(variables))
     config = {"scale": 2, "model": config["model"]}
     (out / "config.json").write_text(json.dumps(config))
     with pytest.raises(export.ParityError, match="differs from the network by inf"):
-        export.export(str(out), tmp_path / "out", ["safetensors"], log=str)
+        export.export_model(str(out), tmp_path / "out", ["safetensors"], log=str)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nan"]
 
 
 def test_an_existing_directory_is_refused_and_replaced_by_force(exported, tmp_path):
     out, source = tmp_path / "out", str(exported[0])
-    export.export(source, out, ["safetensors", "orbax"], log=str)
+    export.export_model(source, out, ["safetensors", "orbax"], log=str)
     with pytest.raises(InputError, match="out exists; --force"):
-        export.export(source, out, ["safetensors"], log=str)
+        export.export_model(source, out, ["safetensors"], log=str)
     assert (out / "orbax").is_dir()
-    export.export(source, out, ["safetensors"], force=True, log=str)
+    export.export_model(source, out, ["safetensors"], force=True, log=str)
     assert not (out / "orbax").exists()
-    assert weights.load(str(out)).step == 10
+    assert weights.load_weights(str(out)).step == 10
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -449,7 +448,7 @@ def test_force_replaces_nothing_but_an_exported_model(exported, tmp_path, strang
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / strange).write_text("dear to me")
     with pytest.raises(InputError, match=f"it holds {strange}"):
-        export.export(str(exported[0]), tmp_path / "out", force=True, log=str)
+        export.export_model(str(exported[0]), tmp_path / "out", force=True, log=str)
     assert (tmp_path / "out" / strange).read_text() == "dear to me"
 
 
@@ -458,13 +457,13 @@ def test_without_onnx_the_others_are_written_and_a_word_is_said(
 ):
     monkeypatch.setitem(sys.modules, "onnx", None)  # as if it were not installed
     said = []
-    export.export(str(exported[0]), tmp_path / "out", log=said.append)
+    export.export_model(str(exported[0]), tmp_path / "out", log=said.append)
     assert any("pip install 'btsrn-jax[onnx]'" in line for line in said)
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert "model.onnx" not in names
     assert {"model.safetensors", "model.stablehlo", "orbax"} <= names
     with pytest.raises(InputError, match=r"pip install 'btsrn-jax\[onnx\]'"):
-        export.export(str(exported[0]), tmp_path / "b", ["onnx"], log=str)
+        export.export_model(str(exported[0]), tmp_path / "b", ["onnx"], log=str)
 
 
 def test_a_users_mistake_is_one_line(exported, tmp_path, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 
 from btsrn_jax import checkpoint
 from btsrn_jax import config as schema
-from btsrn_jax.evaluation import evaluate
+from btsrn_jax.evaluation import figures
 from btsrn_jax.network import btsrn as network
 
 TINY = {"features": 6, "bottleneck": 4, "low_blocks": 1, "high_blocks": 2}
@@ -66,8 +66,8 @@ def write_figures(path: pathlib.Path, psnr: float, age: float = 0.0):
     """An evaluation file: bicubic at 30 dB, the network at `psnr`; `age` in seconds."""
     rows = []
     for model, value in (("bicubic", 30.0), ("btsrn", psnr)):
-        row = evaluate.Row("Kodak24", "k01", 2, model, 0, "modern", value, 0.9)
+        row = figures.Row("Kodak24", "k01", 2, model, 0, "modern", value, 0.9)
         rows += [row, row._replace(image="mean")]
-    evaluate.write_csv(path, rows)
+    figures.write_csv(path, rows)
     then = path.stat().st_mtime - age
     os.utime(path, (then, then))

@@ -16,6 +16,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from btsrn_jax.errors import InputError
+from btsrn_jax.images import decode, encode, views
 from btsrn_jax.images import files as images
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -101,12 +102,12 @@ def saved(path, image, kind=None, **options):
 
 def error_of(path):
     with pytest.raises(InputError) as caught:
-        images.read_picture(path)
+        decode.read_picture(path)
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message
     with pytest.raises(InputError):
-        images.read(path)
+        images.read_image(path)
     return message
 
 
@@ -122,11 +123,11 @@ def test_what_is_written_is_read_again_or_its_loss_is_said(
     icc = SRGB if channels == 3 else None
     path = tmp_path / f"x{suffix}"
     lost = " ".join(
-        images.write_picture(path, images.Picture(pixels, cover, icc, exif_block(6)))
+        encode.write_picture(path, decode.Picture(pixels, cover, icc, exif_block(6)))
     )
-    back = images.read_picture(path)
+    back = decode.read_picture(path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    assert images.size(path) == (5, 7) == back.pixels.shape[:2]
+    assert decode.image_size(path) == (5, 7) == back.pixels.shape[:2]
     assert back.notes == ()
     if "16-bit" not in lost:
         assert back.pixels.dtype == dtype
@@ -156,13 +157,13 @@ def test_what_is_written_is_read_again_or_its_loss_is_said(
 def test_16_bit_png_of_another_writer_keeps_all_bits(tmp_path, colour, channels):
     pixels = noise(11, 6, channels, dtype=np.uint16)
     (tmp_path / "a.png").write_bytes(png(pixels, colour, filters=range(5)))
-    picture = images.read_picture(tmp_path / "a.png")
+    picture = decode.read_picture(tmp_path / "a.png")
     got = picture.pixels
     if picture.alpha is not None:
         got = np.concatenate([got, picture.alpha[..., None]], axis=2)
     np.testing.assert_array_equal(got, pixels)
     notes = []
-    eight = images.read(tmp_path / "a.png", notes)
+    eight = images.read_image(tmp_path / "a.png", notes)
     assert "16-bit reduced to 8-bit" in notes
     assert ("alpha dropped" in notes) == (channels in (2, 4))
     want = np.rint(picture.pixels / 257).astype(np.uint8)
@@ -185,7 +186,7 @@ def test_16_bit_tiff_of_another_writer_keeps_all_bits(tmp_path, order, options):
         tifffile.imwrite(
             path, data, photometric=kind, byteorder=order, **extra, **options
         )
-        picture = images.read_picture(path)
+        picture = decode.read_picture(path)
         np.testing.assert_array_equal(picture.pixels, pixels[..., : min(channels, 3)])
         if channels == 4:
             np.testing.assert_array_equal(picture.alpha, pixels[..., 3])
@@ -193,7 +194,7 @@ def test_16_bit_tiff_of_another_writer_keeps_all_bits(tmp_path, order, options):
 
 def test_our_16_bit_tiff_is_read_by_another_reader(tmp_path):
     pixels = noise(700, 501, 3, dtype=np.uint16)  # several strips
-    images.write(tmp_path / "a.tif", pixels)
+    images.write_image(tmp_path / "a.tif", pixels)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), pixels)
 
 
@@ -205,7 +206,7 @@ def test_premultiplied_16_bit_tiff_is_divided_by_its_alpha(tmp_path):
     tifffile.imwrite(
         path, data.astype(np.uint16), photometric="rgb", extrasamples=["assocalpha"]
     )
-    got = images.read_picture(path).pixels
+    got = decode.read_picture(path).pixels
     assert np.abs(got.astype(int) - colour).max() <= 2
 
 
@@ -213,7 +214,7 @@ def test_white_is_zero_tiffs_are_inverted(tmp_path):
     for dtype in (np.uint8, np.uint16):
         grey = noise(5, 6, dtype=dtype)
         tifffile.imwrite(tmp_path / "a.tif", grey, photometric="miniswhite")
-        got = images.read_picture(tmp_path / "a.tif").pixels[..., 0]
+        got = decode.read_picture(tmp_path / "a.tif").pixels[..., 0]
         np.testing.assert_array_equal(got, np.iinfo(dtype).max - grey)
 
 
@@ -237,8 +238,8 @@ def test_exif_orientation_is_applied_and_reset(tmp_path, suffix, orientation):
     block = exif_block(orientation)
     path = tmp_path / f"a{suffix}"
     saved(path, Image.fromarray(np.ascontiguousarray(stored)), exif=block)
-    picture = images.read_picture(path)
-    assert images.size(path) == (32, 48) == picture.pixels.shape[:2]
+    picture = decode.read_picture(path)
+    assert decode.image_size(path) == (32, 48) == picture.pixels.shape[:2]
     np.testing.assert_allclose(picture.pixels.astype(int), upright, atol=8)
     assert parsed(picture.exif)[0x0112] == 1
     assert bool(picture.notes) == (orientation != 1)
@@ -248,15 +249,15 @@ def test_exif_after_the_pixels_of_a_png_counts(tmp_path):
     block = exif_block(6).removeprefix(b"Exif\0\0")
     pixels = noise(4, 9, 3, dtype=np.uint16)
     (tmp_path / "a.png").write_bytes(png(pixels, 2, after=chunk(b"eXIf", block)))
-    assert images.size(tmp_path / "a.png") == (9, 4)
-    picture = images.read_picture(tmp_path / "a.png")
+    assert decode.image_size(tmp_path / "a.png") == (9, 4)
+    picture = decode.read_picture(tmp_path / "a.png")
     np.testing.assert_array_equal(picture.pixels, np.rot90(pixels, -1))
 
 
 def test_record_of_the_size_in_exif_is_made_true(tmp_path):
-    picture = images.Picture(noise(10, 14, 3), exif=exif_block(width=7, height=5))
-    images.write_picture(tmp_path / "a.jpg", picture)
-    ifd = parsed(images.read_picture(tmp_path / "a.jpg").exif).get_ifd(0x8769)
+    picture = decode.Picture(noise(10, 14, 3), exif=exif_block(width=7, height=5))
+    encode.write_picture(tmp_path / "a.jpg", picture)
+    ifd = parsed(decode.read_picture(tmp_path / "a.jpg").exif).get_ifd(0x8769)
     assert (ifd[0xA002], ifd[0xA003]) == (14, 10)
 
 
@@ -266,12 +267,12 @@ def test_palettes_are_expanded_with_their_transparency(tmp_path):
     image = Image.fromarray(index).convert("P")
     image.putpalette(colours.tobytes())
     path = saved(tmp_path / "a.png", image)
-    picture = images.read_picture(path)
+    picture = decode.read_picture(path)
     np.testing.assert_array_equal(picture.pixels, colours[index])
     assert picture.alpha is None
     assert picture.notes == ("palette expanded to RGB",)
     saved(path, image, transparency=bytes([0, 80, 255, 255]))
-    picture = images.read_picture(path)
+    picture = decode.read_picture(path)
     np.testing.assert_array_equal(picture.alpha, np.array([0, 80, 255, 255])[index])
     np.testing.assert_array_equal(picture.pixels, colours[index])
 
@@ -279,11 +280,11 @@ def test_palettes_are_expanded_with_their_transparency(tmp_path):
 def test_1_bit_and_grey_with_alpha_stay_grey(tmp_path):
     bits = noise(6, 8) > 127
     path = saved(tmp_path / "a.png", Image.fromarray(bits))
-    picture = images.read_picture(path)
+    picture = decode.read_picture(path)
     np.testing.assert_array_equal(picture.pixels[..., 0], bits * 255)
-    assert images.read(path).shape == (6, 8)
+    assert images.read_image(path).shape == (6, 8)
     both = noise(6, 8, 2)
-    picture = images.read_picture(saved(tmp_path / "b.png", Image.fromarray(both)))
+    picture = decode.read_picture(saved(tmp_path / "b.png", Image.fromarray(both)))
     np.testing.assert_array_equal(picture.pixels[..., 0], both[..., 0])
     np.testing.assert_array_equal(picture.alpha, both[..., 1])
 
@@ -295,7 +296,7 @@ def test_a_transparent_colour_becomes_alpha_at_any_depth(tmp_path):
             pixels = noise(6, 8, channels, dtype=dtype)
             key = chunk(b"tRNS", pixels[2, 3].astype(">u2").tobytes())
             path.write_bytes(png(pixels, colour, depth, before=key))
-            picture = images.read_picture(path)
+            picture = decode.read_picture(path)
             np.testing.assert_array_equal(picture.pixels, pixels)
             want = np.all(pixels == pixels[2, 3], axis=2)
             np.testing.assert_array_equal(picture.alpha == 0, want)
@@ -304,7 +305,7 @@ def test_a_transparent_colour_becomes_alpha_at_any_depth(tmp_path):
     parts = [chunk(b"IHDR", head), chunk(b"tRNS", b"\0\1")]
     parts += [chunk(b"IDAT", zlib.compress(b"\0" + two_bits.tobytes()))]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b""))
-    picture = images.read_picture(path)
+    picture = decode.read_picture(path)
     assert picture.pixels[0, :, 0].tolist() == [0, 85, 170, 255]
     assert picture.alpha[0].tolist() == [255, 0, 255, 255]
 
@@ -314,23 +315,23 @@ def test_cmyk_and_profiles_of_other_channels_are_converted_or_dropped_and_said(
 ):
     cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # red
     for suffix in (".jpg", ".tif"):
-        picture = images.read_picture(saved(tmp_path / f"a{suffix}", cmyk))
+        picture = decode.read_picture(saved(tmp_path / f"a{suffix}", cmyk))
         red = picture.pixels[4, 4].tolist()
         assert red[0] > 200
         assert max(red[1:]) < 60
         assert "CMYK converted to RGB" in picture.notes[0]
     profiled = saved(tmp_path / "d.jpg", cmyk, icc_profile=cmyk_profile())
-    picture = images.read_picture(profiled)
+    picture = decode.read_picture(profiled)
     assert picture.notes == ("CMYK converted to sRGB by its ICC profile",)
     assert picture.icc is None
     assert np.ptp(picture.pixels) <= 3  # two inks: grey here, and no red
     assert abs(int(picture.pixels.mean()) - 126) < 8  # L* = 100 * 135 / 255
     odd = SRGB[:16] + b"GRAY" + SRGB[20:]
     rgb = saved(tmp_path / "c.png", Image.new("RGB", (8, 8)), icc_profile=odd)
-    assert images.read_picture(rgb).icc is None
-    assert "ICC profile dropped" in images.read_picture(rgb).notes[0]
+    assert decode.read_picture(rgb).icc is None
+    assert "ICC profile dropped" in decode.read_picture(rgb).notes[0]
     # A profile that is not for CMYK cannot be used, and is not kept.
-    picture = images.read_picture(saved(tmp_path / "b.jpg", cmyk, icc_profile=SRGB))
+    picture = decode.read_picture(saved(tmp_path / "b.jpg", cmyk, icc_profile=SRGB))
     assert "approximate" in picture.notes[0]
 
 
@@ -340,7 +341,7 @@ def test_of_animations_and_pages_the_first_is_read_and_said(tmp_path):
     for name in ("a.png", "a.webp", "a.tif"):
         options = more | ({"lossless": True} if name == "a.webp" else {})
         path = saved(tmp_path / name, frames[0], **options)
-        picture = images.read_picture(path)
+        picture = decode.read_picture(path)
         np.testing.assert_array_equal(picture.pixels, np.asarray(frames[0]))
         assert picture.notes == ("the first of 3 frames or pages only",)
     path = saved(tmp_path / "a.gif", frames[0], **more)
@@ -366,7 +367,7 @@ def test_pixels_that_are_neither_8_nor_16_bits_are_named(tmp_path):
 
 def test_the_file_counts_and_not_its_name(tmp_path):
     path = saved(tmp_path / "Ein Bild äöü.png", Image.new("RGB", (8, 8)), "JPEG")
-    picture = images.read_picture(path)
+    picture = decode.read_picture(path)
     assert picture.notes == ("read as JPEG, which it is in spite of its name",)
 
 
@@ -386,26 +387,26 @@ def test_files_that_are_no_images_are_named(tmp_path):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_half_a_file_is_named(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
-    images.write(path, noise(64, 64, 3))
+    images.write_image(path, noise(64, 64, 3))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert "cannot read" in error_of(path)
 
 
 def test_what_may_not_be_read_is_named(permissions_count):
     folder = pathlib.Path("in")
-    images.write(folder / "a.png", noise(4, 4, 3))
-    images.write(folder / "closed" / "b.png", noise(4, 4, 3))
+    images.write_image(folder / "a.png", noise(4, 4, 3))
+    images.write_image(folder / "closed" / "b.png", noise(4, 4, 3))
     (folder / "a.png").chmod(0)
     assert "permission" in error_of(folder / "a.png")
     (folder / "closed").chmod(0)
     for path in (folder, folder / "closed"):
         with pytest.raises(InputError, match="closed"):
-            images.find(path)
+            images.find_images(path)
     (folder / "closed").chmod(0o700)
 
 
 def test_unreadable_folders_are_named_or_handed_over(tmp_path, monkeypatch):
-    images.write(tmp_path / "a.png", noise(4, 4, 3))
+    images.write_image(tmp_path / "a.png", noise(4, 4, 3))
 
     def walk(folder, onerror):
         onerror(PermissionError(13, "Permission denied", f"{folder}/closed"))
@@ -413,9 +414,9 @@ def test_unreadable_folders_are_named_or_handed_over(tmp_path, monkeypatch):
 
     monkeypatch.setattr(images.os, "walk", walk)
     with pytest.raises(InputError, match="closed: Permission denied"):
-        images.find(tmp_path)
+        images.find_images(tmp_path)
     failed = []
-    assert images.find(tmp_path, failed) == [tmp_path / "a.png"]
+    assert images.find_images(tmp_path, failed) == [tmp_path / "a.png"]
     assert len(failed) == 1
 
 
@@ -430,7 +431,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     begin = time.monotonic()
     assert "3600 megapixels, more than 200" in error_of(path)
     with pytest.raises(InputError):
-        images.size(path)
+        decode.image_size(path)
     big = io.BytesIO()
     Image.new("L", (16000, 12000)).save(big, "BMP")
     damaged = bytearray(big.getvalue()[:2000])
@@ -443,10 +444,10 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
 def test_reading_in_threads_leaves_the_warning_filters_alone(tmp_path):
     # Every reader changes them for a moment, for the whole process.
     for k in range(12):
-        images.write(tmp_path / f"{k}{SUFFIXES[k % 5]}", noise(40, 40, 3))
+        images.write_image(tmp_path / f"{k}{SUFFIXES[k % 5]}", noise(40, 40, 3))
     before = list(warnings.filters)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        got = list(pool.map(images.read, images.find(tmp_path) * 5))
+        got = list(pool.map(images.read_image, images.find_images(tmp_path) * 5))
     assert len(got) == 60
     assert warnings.filters == before
 
@@ -454,8 +455,8 @@ def test_reading_in_threads_leaves_the_warning_filters_alone(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
 def test_very_long_and_flat_images_work(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
-    images.write(path, noise(1, 60000, 3))
-    assert images.read(path).shape == (1, 60000, 3)
+    images.write_image(path, noise(1, 60000, 3))
+    assert images.read_image(path).shape == (1, 60000, 3)
 
 
 @pytest.mark.parametrize(
@@ -471,29 +472,29 @@ def test_very_long_and_flat_images_work(tmp_path, suffix):
 )
 def test_what_a_format_cannot_hold_is_named_before(tmp_path, name, h, w, limit):
     with pytest.raises(InputError, match=limit):
-        images.check_writable(tmp_path / name, h, w)
-    images.check_writable(tmp_path / "a.png", h, w)
+        encode.check_writable(tmp_path / name, h, w)
+    encode.check_writable(tmp_path / "a.png", h, w)
 
 
 def test_the_longest_sides_are_what_the_writers_can(tmp_path):
     for name, longest in (("a.webp", 16383), ("a.jpg", 65500)):
-        images.check_writable(tmp_path / name, 1, longest)
-        images.write(tmp_path / name, noise(1, longest, 3))
-        assert images.size(tmp_path / name) == (1, longest)
+        encode.check_writable(tmp_path / name, 1, longest)
+        images.write_image(tmp_path / name, noise(1, longest, 3))
+        assert decode.image_size(tmp_path / name) == (1, longest)
 
 
 def test_alpha_is_composed_on_white_where_there_is_none(tmp_path):
     pixels = np.full((8, 8, 3), 100, np.uint8)
     for cover, want in ((0, 255), (255, 100), (128, 177)):
-        picture = images.Picture(pixels, np.full((8, 8), cover, np.uint8))
-        lost = images.write_picture(tmp_path / "a.bmp", picture)
+        picture = decode.Picture(pixels, np.full((8, 8), cover, np.uint8))
+        lost = encode.write_picture(tmp_path / "a.bmp", picture)
         assert "alpha composed on white" in lost[0]
-        assert abs(int(images.read(tmp_path / "a.bmp")[0, 0, 0]) - want) <= 1
+        assert abs(int(images.read_image(tmp_path / "a.bmp")[0, 0, 0]) - want) <= 1
 
 
 def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
-    images.write(path, noise(8, 8, 3))
+    images.write_image(path, noise(8, 8, 3))
     before = path.read_bytes()
 
     def fails(self, file, *args, **options):
@@ -502,7 +503,7 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", fails)
     with pytest.raises(OSError, match="No space"):
-        images.write(path, noise(8, 8, 3, seed=1))
+        images.write_image(path, noise(8, 8, 3, seed=1))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -513,25 +514,25 @@ def test_find_gives_images_of_the_whole_tree_and_no_hidden_ones(tmp_path):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
         file.touch()
-    found = [str(p.relative_to(tmp_path)) for p in images.find(tmp_path)]
+    found = [str(p.relative_to(tmp_path)) for p in images.find_images(tmp_path)]
     assert found == ["a.jpeg", "b.PNG", "sub/ü c.webp"]
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="no images"):
-        images.find(tmp_path / "none")
+        images.find_images(tmp_path / "none")
     with pytest.raises(InputError, match="no folder"):
-        images.find(pathlib.Path(tmp_path / "missing"))
+        images.find_images(pathlib.Path(tmp_path / "missing"))
 
 
 def test_the_eight_views_are_distinct_invertible_and_equal_in_jax():
     x = noise(2, 4, 4, 3)
-    views = [images.turn(x, k) for k in range(8)]
-    assert len({view.tobytes() for view in views}) == 8
-    np.testing.assert_array_equal(views[0], x)
+    all_views = [views.turn(x, k) for k in range(8)]
+    assert len({view.tobytes() for view in all_views}) == 8
+    np.testing.assert_array_equal(all_views[0], x)
     oblong = noise(5, 7, 3)
     for k in range(8):
-        np.testing.assert_array_equal(images.turn_back(views[k], k), x)
-        turned = images.turn(oblong, k)
-        np.testing.assert_array_equal(images.turn_back(turned, k), oblong)
-        np.testing.assert_array_equal(images.turn(jnp.asarray(oblong), k), turned)
-        back = images.turn_back(jnp.asarray(turned), k)
+        np.testing.assert_array_equal(views.turn_back(all_views[k], k), x)
+        turned = views.turn(oblong, k)
+        np.testing.assert_array_equal(views.turn_back(turned, k), oblong)
+        np.testing.assert_array_equal(views.turn(jnp.asarray(oblong), k), turned)
+        back = views.turn_back(jnp.asarray(turned), k)
         np.testing.assert_array_equal(back, oblong)

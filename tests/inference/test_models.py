@@ -1,4 +1,4 @@
-"""Claims of serve.py: models by name, and everything checked before work begins."""
+"""Claims of models.py: models by name, and everything checked before work begins."""
 
 import csv
 import functools
@@ -16,10 +16,10 @@ import btsrn_jax
 from btsrn_jax import main as entry
 from btsrn_jax import metrics, resize
 from btsrn_jax.errors import InputError
+from btsrn_jax.evaluation import sets
 from btsrn_jax.export import write as export
-from btsrn_jax.inference import models as serve
+from btsrn_jax.inference import models, weights
 from btsrn_jax.inference import tiling as inference
-from btsrn_jax.inference import weights
 from btsrn_jax.network import btsrn as network
 
 
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
     quickstart = str(tiny.ROOT / "configs/quickstart.py")
     code = entry.run(["main.py", "--config", quickstart, *flags])
     assert code == 0
-    export.export(str(root / "run"), root / "exported", ["safetensors"])
+    export.export_model(str(root / "run"), root / "exported", ["safetensors"])
     return root
 
 
@@ -62,7 +62,7 @@ def photos(folder):
 
 def evaluate(*args, **kwargs):
     protocols = kwargs.pop("protocols", ["ntire", "modern"])
-    return serve.run_evaluation(*args, protocols, **kwargs)
+    return sets.run_evaluation(*args, protocols, **kwargs)
 
 
 def message(function, *args, **kwargs):
@@ -75,10 +75,10 @@ def test_a_comma_is_part_of_a_name_where_a_folder_has_it(tmp_path):
     for name in ("row", "row,small"):
         (tmp_path / name).mkdir()
     row = str(tmp_path / "row")
-    assert serve.split_names(f"{row},small,bicubic") == [f"{row},small", "bicubic"]
-    assert serve.split_names(f"{row},{row},small") == [row, f"{row},small"]
-    assert serve.split_names("a,b") == ["a", "b"]
-    assert serve.split_names("") == [""]
+    assert sets.split_names(f"{row},small,bicubic") == [f"{row},small", "bicubic"]
+    assert sets.split_names(f"{row},{row},small") == [row, f"{row},small"]
+    assert sets.split_names("a,b") == ["a", "b"]
+    assert sets.split_names("") == [""]
 
 
 def test_a_run_and_its_export_are_the_same_function_of_numpy_images(folder):
@@ -132,9 +132,9 @@ def test_other_arrays_are_refused_in_one_line(image):
 def test_a_model_that_is_not_there_is_named(folder, monkeypatch, source, scale, part):
     monkeypatch.chdir(folder)
     if source == "":
-        assert part in message(serve.run_evaluation, "", ["photos"], [], ["ntire"])
+        assert part in message(sets.run_evaluation, "", ["photos"], [], ["ntire"])
     else:
-        assert part in message(serve.open_model, source, scale, False)
+        assert part in message(models.open_model, source, scale, False)
 
 
 def test_a_run_beside_bicubic_gives_a_table_a_csv_and_images(folder, photos, capsys):
@@ -162,7 +162,7 @@ def test_a_run_beside_bicubic_gives_a_table_a_csv_and_images(folder, photos, cap
     assert "4 steps, ensemble of 8, on" in printed.err
 
     # A saved image is what was measured.
-    model = serve.open_model(str(folder / "run"), 2, ensemble=True)
+    model = models.open_model(str(folder / "run"), 2, ensemble=True)
     hr = np.asarray(Image.open(f"{photos}/photo0.png"))
     sr = np.asarray(Image.open(out / "images/photos/x2/run/photo0.png"))
     np.testing.assert_array_equal(sr, model.enlarge(resize.imresize(hr, 1 / 2)))
@@ -184,7 +184,7 @@ def test_several_scales_take_the_model_of_each(folder, photos, monkeypatch):
         variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
         path = folder / "released" / f"btsrn-x{scale}"
         path.mkdir(parents=True)
-        (path / weights.WEIGHTS).write_bytes(weights.to_bytes(variables))
+        (path / weights.WEIGHTS).write_bytes(weights.weights_to_bytes(variables))
         about = {"scale": scale, "model": config.model.to_dict()}
         (path / weights.CONFIG).write_text(json.dumps(about))
     monkeypatch.setattr(weights, "RELEASED", folder / "released")
@@ -193,7 +193,7 @@ def test_several_scales_take_the_model_of_each(folder, photos, monkeypatch):
     assert means == [(4, "btsrn-x4")] * 2 + [(2, "btsrn-x2")] * 2
     assert {r.scale for r in evaluate("btsrn", [photos], [])} == {2, 4}
     assert "btsrn-x3" in message(evaluate, "btsrn", [photos], [2, 3])
-    assert serve.open_model(None, 4, False).scale == 4
+    assert models.open_model(None, 4, False).scale == 4
 
 
 def test_every_fault_of_every_set_is_named_before_anything_is_computed(
@@ -207,7 +207,7 @@ def test_every_fault_of_every_set_is_named_before_anything_is_computed(
     cut.write_bytes(cut.read_bytes()[:-600])
     Image.fromarray(noise(14, 60)).save(tmp_path / "worse/small.png")
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(inference.Enlarger, "__call__", None)  # would raise
+    monkeypatch.setattr(inference.TiledUpscaler, "__call__", None)  # would raise
     names = ("good", "bad", "worse", "pairs", "empty")
     sets = [str(tmp_path / name) for name in names]
     text = message(evaluate, str(folder / "run"), sets, [2])
@@ -258,6 +258,6 @@ def test_models_of_one_name_are_told_apart_within_the_folder_for_images(
 def test_a_mistake_is_one_line(folder, monkeypatch, change, part):
     monkeypatch.chdir(folder)
     args = {"sets": ["photos"], "scales": [], "protocols": ["ntire"]} | change
-    text = message(serve.run_evaluation, "run", **args)
+    text = message(sets.run_evaluation, "run", **args)
     assert part in text
     assert "\n" not in text

@@ -51,7 +51,7 @@ def devices(count):
 @functools.cache
 def enlarger(scale, mid_blocks, ensemble):
     model, variables = tiny(scale, mid_blocks)
-    enlarge = inference.Enlarger(model, devices(2), TILE, ensemble)
+    enlarge = inference.TiledUpscaler(model, devices(2), TILE, ensemble)
     return functools.partial(enlarge, variables)
 
 
@@ -129,7 +129,7 @@ def test_images_of_different_sizes_cost_one_compilation():
     model, variables = tiny(2, features=6)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        enlarge = inference.Enlarger(model, devices(8), TILE, True)
+        enlarge = inference.TiledUpscaler(model, devices(8), TILE, True)
         for h, w in SIZES:
             enlarge(variables, photo(h, w, np.uint8))
     finally:
@@ -143,8 +143,8 @@ def test_eight_devices_share_the_work(ensemble):
     model, variables = tiny(2, features=32)
     flops = {}
     for count in (1, 8):
-        enlarge = inference.Enlarger(model, devices(count), TILE, ensemble)
-        side = TILE + 2 * network.halo(model)
+        enlarge = inference.TiledUpscaler(model, devices(count), TILE, ensemble)
+        side = TILE + 2 * model.halo
         tiles = jnp.zeros((enlarge.batch, side, side, 3), jnp.uint8)
         compiled = enlarge.compiled.lower(variables, tiles).compile()
         units = enlarge.batch * (8 if ensemble else 1)
@@ -158,7 +158,8 @@ def test_eight_devices_give_what_one_gives():
     model, variables = tiny(3)
     lr = photo(31, 17, np.uint16)
     one, eight = (
-        inference.Enlarger(model, devices(n), TILE, True)(variables, lr) for n in (1, 8)
+        inference.TiledUpscaler(model, devices(n), TILE, True)(variables, lr)
+        for n in (1, 8)
     )
     assert np.abs(one.astype(int) - eight).max() <= 1
 
@@ -166,7 +167,7 @@ def test_eight_devices_give_what_one_gives():
 def test_progress_counts_every_pixel_and_never_goes_back():
     model, variables = tiny(2)
     seen = []
-    inference.Enlarger(model, devices(2), TILE)(
+    inference.TiledUpscaler(model, devices(2), TILE)(
         variables, photo(30, 25), lambda *values: seen.append(values)
     )
     done = [value for value, _ in seen]
@@ -186,8 +187,8 @@ def test_progress_counts_every_pixel_and_never_goes_back():
 )
 def test_the_memory_of_a_tile_is_known_beforehand(fields):
     model, variables = tiny(features=32, low_blocks=3, high_blocks=2, **fields)
-    enlarge = inference.Enlarger(model, devices(1), 48)
-    side = 48 + 2 * network.halo(model)
+    enlarge = inference.TiledUpscaler(model, devices(1), 48)
+    side = 48 + 2 * model.halo
     compiled = enlarge.compiled.lower(variables, np.zeros((1, side, side, 3), np.uint8))
     used = compiled.compile().memory_analysis().temp_size_in_bytes
     assert used <= inference.unit_bytes(model, 48) <= 2.5 * used
@@ -199,7 +200,7 @@ def test_tiles_follow_the_memory_budget():
     unit = inference.unit_bytes(plain, 64) / 1e9
 
     def chosen(model, memory_gb, ensemble=False):
-        enlarge = inference.Enlarger(model, devices(2), 64, ensemble, memory_gb)
+        enlarge = inference.TiledUpscaler(model, devices(2), 64, ensemble, memory_gb)
         return enlarge.tile, enlarge.group, enlarge.batch
 
     assert chosen(plain, 5 * unit) == (64, 4, 8)
@@ -223,8 +224,8 @@ model = network.BTSRN(2, 32, bottleneck=16, low_blocks=1, high_blocks=1)
 variables = network.init(model, jax.random.key(0))
 lr = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
 devices = mesh.make_mesh()
-expected = inference.Enlarger(model, devices, 16, log=print)(variables, lr)
-enlarge = inference.Enlarger(model, devices, tile, False, memory_gb, log=print)
+expected = inference.TiledUpscaler(model, devices, 16, log=print)(variables, lr)
+enlarge = inference.TiledUpscaler(model, devices, tile, False, memory_gb, log=print)
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 limit = used + 1_400_000_000

@@ -11,6 +11,7 @@ from PIL import Image
 from test_images import exif_block, noise
 
 from btsrn_jax.errors import InputError
+from btsrn_jax.images import decode, encode
 from btsrn_jax.images import files as images
 from btsrn_jax.inference import upscale
 from btsrn_jax.resize import imresize
@@ -44,7 +45,7 @@ def tree(folder):
 def photos(tmp_path):
     folder = tmp_path / "Fotos äöü"
     for k, name in enumerate(["a 1.png", "sub/b.jpg", "sub/deep/c.webp"]):
-        images.write(folder / name, noise(6, 8, 3, seed=k))
+        images.write_image(folder / name, noise(6, 8, 3, seed=k))
     return folder
 
 
@@ -54,8 +55,8 @@ def test_a_folder_keeps_its_tree(photos, tmp_path):
     assert tree(tmp_path / "out") == ["a 1.png", "sub/b.jpg", "sub/deep/c.webp"]
     assert lines[-1] == "3 written, 0 skipped, 0 failed"
     assert len(lines) == 4
-    for path in images.find(tmp_path / "out"):
-        assert images.size(path) == (12, 16)
+    for path in images.find_images(tmp_path / "out"):
+        assert decode.image_size(path) == (12, 16)
 
 
 def test_one_file_goes_to_a_file_or_into_a_folder(photos, tmp_path):
@@ -63,8 +64,8 @@ def test_one_file_goes_to_a_file_or_into_a_folder(photos, tmp_path):
     code, lines = run([source], tmp_path / "new" / "x.tif")
     assert code == 0
     assert len(lines) == 1
-    want = enlarge(images.read(source))
-    np.testing.assert_array_equal(images.read(tmp_path / "new" / "x.tif"), want)
+    want = enlarge(images.read_image(source))
+    np.testing.assert_array_equal(images.read_image(tmp_path / "new" / "x.tif"), want)
     assert run([source], tmp_path / "folder")[0] == 0
     (tmp_path / "named.png").mkdir()
     assert run([source], tmp_path / "named.png")[0] == 0
@@ -82,7 +83,7 @@ def test_existing_outputs_are_refused_all_at_once_replaced_or_skipped(photos, tm
     out = tmp_path / "out"
     run([photos], out)
     (out / "a 1.png").unlink()
-    before = {p: p.stat().st_mtime_ns for p in images.find(out)}
+    before = {p: p.stat().st_mtime_ns for p in images.find_images(out)}
     with pytest.raises(InputError) as caught:
         run([photos], out)
     assert len(str(caught.value).splitlines()) == 2
@@ -99,7 +100,7 @@ def test_existing_outputs_are_refused_all_at_once_replaced_or_skipped(photos, tm
 def test_usage_that_cannot_be_meant_is_named_before_any_work(photos, tmp_path):
     a, b = photos / "a 1.png", photos / "sub/b.jpg"
     twin = tmp_path / "twin" / "a 1.png"
-    images.write(twin, noise(6, 8, 3))
+    images.write_image(twin, noise(6, 8, 3))
     (tmp_path / "file").touch()
     (tmp_path / "blocked" / "a 1.png").mkdir(parents=True)
     cases = [
@@ -134,7 +135,7 @@ def test_one_bad_file_does_not_stop_the_others(photos, tmp_path):
     half = (photos / "sub/b.jpg").read_bytes()
     (photos / "half.jpg").write_bytes(half[: len(half) // 2])
     (photos / "gone.png").symlink_to(tmp_path / "nowhere")
-    images.write(photos / "long.png", noise(1, 9000, 3))
+    images.write_image(photos / "long.png", noise(1, 9000, 3))
     (photos / "long.webp").write_bytes((photos / "long.png").read_bytes())
     code, lines = run([photos], tmp_path / "out")
     assert code == 1
@@ -147,9 +148,9 @@ def test_one_bad_file_does_not_stop_the_others(photos, tmp_path):
 
 
 def test_60000_pixels_in_a_row_are_enlarged(tmp_path):
-    images.write(tmp_path / "a.png", noise(60000, 1, 3))
+    images.write_image(tmp_path / "a.png", noise(60000, 1, 3))
     assert run([tmp_path / "a.png"], tmp_path / "b.png")[0] == 0
-    assert images.size(tmp_path / "b.png") == (120000, 2)
+    assert decode.image_size(tmp_path / "b.png") == (120000, 2)
     code, lines = run([tmp_path / "a.png"], tmp_path / "b.jpg")
     assert code == 1
     assert "JPEG ends at 65500 pixels along a side" in lines[0]
@@ -208,12 +209,12 @@ def test_16_bits_alpha_grey_profile_and_exif_are_kept_and_said(tmp_path):
     for channels in (1, 3):
         pixels = noise(6, 8, channels, dtype=np.uint16)
         alpha = noise(6, 8, dtype=np.uint16, seed=1)
-        picture = images.Picture(pixels, alpha, None, exif_block(1, 8, 6))
-        images.write_picture(tmp_path / "a.png", picture)
+        picture = decode.Picture(pixels, alpha, None, exif_block(1, 8, 6))
+        encode.write_picture(tmp_path / "a.png", picture)
         _, lines = run([tmp_path / "a.png"], tmp_path / "b.png", force=True)
         for kept in ("16 x 12", "16-bit kept", "alpha kept", "EXIF kept"):
             assert kept in lines[0]
-        large = images.read_picture(tmp_path / "b.png")
+        large = decode.read_picture(tmp_path / "b.png")
         assert (large.pixels.shape, large.pixels.dtype) == (
             (12, 16, channels),
             "uint16",
@@ -230,7 +231,7 @@ def test_grey_is_the_mean_of_what_three_equal_channels_become():
     def tinted(lr, progress=None):
         return (enlarge(lr).astype(int) // 2 + np.array([0, 1, 4])).astype(np.uint8)
 
-    grey = images.Picture(noise(5, 6, 1))
+    grey = decode.Picture(noise(5, 6, 1))
     out = upscale.enlarge_picture(grey, tinted, SCALE).pixels
     three = tinted(np.repeat(grey.pixels, 3, axis=2))
     want = np.rint(three.astype(float).mean(axis=2, keepdims=True))
@@ -244,7 +245,7 @@ def test_no_fringes_come_from_colours_under_transparent_pixels():
     orange = np.array([250, 140, 20], np.uint8)
     pixels = np.where(alpha[..., None] > 0, orange, 0).astype(np.uint8)
     assert enlarge(pixels).min() < 20  # what would mix into the edge
-    large = upscale.enlarge_picture(images.Picture(pixels, alpha), enlarge, SCALE)
+    large = upscale.enlarge_picture(decode.Picture(pixels, alpha), enlarge, SCALE)
     assert np.abs(large.pixels.astype(int) - orange).max() <= 1
 
 
@@ -254,7 +255,7 @@ def test_alpha_is_as_sharp_as_the_image_and_exact_where_it_is_constant():
 
     alpha = np.zeros((20, 20), np.uint8)
     alpha[:, 10:] = 255
-    picture = images.Picture(noise(20, 20, 3), alpha)
+    picture = decode.Picture(noise(20, 20, 3), alpha)
     large = upscale.enlarge_picture(picture, off_by_one, SCALE).alpha
     assert set(np.unique(large[:, :16])) == {0}
     assert set(np.unique(large[:, 24:])) == {255}
@@ -268,7 +269,7 @@ def test_alpha_is_as_sharp_as_the_image_and_exact_where_it_is_constant():
         return enlarge(lr)
 
     for cover in (0, 99, 255):
-        picture = images.Picture(picture.pixels, np.full((20, 20), cover, np.uint8))
+        picture = decode.Picture(picture.pixels, np.full((20, 20), cover, np.uint8))
         large = upscale.enlarge_picture(picture, counted, SCALE)
         assert np.all(large.alpha == cover)
     assert len(calls) == 3
@@ -276,7 +277,7 @@ def test_alpha_is_as_sharp_as_the_image_and_exact_where_it_is_constant():
 
 def test_progress_rises_to_one_over_colour_and_alpha():
     shares = []
-    picture = images.Picture(noise(6, 8, 3), noise(6, 8))
+    picture = decode.Picture(noise(6, 8, 3), noise(6, 8))
     upscale.enlarge_picture(picture, enlarge, SCALE, shares.append)
     assert shares == sorted(shares)
     assert (shares[0], shares[-1], len(shares)) == (0.25, 1.0, 4)
@@ -297,7 +298,7 @@ def test_a_terminal_gets_a_bar_others_only_for_what_takes_long(
 
 
 def test_a_folder_that_may_not_be_written_to_is_named(permissions_count):
-    images.write(pathlib.Path("a.png"), noise(4, 4, 3))
+    images.write_image(pathlib.Path("a.png"), noise(4, 4, 3))
     pathlib.Path("closed").mkdir(mode=0o500)
     with pytest.raises(InputError, match="may be written to"):
         run(["a.png"], "closed/out")
@@ -305,7 +306,7 @@ def test_a_folder_that_may_not_be_written_to_is_named(permissions_count):
 
 def test_what_may_not_be_read_does_not_stop_the_others(permissions_count):
     for name in ("a.png", "b.png", "closed/c.png"):
-        images.write(pathlib.Path("in", name), noise(4, 4, 3))
+        images.write_image(pathlib.Path("in", name), noise(4, 4, 3))
     pathlib.Path("in/a.png").chmod(0)
     pathlib.Path("in/closed").chmod(0)
     code, lines = run(["in"], "out")
@@ -329,7 +330,7 @@ def test_pictures_of_other_formats_in_a_folder_are_passed_over_and_named(
 def test_names_that_are_no_text_or_of_two_lines_are_one_printable_line(tmp_path):
     folder = tmp_path / "in"
     for name in (b"caf\xe9.png", b"two\nlines.png", b"red\x1b[31m.png"):
-        images.write(folder / os.fsdecode(name), noise(4, 4, 3))
+        images.write_image(folder / os.fsdecode(name), noise(4, 4, 3))
     code, lines = run([folder], tmp_path / "out")
     assert (code, len(lines)) == (0, 4)
     assert all(line.isprintable() for line in lines)
@@ -364,11 +365,11 @@ def test_500_damaged_files_each_give_an_image_or_one_line(tmp_path, capfd):
     originals = []
     for name in ("a.png", "a.jpg", "a.webp", "a.tif", "a.bmp"):
         for picture in (
-            images.Picture(smooth, exif=exif_block()),
-            images.Picture(smooth[..., :1], alpha, exif=exif_block()),
-            images.Picture(smooth.astype(np.uint16) * 257, alpha.astype(np.uint16)),
+            decode.Picture(smooth, exif=exif_block()),
+            decode.Picture(smooth[..., :1], alpha, exif=exif_block()),
+            decode.Picture(smooth.astype(np.uint16) * 257, alpha.astype(np.uint16)),
         ):
-            images.write_picture(tmp_path / name, picture)
+            encode.write_picture(tmp_path / name, picture)
             originals.append(
                 (pathlib.Path(name).suffix, (tmp_path / name).read_bytes())
             )
@@ -393,11 +394,11 @@ def test_500_damaged_files_each_give_an_image_or_one_line(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")  # C libraries write past Python
     assert code == 1
     failed = [line for line in lines[:-1] if line.startswith("failed: ")]
-    written = images.find(out)
+    written = images.find_images(out)
     assert len(failed) + len(written) == 500
     assert lines[-1] == f"{len(written)} written, 0 skipped, {len(failed)} failed"
     assert min(len(failed), len(written)) > 50  # both ways are walked
     assert not any("\n" in line for line in lines)
     assert [p for p in out.rglob("*") if p not in written] == []
     for path in written:
-        images.read_picture(path)  # whole, too
+        decode.read_picture(path)  # whole, too

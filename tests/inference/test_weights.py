@@ -24,7 +24,7 @@ def origin(tmp_path_factory):
     folder = tmp_path_factory.mktemp("origin")
     averaged = runs.make(folder / "run", steps=[(10, 31.5), (20, 30.5)])
     out = folder / "btsrn-x2"
-    export.export(str(folder / "run"), out, ["safetensors"], log=str)
+    export.export_model(str(folder / "run"), out, ["safetensors"], log=str)
     return folder / "run", averaged[10], out
 
 
@@ -51,7 +51,7 @@ def edit_arrays(folder, change):
 
 def message(source):
     with pytest.raises(InputError) as error:
-        weights.load(str(source))
+        weights.load_weights(str(source))
     text = str(error.value)
     assert "\n" not in text
     return text
@@ -60,9 +60,9 @@ def message(source):
 def test_run_export_and_released_name_give_the_same_parameters(origin, monkeypatch):
     run, best, out = origin
     monkeypatch.setattr(weights, "RELEASED", out.parent)
-    assert weights.released() == ["btsrn-x2"]
+    assert weights.released_models() == ["btsrn-x2"]
     for source in (run, out, "btsrn-x2"):
-        loaded = weights.load(str(source))
+        loaded = weights.load_weights(str(source))
         assert loaded.step == 10
         assert loaded.config["scale"] == 2
         jax.tree.map(np.testing.assert_array_equal, loaded.variables, best)
@@ -201,8 +201,8 @@ def test_a_checkpoint_of_another_network_than_its_config_is_named(tmp_path):
 
 
 def test_every_released_model_loads_and_says_what_it_is():
-    for name in weights.released():
-        loaded = weights.load(name)
+    for name in weights.released_models():
+        loaded = weights.load_weights(name)
         assert f"x{loaded.config['scale']}" in name
         assert loaded.config["name"] == name
         assert loaded.config["figures"], f"{name} has no figures"

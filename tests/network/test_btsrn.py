@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 
-from btsrn_jax.network import btsrn
+from btsrn_jax.network import btsrn, choices, cost
 from btsrn_jax.network.btsrn import BTSRN, Compute
 from btsrn_jax.resize import imresize
 
@@ -122,10 +122,10 @@ def test_mid_blocks_are_between_two_upsamplings_or_nowhere():
     for scale in (2, 3):
         without, given = (BTSRN(scale, mid_blocks=n) for n in (0, 1))
         assert shapes_of(without) == shapes_of(given)
-        assert btsrn.parameter_count(without) == btsrn.parameter_count(given)
-        assert btsrn.multiply_adds(without) == btsrn.multiply_adds(given)
-        assert btsrn.halo(without) == btsrn.halo(given)
-        assert btsrn.output_size(without, 40) == btsrn.output_size(given, 40)
+        assert cost.parameter_count(without) == cost.parameter_count(given)
+        assert cost.multiply_adds(without) == cost.multiply_adds(given)
+        assert without.halo == given.halo
+        assert without.output_size(40) == given.output_size(40)
 
 
 # --- by hand
@@ -203,7 +203,7 @@ def test_the_other_blocks_by_hand(kind, branch):
     block = btsrn.Block(
         kind,
         1,
-        lambda x, name: btsrn.ACTIVATIONS["relu"](x),
+        lambda x, name: jax.nn.relu(x),
         functools.partial(btsrn.Conv, compute=EXACT),
     )
     params = jax.tree.map(jnp.float32, {"params": layers})
@@ -246,7 +246,7 @@ def test_the_papers_networks_have_their_parameters(scale, mid, count):
     model = BTSRN(scale, mid_blocks=mid)
     params = btsrn.init(model, jax.random.key(0))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
-    assert btsrn.parameter_count(model) == count
+    assert cost.parameter_count(model) == count
 
 
 def test_each_layer_has_the_papers_parameters():
@@ -268,8 +268,8 @@ def test_each_layer_has_the_papers_parameters():
     assert counts(BTSRN(4)) == blocks | ends | {"up0": 65_664, "up1": 65_664}
 
 
-@pytest.mark.parametrize("kind", btsrn.BLOCKS)
-@pytest.mark.parametrize("norm", btsrn.NORMS)
+@pytest.mark.parametrize("kind", choices.BLOCKS)
+@pytest.mark.parametrize("norm", choices.NORMS)
 def test_the_parameter_formula_holds_for_every_variant(kind, norm):
     for scale, (low, mid, high) in itertools.product(SCALES, [(2, 1, 3), (0, 0, 0)]):
         model = BTSRN(
@@ -284,7 +284,7 @@ def test_the_parameter_formula_holds_for_every_variant(kind, norm):
         )
         leaves = jax.tree.leaves(shapes_of(model)["params"])
         count = sum(math.prod(leaf.shape) for leaf in leaves)
-        assert btsrn.parameter_count(model) == count, model
+        assert cost.parameter_count(model) == count, model
 
 
 @pytest.mark.parametrize(
@@ -295,19 +295,19 @@ def test_the_papers_networks_have_their_multiply_adds(
     scale, per_hr_pixel, per_lr_pixel
 ):
     # x2: (384 + 6 * 81,920) / 4 + 16,384 + 4 * 81,920 + 384.
-    value = btsrn.multiply_adds(BTSRN(scale))
+    value = cost.multiply_adds(BTSRN(scale))
     assert value == pytest.approx(per_hr_pixel, rel=1e-9)
     assert value * scale**2 == pytest.approx(per_lr_pixel, abs=0.005e6)
 
 
 def test_a_mid_block_costs_a_quarter_of_an_hr_block():
     with_mid, without = (BTSRN(4, mid_blocks=n) for n in (1, 0))
-    more = btsrn.multiply_adds(with_mid) - btsrn.multiply_adds(without)
+    more = cost.multiply_adds(with_mid) - cost.multiply_adds(without)
     assert more == pytest.approx(81_920 / 4)
 
 
 def test_720p_at_x2_costs_431_g():
-    assert btsrn.multiply_adds(BTSRN(2)) * 1280 * 720 == pytest.approx(431e9, abs=5e8)
+    assert cost.multiply_adds(BTSRN(2)) * 1280 * 720 == pytest.approx(431e9, abs=5e8)
 
 
 def test_training_memory_bears_out_the_papers_claims_on_blocks():
@@ -317,7 +317,7 @@ def test_training_memory_bears_out_the_papers_claims_on_blocks():
     def costs(kind, batch=32):
         model = BTSRN(2, bottleneck=32, block=kind)
         kept = btsrn.kept_for_gradient(model, batch, 54)
-        return kept, btsrn.multiply_adds(model)
+        return kept, cost.multiply_adds(model)
 
     (gated, gated_adds), (pconv, adds) = costs("gated_pp"), costs("pconv")
     assert 1.7 < gated / pconv < 2
@@ -340,7 +340,7 @@ def test_training_memory_bears_out_the_papers_claims_on_blocks():
 )
 def test_a_patch_of_108_gives_the_papers_output(scale, mid, side, expected):
     model = BTSRN(scale, mid_blocks=mid)
-    assert btsrn.output_size(model, side) == expected
+    assert model.output_size(side) == expected
     lr = jax.ShapeDtypeStruct((32, side, side, 3), jnp.float32)
     sr, _ = jax.eval_shape(
         functools.partial(btsrn.super_resolve, model), shapes_of(model), lr
@@ -354,10 +354,10 @@ def test_a_patch_of_108_gives_the_papers_output(scale, mid, side, expected):
 )
 def test_halos_of_the_papers_networks(scale, mid, expected):
     model = BTSRN(scale, mid_blocks=mid)
-    assert btsrn.halo(model) == expected
+    assert model.halo == expected
     # Of a tile of t + 2 halo pixels s t are wanted; so many more are left on each side.
     spare = 2 if mid else {2: 0, 3: 2, 4: 0}[scale]
-    assert btsrn.output_size(model, 10 + 2 * expected) == 10 * scale + 2 * spare
+    assert model.output_size(10 + 2 * expected) == 10 * scale + 2 * spare
 
 
 BLOCKS_AT = [
@@ -381,7 +381,7 @@ def test_an_hr_pixel_sees_its_halo_and_nothing_beyond(scale, blocks):
     )
     # Nothing negative: no path is closed by an activation or cancelled by another.
     variables = jax.tree.map(np.abs, random_variables(model))
-    halo = btsrn.halo(model)
+    halo = model.halo
     side = 2 * halo + 3  # one more than the halo on each side of the centre
     center = halo + 1
     changes = [(center, 0), (0, center), (0, 0), (-1, -1)]  # beyond
@@ -390,7 +390,7 @@ def test_an_hr_pixel_sees_its_halo_and_nothing_beyond(scale, blocks):
     for image, (y, x) in zip(lr[1:], changes, strict=True):
         image[y, x] += 1e6  # against a corner's weight, a product of ten small ones
     sr, _ = super_resolve(model, variables, lr)
-    assert sr.shape[1] == sr.shape[2] == btsrn.output_size(model, side)
+    assert sr.shape[1] == sr.shape[2] == model.output_size(side)
     start = scale * center - (scale * side - sr.shape[1]) // 2
     pixel = np.asarray(sr)[:, start : start + scale, start : start + scale]
     assert pixel.shape[1:] == (scale, scale, 3)

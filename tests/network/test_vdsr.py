@@ -13,10 +13,11 @@ import tiny
 from btsrn_jax import config as schema
 from btsrn_jax import main, mesh, metrics
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.inference import models as serve
+from btsrn_jax.evaluation import evaluate, figures
+from btsrn_jax.inference import models
 from btsrn_jax.inference import tiling as inference
 from btsrn_jax.network import btsrn as network
+from btsrn_jax.network import cost
 from btsrn_jax.network.btsrn import Compute
 from btsrn_jax.resize import imresize
 from btsrn_jax.training import step as train
@@ -81,8 +82,8 @@ def test_it_has_the_published_number_of_parameters():
     model = build()
     params = jax.eval_shape(lambda: network.init(model, jax.random.key(0)))["params"]
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    assert count == network.parameter_count(model) == 665_921
-    assert network.multiply_adds(model) == 664_704
+    assert count == cost.parameter_count(model) == 665_921
+    assert cost.multiply_adds(model) == 664_704
 
 
 @pytest.mark.parametrize(
@@ -90,8 +91,8 @@ def test_it_has_the_published_number_of_parameters():
 )
 def test_halo_and_output_size_of_each_scale(scale, halo, side, size):
     model = build(scale, 2)
-    assert network.halo(model) == halo == math.ceil(20 / scale) + 2
-    assert network.output_size(model, side) == size
+    assert model.halo == halo == math.ceil(20 / scale) + 2
+    assert model.output_size(side) == size
     lr = jax.ShapeDtypeStruct((8, side, side, 3), jnp.float32)
     shapes = jax.eval_shape(lambda: network.init(model, jax.random.key(0)))
     sr, _ = jax.eval_shape(functools.partial(network.super_resolve, model), shapes, lr)
@@ -104,14 +105,15 @@ def test_an_untrained_network_is_bicubic_and_tiles_are_seamless(scale):
     lr = (255 * images(21, 30, 3)).astype(np.uint8)
     one = mesh.make_mesh(jax.devices()[:1])
     fresh = init(model)
-    enlarged = inference.Enlarger(model, one, tile=16)(fresh, lr)
+    enlarged = inference.TiledUpscaler(model, one, tile=16)(fresh, lr)
     wanted = np.floor(imresize(lr / 255.0, scale).clip(0, 1) * 255 + 0.5)
     assert np.abs(enlarged - wanted).max() <= 1  # rounding of float32
     assert (enlarged != wanted).mean() < 0.01
 
     variables = random_variables(model)
     small, large = (
-        inference.Enlarger(model, one, tile=tile)(variables, lr) for tile in (10, 32)
+        inference.TiledUpscaler(model, one, tile=tile)(variables, lr)
+        for tile in (10, 32)
     )
     assert (small != enlarged).any()
     assert np.abs(small.astype(int) - large).max() <= 1
@@ -123,11 +125,11 @@ def test_its_loss_sees_luminance_alone():
     hr = images(1, 4, 4, 3)
     # 65.481 red against 24.966 blue: the luminance is the same.
     other = hr + np.float32([0.1, 0, -0.1 * 65.481 / 24.966])
-    assert np.abs(network.error(model, other, hr)).max() < 1e-6
-    brighter = network.error(model, hr + np.float32(0.1), hr)
+    assert np.abs(model.loss_difference(other, hr)).max() < 1e-6
+    brighter = model.loss_difference(hr + np.float32(0.1), hr)
     np.testing.assert_allclose(brighter, np.full((1, 4, 4, 1), 21.9 / 255), rtol=1e-4)
     btsrn = network.build(schema.defaults().model, 2)
-    np.testing.assert_array_equal(network.error(btsrn, other, hr), other - hr)
+    np.testing.assert_array_equal(btsrn.loss_difference(other, hr), other - hr)
 
 
 def test_kernels_start_as_he_has_it_so_that_twenty_layers_do_not_fade():
@@ -184,9 +186,9 @@ def test_it_trains_is_evaluated_and_opened_by_the_same_commands(tmp_path, monkey
     }
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     assert main.run([*row, *flags]) == 0
-    rows = evaluate.read_csv(run / "validation.csv")
+    rows = figures.read_csv(run / "validation.csv")
     assert {r.model for r in rows} == {"bicubic", "vdsr"}
-    model = serve.load_model(str(run))
+    model = models.load_model(str(run))
     assert model.scale == 2
     assert model(np.zeros((5, 7, 3), np.uint8)).shape == (10, 14, 3)
     assert train.make_recipe(tiny.config(), mesh.make_mesh()).model.norm == "none"

@@ -15,13 +15,11 @@ from PIL import Image
 from btsrn_jax import cli
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate
-from btsrn_jax.evaluation.evaluate import Row
+from btsrn_jax.evaluation import figures
+from btsrn_jax.evaluation.figures import Row
 from btsrn_jax.inference import weights
 from btsrn_jax.network import btsrn as network
-from btsrn_jax.report import experiments as studies
-from btsrn_jax.report import html_page as page
-from btsrn_jax.report import plots, tables
+from btsrn_jax.report import experiments, html_page, plots, tables
 from btsrn_jax.report import write as report
 
 SET = "div2k/bicubic_x2"
@@ -41,14 +39,14 @@ def write_run(folder, psnr, name=SET, metrics=(), rows=(), **fields):
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
     values = (("bicubic", 31.0), ("btsrn", psnr))
     rows = [Row(name, "mean", 2, m, 0, "ntire", p, 0.9) for m, p in values] + list(rows)
-    evaluate.write_csv(folder / "validation.csv", rows)
+    figures.write_csv(folder / "validation.csv", rows)
     return str(folder)
 
 
 def studied(*sources):
     return {
         study.table.name: study.table
-        for study in studies.find([report.load(source) for source in sources])
+        for study in experiments.find([report.load(source) for source in sources])
     }
 
 
@@ -134,7 +132,7 @@ def test_every_title_says_what_is_reduced(tmp_path):
     assert table4.endswith(" (some reduced: sample photographs, 1,600 steps)")
     assert "1,600 steps; sample photographs, features 32, " in overview
     page_title = tables.reduction([entries[small]])
-    svg = studies.find([entries[small]._replace(name="x")])
+    svg = experiments.find([entries[small]._replace(name="x")])
     assert all(page_title in study.curves for study in svg)
     # An exported model knows its steps.
     released = {"scale": 2, "model": schema.defaults().model.to_dict(), "step": 300}
@@ -316,15 +314,18 @@ class Links(html.parser.HTMLParser):
 def test_error_maps_sum_over_rgb_and_stop_at_white():
     hr = np.full((1, 3, 3), 100, np.uint8)
     sr = np.array([[[100, 100, 100], [90, 105, 101], [255, 0, 250]]], np.uint8)
-    assert page._error(sr, hr)[0].tolist() == [[0] * 3, [16] * 3, [255] * 3]
+    assert html_page._error(sr, hr)[0].tolist() == [[0] * 3, [16] * 3, [255] * 3]
 
 
 def test_a_page_is_whole_in_itself_and_escapes_names():
     crop = np.zeros((4, 4, 3), np.uint8)
     row = [(label, crop) for label in ("bicubic", "e1", "<ours>", "e2", "HR")]
-    table = page.Table("t", "t", ["<h>"], [["a&b"]], ["<n>"])
-    fragments = [page.table(table), page.crops(page.Crops("<i>photo", row))]
-    text = page.render('a "title" & more', [("<b>heading", fragments)])
+    table = html_page.Table("t", "t", ["<h>"], [["a&b"]], ["<n>"])
+    fragments = [
+        html_page.table(table),
+        html_page.crops(html_page.Crops("<i>photo", row)),
+    ]
+    text = html_page.render('a "title" & more', [("<b>heading", fragments)])
     found = Links(text)
     assert len(found.links) == 7
     assert all(link.startswith("data:image/png;base64,") for link in found.links)
@@ -345,7 +346,7 @@ def exported(tmp_path_factory):
     built = network.build(config.model, 2)
     variables = jax.jit(lambda: network.init(built, jax.random.key(0)))()
     folder.mkdir()
-    (folder / weights.WEIGHTS).write_bytes(weights.to_bytes(variables))
+    (folder / weights.WEIGHTS).write_bytes(weights.weights_to_bytes(variables))
     about = {"scale": 2, "model": config.model.to_dict()}
     (folder / "config.json").write_text(json.dumps(about))
     return folder
@@ -393,11 +394,11 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
         ([str(exported)], {"sets": [str(broken.parent)]}, r"broken\.png: "),
     ):
         with pytest.raises(InputError, match=message) as error:
-            report.write(sources, out, **options)
+            report.write_report(sources, out, **options)
         assert "\n" not in str(error.value)
     run = tmp_path / "run"
     write_run(run, 34.1)
     (run / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot read the config"):
-        report.write([str(run)], out)
+        report.write_report([str(run)], out)
     assert not out.exists()

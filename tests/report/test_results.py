@@ -2,9 +2,9 @@
 
 import tiny
 
-from btsrn_jax.evaluation.evaluate import Row
+from btsrn_jax.evaluation.figures import Row
 from btsrn_jax.report import results
-from btsrn_jax.report.tables import Entry
+from btsrn_jax.report.tables import ReportedModel
 
 
 def released(name="btsrn-x3", **figures):
@@ -25,7 +25,7 @@ def released(name="btsrn-x3", **figures):
         "hardware": "1 x cpu",
         "training_command": "python -m btsrn_jax.main",
     }
-    return Entry(name, name, config, [], rows, baseline)
+    return ReportedModel(name, name, config, [], rows, baseline)
 
 
 def test_each_figure_stands_in_its_set_scale_and_protocol():

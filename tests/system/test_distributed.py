@@ -144,18 +144,18 @@ import sys
 sys.path.append("tests/helpers")
 import pathlib, tiny
 from btsrn_jax import mesh
-from btsrn_jax.data import host_store as hoststore
+from btsrn_jax.data import host_store
 from btsrn_jax.training import step as train
 mesh.start(False)
-asked, cut = set(), hoststore.cut
+asked, cut = set(), host_store.cut
 def spy(store, drawn, side, target, rows, candidates):
     asked.update(range(rows.start, rows.stop))
     return cut(store, drawn, side, target, rows, candidates)
-hoststore.cut = spy
+host_store.cut = spy
 on = mesh.make_mesh()
 folder = pathlib.Path(sys.argv[1])
-store = hoststore.gather(tiny.pairs(), 2, "host", 0, folder)
-feeder = hoststore.Feeder(store, train.make_recipe(tiny.config(), on), on, 0, 3)
+store = host_store.gather(tiny.pairs(), 2, "host", 0, folder)
+feeder = host_store.Feeder(store, train.make_recipe(tiny.config(), on), on, 0, 3)
 [feeder(step) for step in range(3)]
 feeder.close()
 print("rows", sorted(asked))

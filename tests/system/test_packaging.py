@@ -64,7 +64,7 @@ def built(tmp_path_factory):
     runs.make(folder / "run")
     runs.write_figures(folder / "run" / "validation.csv", 31.0)
     released = tree / "btsrn_jax" / "pretrained" / "btsrn-x2"
-    export.export(str(folder / "run"), released, ["safetensors"], log=str)
+    export.export_model(str(folder / "run"), released, ["safetensors"], log=str)
     # As a user would: sdist first, then the wheel from the sdist alone.
     done = python("-m", "build", "--no-isolation", "-o", folder / "dist", cwd=tree)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from btsrn_jax.training import metrics_log as journal
+from btsrn_jax.training import metrics_log
 
 
 def lines(folder):
@@ -18,7 +18,7 @@ def without_time(found):
 
 
 def test_a_step_is_one_line_whatever_is_added_to_it_later(tmp_path):
-    book = journal.Journal(tmp_path)
+    book = metrics_log.MetricsLog(tmp_path)
     book.write(5, loss=0.5)
     book.write(10, loss=0.25)
     book.write(10, psnr_ntire=30.0)
@@ -34,13 +34,13 @@ def test_a_step_is_one_line_whatever_is_added_to_it_later(tmp_path):
 
 
 def test_a_continued_run_forgets_what_came_after_its_checkpoint(tmp_path):
-    book = journal.Journal(tmp_path)
+    book = metrics_log.MetricsLog(tmp_path)
     for step in (5, 10, 15):
         book.write(step, loss=1.0 / step)
     book.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 20, "lo')  # killed here
-    book = journal.Journal(tmp_path, start=10)
+    book = metrics_log.MetricsLog(tmp_path, start=10)
     assert book.last(10)["loss"] == 0.1
     assert book.last(15) == {}
     book.write(10, psnr_ntire=30.0)  # evaluated by the continued run
@@ -56,12 +56,12 @@ def test_a_continued_run_forgets_what_came_after_its_checkpoint(tmp_path):
 def test_damaged_lines_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "x": 1}\n[2]\n{"stop": 3}\n\xff\xfe\n{"step": 4}\n')
-    assert [line["step"] for line in journal.read(path)] == [1, 4]
-    assert journal.read(tmp_path / "none.jsonl") == []
+    assert [line["step"] for line in metrics_log.read_metrics(path)] == [1, 4]
+    assert metrics_log.read_metrics(tmp_path / "none.jsonl") == []
 
 
 def test_of_several_processes_one_writes(tmp_path):
-    book = journal.Journal(tmp_path, writes=False)
+    book = metrics_log.MetricsLog(tmp_path, writes=False)
     book.write(5, loss=0.5)
     assert book.last(5)["loss"] == 0.5
     book.close()
@@ -70,8 +70,8 @@ def test_of_several_processes_one_writes(tmp_path):
 
 def test_progress_names_step_loss_rate_and_time_left(capsys, monkeypatch):
     clock = iter([0.0, 0.0, 4.0, 5.0, 6.0])
-    monkeypatch.setattr(journal.time, "monotonic", lambda: next(clock))
-    progress = journal.Progress(0, 100, batch_size=16, seconds=1)
+    monkeypatch.setattr(metrics_log.time, "monotonic", lambda: next(clock))
+    progress = metrics_log.Progress(0, 100, batch_size=16, seconds=1)
     progress.begin(0)
     progress.update(20, loss=0.5)
     text = capsys.readouterr().err
@@ -83,4 +83,4 @@ def test_progress_names_step_loss_rate_and_time_left(capsys, monkeypatch):
     ("seconds", "text"), [(0, "0:00:00"), (61.4, "0:01:01"), (36061, "10:01:01")]
 )
 def test_durations(seconds, text):
-    assert journal.duration(seconds) == text
+    assert metrics_log.duration(seconds) == text

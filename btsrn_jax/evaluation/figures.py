@@ -1,0 +1,132 @@
+"""Figures: rows of PSNR and SSIM, their CSV files, and Markdown tables of them."""
+
+import csv
+import io
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from btsrn_jax import storage
+from btsrn_jax.errors import InputError
+from btsrn_jax.evaluation.paper import SAME_SETS, TABLE_4, TABLE_4_MODELS
+
+
+class Row(NamedTuple):
+    """One line of the CSV: an image under a protocol, or a set's mean (image "mean").
+    psnr in dB; ensemble 0 or 1."""
+
+    set: str
+    image: str
+    scale: int
+    model: str
+    ensemble: int
+    protocol: str
+    psnr: float
+    ssim: float
+
+
+def mean_row(rows: list[Row], protocol: str) -> Row:
+    """The mean over the images of one set, of the PSNRs (not of the errors)."""
+    of_protocol = [row for row in rows if row.protocol == protocol]
+    return of_protocol[0]._replace(
+        image="mean",
+        psnr=float(np.mean([row.psnr for row in of_protocol])),
+        ssim=float(np.nanmean([row.ssim for row in of_protocol])),
+    )
+
+
+def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
+    """Writes all rows, whole or not at all; InputError where that is not possible."""
+    path = storage.path(path)
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(Row._fields)
+    for row in rows:
+        psnr, ssim = f"{row.psnr:.6f}", f"{row.ssim:.6f}"
+        writer.writerow(row._replace(psnr=psnr, ssim=ssim))
+    try:
+        # Names of files need not be text; the CSV is.
+        storage.write(path, file.getvalue().encode(errors="backslashreplace"))
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def read_csv(path: pathlib.Path) -> list[Row]:
+    """The figures of a CSV file that `write_csv` wrote; of another one, none.
+
+    Raises InputError where a line is damaged.
+    """
+    with path.open(newline="") as file:
+        reader = csv.reader(file)
+        if tuple(next(reader, ())) != Row._fields:
+            return []
+        try:
+            return [
+                Row(a, b, int(scale), model, int(ensemble), c, float(psnr), float(ssim))
+                for a, b, scale, model, ensemble, c, psnr, ssim in reader
+            ]
+        except ValueError as error:
+            where = f"line {reader.line_num}"
+            raise InputError(f"{path}: {where} is damaged: {error}") from None
+
+
+def paper_psnr(row: Row, model: str = "btsrn") -> float | None:
+    """The paper's figure beside a mean, where Table 4 has one."""
+    name = SAME_SETS.get(row.set, row.set)
+    if row.protocol != "benchmark" or name not in TABLE_4:
+        return None
+    return TABLE_4[name][TABLE_4_MODELS.index(model)][row.scale - 2]
+
+
+def table(rows: list[Row], baseline: list[Row] = ()) -> str:
+    """The means as a Markdown table: a line per scale, set, protocol and model; with
+    the baseline's figures (bicubic) and the paper's beside them where there are any."""
+    known = {(r.set, r.scale, r.protocol): r for r in baseline if r.image == "mean"}
+    means = [row for row in rows if row.image == "mean"]
+    for field in ("protocol", "set", "scale"):  # each in the order of its first row
+        order = list(dict.fromkeys(getattr(row, field) for row in means))
+        means.sort(key=lambda row, f=field, o=order: o.index(getattr(row, f)))
+    header = ["set", "scale", "protocol"]
+    header += ["bicubic PSNR"] if known else []
+    header += ["model", "PSNR", "SSIM"]
+    with_paper = any(paper_psnr(row) for row in means)
+    header += ["paper's PSNR"] if with_paper else []
+    lines = []
+    for row in means:
+        line = [row.set, f"x{row.scale}", row.protocol]
+        if known:
+            line.append(f"{known[row.set, row.scale, row.protocol].psnr:.2f}")
+        name = row.model + (" + ensemble" if row.ensemble else "")
+        line += [name, f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
+        if with_paper:
+            named = (name for name in TABLE_4_MODELS if name in row.model.lower())
+            value = paper_psnr(row, next(named, "btsrn"))
+            line.append("" if value is None else f"{value:.2f}")
+        lines.append(line)
+    return markdown(header, lines)
+
+
+def per_image_table(rows: list[Row], baseline: list[Row]) -> str:
+    """Bicubic and a model beside each other, image by image, as Markdown."""
+    lines = []
+    for row, base in zip(rows, baseline, strict=True):
+        gain = row.psnr - base.psnr
+        figures = [f"{base.psnr:.2f}", f"{row.psnr:.2f}", f"{gain:+.2f}"]
+        figures += [f"{base.ssim:.4f}", f"{row.ssim:.4f}"]
+        lines.append([row.set, row.image, f"x{row.scale}", row.protocol, *figures])
+    label = rows[0].model + (" + ensemble" if rows[0].ensemble else "")
+    header = ["set", "image", "scale", "protocol", "bicubic PSNR", f"{label} PSNR"]
+    return markdown([*header, "gain", "bicubic SSIM", f"{label} SSIM"], lines)
+
+
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table, aligned so that it reads well on a console, too."""
+    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
+
+    def text(cells):
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([text(header), rule, *map(text, lines)])
