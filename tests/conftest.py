@@ -1,14 +1,40 @@
-"""Eight simulated devices, before JAX is imported; the shared photographs, if any."""
+"""Eight simulated devices, before JAX is imported; the shared photographs, if any.
+
+All test processes, and the processes that they start, share one compilation cache: a
+program is compiled once per test run.
+"""
 
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+if CACHE not in os.environ:
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="btsrn-tests-")
+    os.environ["BTSRN_TEST_CACHE_OWNER"] = str(os.getpid())
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
 import pytest
+
+
+def pytest_unconfigure():
+    """Removes the cache, in the process that made it: workers inherit it."""
+    if os.environ.get("BTSRN_TEST_CACHE_OWNER") == str(os.getpid()):
+        shutil.rmtree(os.environ[CACHE], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Marks what starts processes, servers or builds: `pytest -m "not system"`."""
+    for item in items:
+        if "system" in item.path.parts:
+            item.add_marker("system")
 
 
 @pytest.fixture(scope="session")

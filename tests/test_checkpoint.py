@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import processes
 
 from btsrn_jax import checkpoint, mesh
 from btsrn_jax.errors import InputError
 
 # TensorStore reports to a loop that Orbax has closed after the first error.
-LATE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 CONFIG = {"scale": 2, "train": {"seed": 7}}
 
 
@@ -153,7 +153,7 @@ def flip(path, rng):
     return bit
 
 
-@LATE
+@processes.LATE
 def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path):
     """A hundred of them, half in files taken alike, half by size. Harmless means that
     the very same arrays are restored; else the checkpoint is named and moved aside, and
@@ -185,7 +185,7 @@ def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path):
     assert noticed >= 20  # many bytes are compressed text, or read by nobody
 
 
-@LATE
+@processes.LATE
 def test_every_flipped_bit_of_array_data_is_noticed(tmp_path):
     whole, rng = make(tmp_path / "whole"), random.Random(1)
     folder = whole / "checkpoints"
@@ -207,7 +207,7 @@ DAMAGES = {
 }
 
 
-@LATE
+@processes.LATE
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(run, damage):
     """Every file of a checkpoint in turn."""

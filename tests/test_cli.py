@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from PIL import Image
 
 from btsrn_jax import cli, resize

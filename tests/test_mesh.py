@@ -1,4 +1,4 @@
-"""Claims about devices and hosts. Several processes: see test_distributed.py."""
+"""Claims about devices and hosts. Several processes: see processes.py."""
 
 import os
 

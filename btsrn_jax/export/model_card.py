@@ -25,8 +25,8 @@ def render(about: Mapping, config: str) -> str:
         f"# {about['name']}",
         f"{provenance.kind(about)}, x{about['scale']},"
         f" {network.parameter_count(model):,} parameters:"
-        " *Balanced Two-Stage Residual Networks for Image Super-Resolution* (Fan et al.,"
-        f" CVPR Workshops 2017), by BTSRN-JAX {about['version']}.",
+        " *Balanced Two-Stage Residual Networks for Image Super-Resolution*"
+        f" (Fan et al., CVPR Workshops 2017), by BTSRN-JAX {about['version']}.",
         "## Training",
         _training(about),
         "## Figures",

@@ -5,7 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
-import tiny
+from helpers import tiny
 
 from btsrn_jax import cli, mesh
 from btsrn_jax.benchmark import bench, worker

@@ -8,7 +8,7 @@ import time
 
 import jax
 import pytest
-import tiny
+from helpers import tiny
 
 from btsrn_jax import config as schema
 from btsrn_jax import mesh

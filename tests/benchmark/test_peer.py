@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from btsrn_jax import checkpoint
 from btsrn_jax.benchmark import bench

@@ -4,9 +4,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import http.server
-import io
 import json
-import os
 import pathlib
 import re
 import resource
@@ -18,58 +16,17 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.div2k_zips import (
+    CONFIG,
+    NUMBERS,
+    make_archives,
+    picture,
+)
 
 from btsrn_jax.data import div2k
 from btsrn_jax.errors import InputError
 
 tfds = pytest.importorskip("tensorflow_datasets")
-
-CONFIG, SCALE = "bicubic_x4", 4
-NUMBERS = {"train": range(1, 8), "validation": range(801, 804)}
-
-
-def picture(number: int, kind: str) -> np.ndarray:
-    """A picture that no other number or kind has; sizes differ, as DIV2K's do."""
-    h, w = 12 + number % 5, 10 + number % 3
-    s = SCALE if kind == "hr" else 1
-    rng = np.random.default_rng([number, s])
-    return rng.integers(0, 256, (s * h, s * w, 3), np.uint8)
-
-
-def png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def describe(path: pathlib.Path, url: str) -> div2k.Archive:
-    data = path.read_bytes()
-    return div2k.Archive(url, len(data), hashlib.sha256(data).hexdigest())
-
-
-def make_archives(folder: pathlib.Path, config: str) -> dict[str, div2k.Archive]:
-    """Four zips named and nested as the real ones, under the names of the real URLs."""
-    folder.mkdir(exist_ok=True)
-    track, scale = config.split("_x")
-    sources = {}
-    for part, real in div2k.archives(config).items():
-        split, kind = part.split("_")
-        stem = real.name.removesuffix(".zip")
-        path = folder / real.name
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            inner = f"{stem}/" if kind == "hr" else f"{stem[:-3]}/X{scale}/"
-            archive.writestr(inner, b"")
-            for number in NUMBERS[split]:
-                name = (
-                    f"{number:04d}.png" if kind == "hr" else f"{number:04d}x{scale}.png"
-                )
-                archive.writestr(inner + name, png(picture(number, kind)))
-        if kind == "lr":
-            assert stem[:-3].endswith(f"LR_{track}")
-        # A port where nobody listens: what is there must not be downloaded.
-        sources[part] = describe(path, f"http://127.0.0.1:9/{path.name}")
-    return sources
 
 
 @pytest.fixture
@@ -297,7 +254,6 @@ HANGS_HALFWAY = """
 import sys, time, zipfile
 from btsrn_jax.data import div2k
 sys.path.insert(0, {tests!r})
-import test_div2k
 read, count = zipfile.ZipFile.read, 0
 def slow(*args):
     global count
@@ -317,7 +273,7 @@ def test_killed_halfway_it_is_not_taken_for_complete_and_runs_again(
 ):
     data = tmp_path / "data"
     script = HANGS_HALFWAY.format(
-        tests=os.path.dirname(__file__),
+        tests=str(pathlib.Path(__file__).parents[1]),
         sources={k: tuple(v) for k, v in sources.items()},
         config=CONFIG,
         data=str(data),

@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from btsrn_jax import mesh
 from btsrn_jax.data import host_store, sampler

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from PIL import Image
 
 from btsrn_jax.data import sampler

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-import reference
-import runs
+from helpers import reference, runs
 
 import btsrn_jax
 from btsrn_jax import checkpoint, cli, resize

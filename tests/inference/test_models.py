@@ -9,7 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from PIL import Image
 
 import btsrn_jax

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
+from helpers import reference
 
 from btsrn_jax import mesh, resize
 from btsrn_jax.inference import tiling as inference

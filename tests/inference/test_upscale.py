@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from helpers.pictures import exif_block, noise
 from PIL import Image
-from test_images import exif_block, noise
 
 from btsrn_jax.errors import InputError
 from btsrn_jax.images import decode, encode

@@ -8,7 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import runs
+from helpers import runs
 from safetensors.numpy import load_file, save_file
 
 import btsrn_jax

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
+from helpers import reference
 
 from btsrn_jax.network import btsrn, choices, cost
 from btsrn_jax.network.btsrn import BTSRN, Compute

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
+from helpers import reference
 
 from btsrn_jax import mesh
 from btsrn_jax.network import btsrn

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
-import tiny
+from helpers import reference, tiny
 
 from btsrn_jax import config as schema
 from btsrn_jax import main, mesh, metrics

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import jax
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from PIL import Image
 
 from btsrn_jax import cli

@@ -1,6 +1,6 @@
 """Claims of results.py: the README's tables say what the models' figures say."""
 
-import tiny
+from helpers import tiny
 
 from btsrn_jax.evaluation.figures import Row
 from btsrn_jax.report import results

@@ -1,15 +1,13 @@
 """Claims about several processes, tested over the loopback interface."""
 
 import signal
-import socket
 import sys
 import time
 
 import jax
 import numpy as np
 import pytest
-import test_faults
-import tiny
+from helpers import processes, tiny
 
 from btsrn_jax import checkpoint, mesh
 from btsrn_jax.training import step as train
@@ -22,12 +20,6 @@ STEPS = {
     "checkpoint_every": 5,
     "eval_every": 10,
 }
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
 
 
 def addressed(port, process):
@@ -76,7 +68,7 @@ def launch(place, name, *flags, devices=2, environment=None, **train):
 
 
 def together(place, name, *flags, **train):
-    port = free_port()
+    port = processes.free_port()
     return [
         launch(place, name, *flags, environment=addressed(port, i), **train)
         for i in range(PROCESSES)
@@ -84,7 +76,7 @@ def together(place, name, *flags, **train):
 
 
 def parameters(run):
-    step, arrays, metrics = test_faults.final(run)
+    step, arrays, metrics = processes.final(run)
     params = {
         k: np.frombuffer(v, np.float32) for k, v in arrays.items() if "param" in k
     }
@@ -105,8 +97,8 @@ def alone(place):
 def test_two_processes_of_two_devices_train_as_one(place, alone):
     """The same batches everywhere; what is left is rounding, which Adam amplifies. The
     first process saves, writes the metrics and shows the table."""
-    processes = together(place, "two")
-    said = [tiny.finish(process) for process in processes]
+    started = together(place, "two")
+    said = [tiny.finish(process) for process in started]
     assert "4 x cpu" in said[0]
     assert "validation.csv" in said[0]
     assert "validation.csv" not in said[1]
@@ -125,12 +117,12 @@ def test_slurms_variables_are_enough_and_host_memory_gives_the_same_batches(
     place, alone
 ):
     """Two tasks of a Slurm step, with one device each; images stay on the host."""
-    job = free_port()  # Slurm's port follows from its job
-    processes = [
+    job = processes.free_port()  # Slurm's port follows from its job
+    started = [
         launch(place, "slurm", "--config.data.cache=host", devices=1, environment=env)
         for env in (slurm(job, i) for i in range(PROCESSES))
     ]
-    said = [tiny.finish(process) for process in processes]
+    said = [tiny.finish(process) for process in started]
     assert "2 x cpu" in said[0]
     assert "kept on the host" in said[0]
     start, (_, expected, _) = alone
@@ -141,8 +133,9 @@ def test_slurms_variables_are_enough_and_host_memory_gives_the_same_batches(
 
 ROWS = """
 import sys
-sys.path.append("tests/helpers")
-import pathlib, tiny
+sys.path.append("tests")
+import pathlib
+from helpers import tiny
 from btsrn_jax import mesh
 from btsrn_jax.data import host_store
 from btsrn_jax.training import step as train
@@ -163,8 +156,8 @@ print("rows", sorted(asked))
 
 
 def test_each_process_reads_only_its_rows_of_the_batch(tmp_path):
-    port = free_port()
-    processes = [
+    port = processes.free_port()
+    started = [
         tiny.start(
             [sys.executable, "-c", ROWS, str(tmp_path / "store")],
             2,
@@ -172,7 +165,7 @@ def test_each_process_reads_only_its_rows_of_the_batch(tmp_path):
         )
         for i in range(PROCESSES)
     ]
-    said = [tiny.finish(process) for process in processes]
+    said = [tiny.finish(process) for process in started]
     assert "rows [0, 1, 2, 3]" in said[0]
     assert "rows [4, 5, 6, 7]" in said[1]
 
@@ -190,7 +183,7 @@ def test_a_checkpoint_of_two_processes_is_continued_by_one(place, alone):
 
 
 def test_a_process_that_never_joins_ends_the_others_with_one_message(place):
-    port = free_port()
+    port = processes.free_port()
     environment = addressed(port, 0) | {"BTSRN_JOIN_SECONDS": "3"}
     begun = time.monotonic()
     text = tiny.finish(launch(place, "lonely", environment=environment), 1)
@@ -206,26 +199,26 @@ def test_a_process_that_dies_ends_the_others_and_all_continue(place):
     again reach the end. A preemption of one is then the stop of both."""
     run = place / "mortal"
     many = {"steps": 4000, "decay_steps": 1000}
-    processes = together(place, "mortal", **many)
-    test_faults.until(processes[0], lambda: test_faults.step_of(run) >= 10)
-    processes[1].kill()
-    processes[1].communicate()
+    started = together(place, "mortal", **many)
+    processes.until(started[0], lambda: processes.step_of(run) >= 10)
+    started[1].kill()
+    started[1].communicate()
     begun = time.monotonic()
-    text, _ = processes[0].communicate(timeout=120)
-    assert processes[0].returncode != 0, text
+    text, _ = started[0].communicate(timeout=120)
+    assert started[0].returncode != 0, text
     # Mostly the connection breaks, and main says so; where it does not, the missing
     # heartbeat is noticed, and JAX ends the process in its own words.
     assert "start all again" in text or "another task died" in text
     assert time.monotonic() - begun < 60
 
-    reached = test_faults.step_of(run)
-    processes = together(place, "mortal", **many)
-    test_faults.until(processes[0], lambda: test_faults.step_of(run) >= reached + 10)
-    processes[1].send_signal(signal.SIGTERM)  # one is enough
-    said = [tiny.finish(process, 75) for process in processes]
+    reached = processes.step_of(run)
+    started = together(place, "mortal", **many)
+    processes.until(started[0], lambda: processes.step_of(run) >= reached + 10)
+    started[1].send_signal(signal.SIGTERM)  # one is enough
+    said = [tiny.finish(process, 75) for process in started]
     assert all("continuing from step" in text for text in said)
     assert all("saved; the same command continues" in text for text in said)
-    steps = [line["step"] for line in test_faults.lines(run)]
+    steps = [line["step"] for line in processes.lines(run)]
     assert steps == sorted(set(steps))
 
 
@@ -236,14 +229,12 @@ def test_a_signal_ends_an_evaluation_of_several_processes_at_once(place):
         tiny.finish(process)
     before = set((place / "compiled").iterdir())
     flags = ["--mode=eval", f"--config.eval.sets=('{large}',)"]
-    processes = together(place, "evaluated", *flags, steps=1)
-    test_faults.until(
-        processes[0], lambda: set((place / "compiled").iterdir()) - before
-    )
-    for process in processes:
+    started = together(place, "evaluated", *flags, steps=1)
+    processes.until(started[0], lambda: set((place / "compiled").iterdir()) - before)
+    for process in started:
         process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
-    for process in processes:
+    for process in started:
         tiny.finish(process, 75)
     assert time.monotonic() - sent < 20
     assert not (place / "evaluated" / "evaluation.csv").exists()

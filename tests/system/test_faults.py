@@ -4,13 +4,11 @@ Real processes, signals and files. The runs share a cache of compiled functions,
 makes them start in seconds; where compilation itself is interrupted, it is left out.
 """
 
-import json
 import signal
 import time
 
 import pytest
-import test_checkpoint
-import tiny
+from helpers import processes, tiny
 
 from btsrn_jax import checkpoint
 from btsrn_jax.errors import InputError
@@ -47,48 +45,10 @@ def launch(place, name, *flags, cached=True, **train):
     return tiny.start(args, **environment)
 
 
-def until(process, seen, timeout=200):
-    """Waits for `seen()`; fails where the process ends first."""
-    end = time.monotonic() + timeout
-    while not seen():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
-def lines(run):
-    return [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def step_of(run):
-    """The step of the last line of metrics."""
-    try:
-        return max((line["step"] for line in lines(run)), default=0)
-    except (OSError, ValueError):
-        return 0
-
-
-def final(run):
-    """{path: bytes} of the last state, and metrics by step without the clock."""
-    folder = run / "checkpoints"
-    step, arrays, _ = checkpoint.newest_whole(
-        folder, checkpoint.latest_first(folder), print
-    )
-    metrics = lines(run)
-    steps = [line["step"] for line in metrics]
-    assert steps == sorted(set(steps))  # each step once
-    clock = ("time", "steps_per_second")
-    values = {
-        line["step"]: {k: v for k, v in line.items() if k not in clock}
-        for line in metrics
-    }
-    return step, {name: array.tobytes() for name, array in arrays.items()}, values
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(place):
     tiny.finish(launch(place, "whole"))
-    step, arrays, metrics = final(place / "whole")
+    step, arrays, metrics = processes.final(place / "whole")
     assert step == 60
     assert [s for s, v in metrics.items() if "psnr_ntire" in v] == [20, 40, 60]
     assert len(metrics) == 12
@@ -105,16 +65,19 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
     folder = run / "checkpoints"
 
     def writing():  # Orbax renames the folder when all is written
-        return any("tmp" in p.name for p in folder.glob("*")) and step_of(run) >= 5
+        return (
+            any("tmp" in p.name for p in folder.glob("*"))
+            and processes.step_of(run) >= 5
+        )
 
     def between():
-        return step_of(run) >= 30
+        return processes.step_of(run) >= 30
 
     def evaluating():  # saved, not yet validated
-        return (folder / "40").is_dir() and step_of(run) == 40
+        return (folder / "40").is_dir() and processes.step_of(run) == 40
 
     process = launch(place, "killed", cached=False)
-    until(process, (run / "config.json").exists)  # compiling comes next
+    processes.until(process, (run / "config.json").exists)  # compiling comes next
     time.sleep(0.5)
     process.kill()
     process.communicate()
@@ -123,7 +86,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
     before = 0
     for seen in (writing, between, evaluating):
         process = launch(place, "killed")
-        until(process, seen)
+        processes.until(process, seen)
         process.kill()
         text, _ = process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -134,7 +97,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
     assert "continuing from step" in text
 
     arrays, metrics = uninterrupted
-    step, found, values = final(run)
+    step, found, values = processes.final(run)
     assert step == 60
     assert found == arrays
     assert values == metrics
@@ -147,14 +110,20 @@ def test_a_preempted_run_saves_exits_with_75_and_ends_the_same(place, uninterrup
     run = place / "preempted"
     folder = run / "checkpoints"
     process = launch(place, "preempted")
-    until(process, lambda: step_of(run) >= 5)
+    processes.until(process, lambda: processes.step_of(run) >= 5)
     process.send_signal(signal.SIGTERM)
     tiny.finish(process, 75)
     saved = checkpoint.steps_in(folder)[-1]
-    assert saved >= step_of(run)
+    assert saved >= processes.step_of(run)
 
     process = launch(place, "preempted")
-    until(process, lambda: step_of(run) == 40 and "psnr_ntire" not in lines(run)[-1])
+    processes.until(
+        process,
+        lambda: (
+            processes.step_of(run) == 40
+            and "psnr_ntire" not in processes.lines(run)[-1]
+        ),
+    )
     process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
     tiny.finish(process, 75)
@@ -163,7 +132,7 @@ def test_a_preempted_run_saves_exits_with_75_and_ends_the_same(place, uninterrup
 
     tiny.finish(launch(place, "preempted"))
     arrays, metrics = uninterrupted
-    step, found, values = final(run)
+    step, found, values = processes.final(run)
     assert step == 60
     assert found == arrays
     # A stop may fall inside an interval of logging, whose mean loss then differs.
@@ -175,7 +144,7 @@ def test_a_preempted_run_saves_exits_with_75_and_ends_the_same(place, uninterrup
 def test_a_run_preempted_while_it_compiles_ends_at_once_with_75(place):
     run = place / "compiling"
     process = launch(place, "compiling", cached=False)
-    until(process, (run / "config.json").exists)
+    processes.until(process, (run / "config.json").exists)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
@@ -201,7 +170,12 @@ def test_a_signal_ends_the_closing_evaluation_and_mode_eval_at_once(place):
         assert "the same command continues" in text
 
     process = launch(place, "evaluated", *large, **few)
-    until(process, lambda: step_of(run) == 4 and "psnr_ntire" in lines(run)[-1])
+    processes.until(
+        process,
+        lambda: (
+            processes.step_of(run) == 4 and "psnr_ntire" in processes.lines(run)[-1]
+        ),
+    )
     time.sleep(0.5)
     signalled(process)
     assert not (run / "validation.csv").exists()
@@ -209,7 +183,7 @@ def test_a_signal_ends_the_closing_evaluation_and_mode_eval_at_once(place):
 
     before = set((place / "compiled").iterdir())
     process = launch(place, "evaluated", *large, "--mode=eval", **few)
-    until(process, lambda: set((place / "compiled").iterdir()) - before)
+    processes.until(process, lambda: set((place / "compiled").iterdir()) - before)
     signalled(process)
     assert not (run / "evaluation.csv").exists()
 
@@ -237,7 +211,7 @@ def test_a_time_limit_saves_exits_with_75_and_the_run_continues(in_process, plac
     first = checkpoint.steps_in(run / "checkpoints")
     assert first == [1]
     assert in_process("limited", steps=4) == 0
-    assert final(run)[0] == 4
+    assert processes.final(run)[0] == 4
 
 
 def test_two_and_two_steps_are_four_and_steps_may_be_added(in_process, place):
@@ -245,37 +219,27 @@ def test_two_and_two_steps_are_four_and_steps_may_be_added(in_process, place):
     assert in_process("four", steps=4) == 0
     assert in_process("two", steps=2) == 0
     assert in_process("two", steps=4) == 0
-    step, arrays, _ = final(place / "two")
+    step, arrays, _ = processes.final(place / "two")
     assert step == 4
-    assert arrays == final(place / "four")[1]
+    assert arrays == processes.final(place / "four")[1]
     with pytest.raises(
         InputError, match=r"decay_steps was 20, now 7; .*seed was 0, now 1"
     ):
         in_process("two", steps=4, seed=1, decay_steps=7)
 
 
-def flip_a_bit(step):
-    """In the middle of the file that every restore reads, the merged tree of arrays:
-    others hold what was superseded, depending on when their writer woke."""
-    (path,) = (step / "state" / "d").iterdir()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 16
-    with path.open("r+b") as file:  # in place: a server may hold it open
-        file.write(data)
-
-
-@test_checkpoint.LATE
+@processes.LATE
 def test_a_damaged_checkpoint_costs_only_its_own_steps(in_process, place, capfd):
     assert in_process("damaged", steps=4, checkpoint_every=2) == 0
-    whole = final(place / "damaged")
+    whole = processes.final(place / "damaged")
     newest = place / "damaged" / "checkpoints" / "4"
-    flip_a_bit(newest)
+    processes.flip_a_bit(newest)
     capfd.readouterr()
     assert in_process("damaged", steps=4, checkpoint_every=2) == 0
     said = capfd.readouterr().err
     assert f"{newest} is damaged" in said
     assert "continuing from step 2" in said
-    again = final(place / "damaged")
+    again = processes.final(place / "damaged")
     assert again[:2] == whole[:2]
 
 

@@ -11,7 +11,7 @@ import sys
 import tarfile
 
 import pytest
-import tiny
+from helpers import tiny
 
 LAUNCH = tiny.ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])

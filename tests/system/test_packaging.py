@@ -13,7 +13,7 @@ import zipfile
 
 import numpy as np
 import pytest
-import runs
+from helpers import runs
 from PIL import Image
 
 import btsrn_jax

@@ -1,4 +1,4 @@
-"""Claims about a run as a whole. Runs that are killed: see test_faults.py."""
+"""Claims about a run as a whole. Runs that are killed: see processes.py."""
 
 import json
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from btsrn_jax import checkpoint, mesh
 from btsrn_jax.errors import InputError

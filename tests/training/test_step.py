@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import tiny
+from helpers import tiny
 
 from btsrn_jax import checkpoint, mesh
 from btsrn_jax.data import sampler

@@ -1,0 +1,65 @@
+"""Runs in processes of their own: waiting for them, looking at what they leave."""
+
+import json
+import socket
+import time
+
+import pytest
+
+from btsrn_jax import checkpoint
+
+LATE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def until(process, seen, timeout=200):
+    """Waits for `seen()`; fails where the process ends first."""
+    end = time.monotonic() + timeout
+    while not seen():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def lines(run):
+    return [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def step_of(run):
+    """The step of the last line of metrics."""
+    try:
+        return max((line["step"] for line in lines(run)), default=0)
+    except (OSError, ValueError):
+        return 0
+
+
+def final(run):
+    """{path: bytes} of the last state, and metrics by step without the clock."""
+    folder = run / "checkpoints"
+    step, arrays, _ = checkpoint.newest_whole(
+        folder, checkpoint.latest_first(folder), print
+    )
+    metrics = lines(run)
+    steps = [line["step"] for line in metrics]
+    assert steps == sorted(set(steps))  # each step once
+    clock = ("time", "steps_per_second")
+    values = {
+        line["step"]: {k: v for k, v in line.items() if k not in clock}
+        for line in metrics
+    }
+    return step, {name: array.tobytes() for name, array in arrays.items()}, values
+
+
+def flip_a_bit(step):
+    """In the middle of the file that every restore reads, the merged tree of arrays:
+    others hold what was superseded, depending on when their writer woke."""
+    (path,) = (step / "state" / "d").iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    with path.open("r+b") as file:  # in place: a server may hold it open
+        file.write(data)
