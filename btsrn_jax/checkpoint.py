@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from btsrn_jax import mesh, storage
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import InputError, first_line
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
@@ -120,7 +120,7 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise  # another process is lost, not the disk
         except Exception as error:  # a failure of the file system comes in many types
-            reason = _first_line(error)
+            reason = first_line(error)
             for cause in (error, error.__cause__, error.__context__):
                 if isinstance(cause, OSError) and cause.strerror:
                     reason = cause.strerror
@@ -208,7 +208,7 @@ def newest_whole(
         if not move:
             if error is None:
                 return step, arrays, config
-            log(f"checkpoint {folder / str(step)} is damaged ({_first_line(error)})")
+            log(f"checkpoint {folder / str(step)} is damaged ({first_line(error)})")
             continue
         # All processes continue from the same step.
         if not mesh.gather(error is not None).any():
@@ -278,18 +278,13 @@ def move_aside(folder: pathlib.Path, step: int, error: Exception, log: Callable)
         number += 1
     storage.move(source, target)
     log(
-        f"checkpoint {source} is damaged ({_first_line(error)}); moved to {target}, the"
+        f"checkpoint {source} is damaged ({first_line(error)}); moved to {target}, the"
         " one before it is used"
     )
 
 
 def _to_stderr(text):
     print(text, file=sys.stderr)
-
-
-def _first_line(error):
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
 
 
 def load_parameters(

@@ -1,4 +1,4 @@
-"""What a user can do wrong, told in one line."""
+"""What a user did wrong, and how a failure is told: in one line."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,10 @@ class InputError(ValueError):
     The message is one line (or one line per offender) that says what is wrong, where,
     and what was expected. `main` and `cli` print it without a traceback, and exit 2.
     """
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """Returns the first line of an error's message, cut to `most` characters; the name
+    of its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:most] if lines else type(error).__name__

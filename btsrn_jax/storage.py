@@ -9,7 +9,7 @@ import os
 import pathlib
 from typing import Any
 
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import InputError, first_line
 
 BUCKET = "gs://"
 
@@ -36,7 +36,7 @@ def path(place: str | os.PathLike) -> Any:
     try:
         found.exists()
     except Exception as error:  # of gcsfs, aiohttp and google.auth: many types
-        raise InputError(f"cannot reach {text}: {_line(error)}") from None
+        raise InputError(f"cannot reach {text}: {first_line(error)}") from None
     return found
 
 
@@ -63,12 +63,25 @@ def write(path: Any, data: bytes | str) -> None:
         try:
             path.write_bytes(data)
         except Exception as error:
-            raise OSError(f"cannot write {path}: {_line(error)}") from None
+            raise OSError(f"cannot write {path}: {first_line(error)}") from None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(data)
     temporary.replace(path)
+
+
+def check_writable_folder(path: pathlib.Path) -> None:
+    """Raises InputError where a folder cannot be written to, or cannot be made.
+
+    Args:
+      path: the folder; where it is missing, its nearest existing parent is asked.
+    """
+    existing = path.absolute()
+    while not os.path.exists(existing):
+        existing = existing.parent
+    if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {path}: {existing} is no folder to write in")
 
 
 def move(source: Any, target: Any) -> None:
@@ -85,7 +98,3 @@ def move(source: Any, target: Any) -> None:
 def _files(folder):
     for path in folder.iterdir():
         yield from _files(path) if path.is_dir() else [path]
-
-
-def _line(error):
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -21,7 +21,7 @@ if CACHE not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import pytest
+import pytest  # noqa: E402
 
 
 def pytest_unconfigure():

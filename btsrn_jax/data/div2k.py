@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from btsrn_jax import storage
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import InputError, first_line
 from btsrn_jax.progress import progress_bar
 
 CONFIGS = tuple(f"{track}_x{s}" for track in ("bicubic", "unknown") for s in (2, 3, 4))
@@ -142,7 +142,7 @@ def prepare(
                 builder.download_and_prepare(file_format="array_record")
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
         # RuntimeError is array_record's for a full disk.
-        raise InputError(f"cannot prepare {folder}: {_line(error)}") from None
+        raise InputError(f"cannot prepare {folder}: {first_line(error)}") from None
     print(f"{folder} is prepared")
 
 
@@ -318,7 +318,7 @@ def _download(archive: Archive, path: Path) -> None:
                     file.write(block)
                     bar.update(len(block))
     except (OSError, http.client.HTTPException) as error:
-        reason = _line(error)
+        reason = first_line(error)
     if (size := part.stat().st_size) != archive.size:
         raise InputError(
             f"no {path.name} in {path.parent}, and its download from {archive.url} "
@@ -357,12 +357,8 @@ def _folder(config: str, data_dir: Path) -> Path:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} is damaged ({_line(error)}): remove its folder and prepare again"
+        f"{path} is damaged ({first_line(error)}): remove its folder and prepare again"
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _gb(size: int) -> str:

@@ -322,7 +322,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, folder, breaks, ranges):
         self.folder, self.breaks, self.ranges = folder, breaks, ranges
-        self.asked = []
+        self.requested = []
         super().__init__(("127.0.0.1", 0), Handler)
 
 
@@ -330,7 +330,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, wanted = self.server, self.headers["Range"]
         data = (server.folder / self.path[1:]).read_bytes()
-        server.asked.append((self.path[1:], wanted))
+        server.requested.append((self.path[1:], wanted))
         if server.ranges:
             data = data[int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) :]
         self.send_response(206 if server.ranges else 200)
@@ -371,7 +371,7 @@ def test_a_broken_download_is_told_and_continued(tmp_path, zips, sources, ranges
         with pytest.raises(InputError, match=r"stopped at 100 bytes .*again"):
             div2k.prepare(CONFIG, data, zips, sources=sources)
         div2k.prepare(CONFIG, data, zips, sources=sources)
-    assert server.asked == [(name, "bytes=0-"), (name, "bytes=100-")]
+    assert server.requested == [(name, "bytes=0-"), (name, "bytes=100-")]
     assert (zips / name).read_bytes() == (remote / name).read_bytes()
     assert len(div2k.pairs(CONFIG, "validation", data)) == 3
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
-from helpers.pictures import exif_block, noise
+from helpers.photos import exif_block, noise
 from PIL import Image, ImageCms
 
 from btsrn_jax.errors import InputError

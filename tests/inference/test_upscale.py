@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers.pictures import exif_block, noise
+from helpers.photos import exif_block, noise
 from PIL import Image
 
 from btsrn_jax.errors import InputError
