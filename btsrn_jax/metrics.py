@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
 from btsrn_jax.errors import InputError
 
@@ -88,6 +87,9 @@ def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
     MATLAB code: an 11 x 11 Gaussian window of sigma 1.5, population covariance, the
     mean over windows that lie inside. For RGB the mean of the three channels; nan where
     the image is smaller than a window."""
+    # Imported here, since it takes half a second that `--help` need not wait for.
+    from skimage.metrics import structural_similarity
+
     a, b = _compared(sr, hr, protocol, scale)
     if min(a.shape[:2]) < 11:
         return float("nan")
