@@ -1,130 +1,54 @@
-"""The configuration: one schema, and every rule between its fields.
+"""The configuration: its defaults, its rules, and what it says to people.
 
 A config file is Python with `get_config(arg=None)`; it takes `defaults()` and changes a
-few fields. `validate` is a run's first act, before anything is read or compiled.
+few fields. `validate` is a run's first act, before anything is read or compiled; it
+loads neither JAX nor Flax.
+
+The fields stand in one table, `fields.FIELDS`. To add a field, add its entry there:
+defaults, checks, what may change on resume, `--help` and docs/config.md follow from it.
+Only a rule between several fields is written here, in one of the `_check_` functions.
+
+    python -m btsrn_jax.config > docs/config.md     # after any change of the table
 """
 
 import difflib
+import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from btsrn_jax.errors import InputError
-from btsrn_jax.metrics import PROTOCOLS
-from btsrn_jax.network import ACTIVATIONS, BLOCKS, NAMES, NORMS, geometry_of
+from btsrn_jax.fields import FIELDS, TITLES, Range, Role
+from btsrn_jax.fields import SCALES as SCALES  # for those who use the config
+from btsrn_jax.network import geometry_of
 
-SCALES = (2, 3, 4)
-CHOICES = {
-    "scale": SCALES,
-    "model.name": NAMES,
-    "model.block": BLOCKS,
-    "model.norm": NORMS,
-    "model.activation": ACTIVATIONS,
-    "model.dtype": ("auto", "float32", "bfloat16"),
-    "data.source": ("div2k", "folder", "samples"),
-    "data.track": ("bicubic", "unknown"),
-    "data.split": ("train", "validation", "train+validation"),
-    "data.cache": ("auto", "device", "host"),
-    "train.schedule": ("exponential", "cosine"),
-    "train.optimizer": ("adam", "muon"),
-    "train.loss": ("mse", "l1", "charbonnier"),
-    "eval.protocol": tuple(PROTOCOLS),
-    "eval.dtype": ("float32", "bfloat16"),
-}
-# (lowest, highest) of every number; the bounds themselves are allowed.
-RANGES = {
-    "model.features": (1, 4096),
-    "model.bottleneck": (1, 4096),
-    "model.low_blocks": (0, 1000),
-    "model.mid_blocks": (0, 1000),
-    "model.high_blocks": (0, 1000),
-    "train.seed": (0, 2**32 - 1),
-    "train.batch_size": (1, 2**20),
-    "train.candidates": (1, 64),
-    "train.patch": (1, 4096),
-    "train.steps": (1, 2**31 - 1),
-    "train.decay_steps": (1, 2**31 - 1),
-    "train.warmup_steps": (0, 2**31 - 1),
-    "train.decay_rate": (1e-12, 1.0),
-    "train.learning_rate": (1e-12, 1.0),
-    "train.ema": (0.0, 0.999999),
-    "train.clip_norm": (0.0, 1e12),
-    "train.log_every": (1, 2**31 - 1),
-    "train.eval_every": (1, 2**31 - 1),
-    "train.checkpoint_every": (1, 2**31 - 1),
-    "train.time_limit": (0.0, 1e9),
-    "eval.tile": (1, 8192),
-    "eval.memory_gb": (0.0, 1e6),
-    "eval.max_images": (1, 2**31 - 1),
-}
+# The fields by what they are to a training run (`fields.Role`).
+FREE_ON_RESUME = tuple(name for name, field in FIELDS.items() if field.free_on_resume)
+# In these, runs of one setting may differ. The devices are no field: config.json of a
+# run records what it was trained on.
+NOT_SETTINGS = ("devices", *(n for n, field in FIELDS.items() if not field.identity))
+NOT_TRAINING = tuple(n for n, field in FIELDS.items() if field.role is Role.CONDUCT)
+STUDIED = tuple(n for n, field in FIELDS.items() if field.role is Role.STUDIED)
+EXTENDABLE = "train.steps"  # on resume, if the course of the rate stays as it was
 
 
 def defaults() -> ConfigDict:
-    """The schema; its values are the paper's settings at x4."""
-    return ConfigDict(
-        {
-            "scale": 4,  # enlargement: 2, 3 or 4
-            "model": {
-                "name": "btsrn",  # btsrn, or vdsr: the peer of Table 4, which takes
-                # features and dtype alone
-                "features": 128,  # width of the identity path (vdsr: 64)
-                "bottleneck": 64,  # projected width inside a block
-                "low_blocks": 6,  # residual blocks at LR size
-                "mid_blocks": 0,  # x4 only: between the two x2; 1 in released code
-                "high_blocks": 4,  # residual blocks at HR size
-                "block": "pconv",  # pconv, pixelcnn, gated, gated_pp (Figure 2)
-                "norm": "none",  # none, batch, weight (Sec. 3.4)
-                "activation": "relu",  # relu (Figure 2), leaky_relu (released code)
-                "dtype": "auto",  # of convolutions in training; auto: float32 on CPU,
-                # bfloat16 on accelerators; bfloat16 also pays on a CPU with AMX
-            },
-            "data": {
-                "source": "div2k",  # div2k, folder, samples (scikit-image's photos)
-                "track": "bicubic",  # div2k: bicubic or unknown degradation
-                "split": "train",  # div2k: train (800), validation (100), or both:
-                # train+validation (the challenge's 900)
-                "root": "data",  # div2k: where `btsrn prepare` put it
-                "hr_dir": "",  # folder: HR images, nested folders included
-                "lr_dir": "",  # folder: their LR images; empty: made by imresize
-                "cache": "auto",  # decoded images: on the device, on the host, auto
-            },
-            "train": {
-                "seed": 0,  # of initialisation and batches
-                "batch_size": 32,  # patches a step, over all devices and hosts
-                "candidates": 1,  # drawn for a patch; the most detailed is taken
-                "patch": 108,  # side in HR pixels; a multiple of the scale
-                "steps": placeholder(int),  # empty: 16 passes (from data)
-                "decay_steps": placeholder(int),  # empty: one pass (from data)
-                "decay_rate": 0.6,  # exponential: factor per decay_steps
-                "optimizer": "adam",  # adam (Sec. 4), muon
-                "learning_rate": 1e-3,  # at its highest
-                "schedule": "exponential",  # exponential (staircase) or cosine (to 0)
-                "warmup_steps": 0,  # cosine: linear rise from 0
-                "loss": "mse",  # mse, l1, charbonnier; on RGB residuals in [0, 1]
-                "ema": 0.0,  # decay of averaged weights, such as 0.999; 0: none
-                "clip_norm": 0.0,  # bound of the gradient's global norm; 0: none
-                "init_from": "",  # a run or exported model whose fitting layers start
-                "log_every": 100,  # steps between lines of metrics
-                "eval_every": 5000,  # steps between validations
-                "checkpoint_every": 5000,  # steps between checkpoints
-                "time_limit": 0.0,  # minutes, then save and exit with 75; 0: none
-            },
-            "eval": {
-                "sets": (),  # folders or div2k/CONFIG; empty: div2k's validation
-                "protocol": "ntire",  # ntire, benchmark or modern
-                "ensemble": True,  # eight flips and rotations, in --mode=eval
-                "tile": 128,  # LR pixels a side of one tile, halo not counted
-                "memory_gb": 0.0,  # for a batch of tiles; 0: from the device
-                "dtype": "float32",  # float32 (exact) or bfloat16 (fast)
-                "max_images": 10,  # of each set, validated during training
-            },
-        }
-    )
+    """Returns a whole config: the paper's settings at x4."""
+    config = {}
+    for name, field in FIELDS.items():
+        *sections, leaf = name.split(".")
+        section = config
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[leaf] = placeholder(int) if field.default is None else field.default
+    return ConfigDict(config)
 
 
-def flatten(config: Mapping, prefix: str = "") -> dict:
-    """{"train.steps": 1000, ...}: every leaf by its dotted name, in schema order."""
+def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Returns every leaf by its dotted name, such as {"train.steps": 1000}, in the
+    order of the config."""
     flat = {}
     for name, value in config.items():
         if isinstance(value, (Mapping, ConfigDict)):
@@ -134,25 +58,31 @@ def flatten(config: Mapping, prefix: str = "") -> dict:
     return flat
 
 
-def validate(config: ConfigDict, devices: int = 1) -> None:
-    """Checks everything that can be known without data; raises InputError.
+def validate(config: Mapping, devices: int = 1) -> None:
+    """Checks everything about a config that can be known without its data.
 
     Args:
-      config: a whole configuration.
-      devices: how many the batch is to divide over.
+      config: a whole config: all fields of the table, and no others.
+      devices: number of devices that the batch has to divide over.
+
+    Raises:
+      InputError: one line that names the first wrong field, and what was expected.
     """
     config = ConfigDict(config, convert_dict=True)
-    _check_structure(config)
     flat = flatten(config)
-    for name, values in CHOICES.items():
-        if flat[name] not in values:
-            known = ", ".join(str(value) for value in values)
-            raise InputError(f"config.{name} is {flat[name]!r}: one of {known}")
-    for name, (low, high) in RANGES.items():
-        value = flat[name]
-        if value is not None and not low <= value <= high:  # nan fails, too
-            raise InputError(f"config.{name} is {value}: from {low:g} to {high:g}")
-    for i, name in enumerate(flat["eval.sets"]):
+    for name in flat:
+        if name not in FIELDS:
+            raise InputError(unknown_field(name))
+    for name in FIELDS:
+        if name not in flat:
+            raise InputError(
+                f"config.{name} is missing: a section given as a whole replaces all of"
+                f" its fields; set single ones, as in --config.{name}=VALUE"
+            )
+        _check_type(name, flat[name])
+    for name, value in flat.items():
+        _check_allowed(name, value)
+    for i, name in enumerate(config.eval.sets):
         if not isinstance(name, str) or not name:
             raise InputError(
                 f"config.eval.sets[{i}] is {name!r}: a folder or div2k/CONFIG, quoted"
@@ -162,39 +92,37 @@ def validate(config: ConfigDict, devices: int = 1) -> None:
     _check_training(config, devices)
 
 
-def _check_structure(config):
-    """The fields and types of the schema: neither more nor fewer."""
-    schema = flatten(defaults())
-    flat = flatten(config)
-    for name in flat:
-        if name not in schema:
-            raise InputError(unknown_field(name))
-    for name, default in schema.items():
-        if name not in flat:
-            raise InputError(
-                f"config.{name} is missing: a section given as a whole replaces all of"
-                f" its fields; set single ones, as in --config.{name}=VALUE"
-            )
-        value = flat[name]
-        expected = int if default is None else type(default)
-        if expected is float and type(value) is int:
-            continue
-        if isinstance(value, list) and expected is tuple:
-            continue
-        if type(value) is not expected and not (value is None and default is None):
-            raise InputError(
-                f"config.{name} is {value!r}, of type {type(value).__name__}:"
-                f" {expected.__name__} was expected"
-            )
+def _check_type(name, value):
+    expected = FIELDS[name].type
+    if type(value) is expected or (value is None and FIELDS[name].default is None):
+        return
+    if (type(value), expected) in ((int, float), (list, tuple)):
+        return
+    raise InputError(
+        f"config.{name} is {value!r}, of type {type(value).__name__}:"
+        f" {expected.__name__} was expected"
+    )
+
+
+def _check_allowed(name, value):
+    field = FIELDS[name]
+    if field.allowed is None or value is None:
+        return
+    if not isinstance(field.allowed, Range):
+        if value not in field.allowed:
+            raise InputError(f"config.{name} is {value!r}: {field.describe_allowed()}")
+    elif not field.allowed.low <= value <= field.allowed.high:  # nan fails, too
+        raise InputError(f"config.{name} is {value}: {field.describe_allowed()}")
 
 
 def unknown_field(name: str) -> str:
-    """What to say of a name that is no field: the nearest one, or those there are."""
+    """Returns the message about a name that is no field: it suggests the nearest field,
+    or lists those of the section."""
     section, _, last = name.rpartition(".")
     siblings = {}
-    for field in flatten(defaults()):
-        *sections, leaf = field.split(".")
-        siblings.setdefault(".".join(sections), []).append(leaf)
+    for field in FIELDS:
+        parent, _, leaf = field.rpartition(".")
+        siblings.setdefault(parent, []).append(leaf)
     known = siblings.get(section) if section else ["scale", *filter(None, siblings)]
     if known is None:
         known, last, section = [*filter(None, siblings)], section, ""
@@ -207,11 +135,11 @@ def unknown_field(name: str) -> str:
 
 def _check_model(config):
     if config.model.name == "vdsr":
-        for name, value in defaults().model.items():
+        for name, value in config.model.items():
             taken = name in ("name", "features", "dtype")
-            if not taken and config.model[name] != value:
+            if not taken and value != FIELDS[f"model.{name}"].default:
                 raise InputError(
-                    f"config.model.{name} is {config.model[name]!r}: vdsr takes"
+                    f"config.model.{name} is {value!r}: vdsr takes"
                     " config.model.features and dtype alone"
                 )
     if config.model.mid_blocks and config.scale != 4:
@@ -267,8 +195,11 @@ def _check_training(config, devices):
 
 
 def resolve_steps(config: ConfigDict, steps_per_pass: int) -> ConfigDict:
-    """A copy with `steps` and `decay_steps` filled in (paper, Sec. 4: x 0.6 after each
-    of 16 passes). `steps` given alone sets `decay_steps` to a sixteenth."""
+    """Returns a copy of the config with `steps` and `decay_steps` filled in.
+
+    The rate decays after each of 16 passes over the data (paper, Sec. 4). If `steps`
+    alone is given, `decay_steps` is a sixteenth of it.
+    """
     config = ConfigDict(config, convert_dict=True)
     train = config.train
     if train.decay_steps is None:
@@ -280,35 +211,74 @@ def resolve_steps(config: ConfigDict, steps_per_pass: int) -> ConfigDict:
     return config
 
 
-# What may change between a run and its continuation; everything else would make it
-# another run.
-FREE_ON_RESUME = (
-    "train.time_limit",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "data.root",
-    "data.hr_dir",
-    "data.lr_dir",
-    "data.cache",
-    "devices",  # not a field: what a run was trained on, for its model card
-)
-
-
 def contradictions(saved: Mapping, config: Mapping) -> list[str]:
-    """Fields in which a resolved config contradicts the one its run was started with,
-    one "config.NAME was X, now Y" each."""
+    """Compares the config that a run was started with to the one it is continued with.
+
+    Args:
+      saved: the run's own config, resolved; it may be older than some of the fields.
+      config: the new config, resolved.
+
+    Returns:
+      One "config.NAME was X, now Y" for each field that may not change on resume.
+    """
     # A field that is younger than the run had its default then.
     old, new = flatten(defaults()) | flatten(saved), flatten(config)
-    same_decay = old.get("train.decay_steps") == new["train.decay_steps"]
+    same_decay = old["train.decay_steps"] == new["train.decay_steps"]
     # Under cosine decay the length is part of the schedule.
     may_extend = same_decay and new["train.schedule"] == "exponential"
-    found = []
-    for name, value in new.items():
-        if name in FREE_ON_RESUME or name.startswith("eval."):
-            continue
-        if name == "train.steps" and may_extend:
-            continue
-        if old.get(name) != value:
-            found.append(f"config.{name} was {old.get(name)!r}, now {value!r}")
-    return found
+    return [
+        f"config.{name} was {old[name]!r}, now {new[name]!r}"
+        for name, field in FIELDS.items()
+        if old[name] != new[name]
+        and not field.free_on_resume
+        and not (name == EXTENDABLE and may_extend)
+    ]
+
+
+def to_help() -> str:
+    """Returns the fields as `python -m btsrn_jax.main --help` lists them, each with its
+    default and what it does."""
+    lines = []
+    for name, field in FIELDS.items():
+        default = "(from data)" if field.default is None else field.default
+        allowed = field.describe_allowed()
+        text = f"{field.help} {allowed[:1].upper()}{allowed[1:]}{allowed and '.'}"
+        lines += [f"  --config.{name}={default}", *textwrap.wrap(text, 80)]
+    return "\n".join(
+        line if line.startswith("  --") else f"      {line}" for line in lines
+    )
+
+
+def to_markdown() -> str:
+    """Returns the page docs/config.md: one table of fields for each section."""
+    page = [_PAGE]
+    section = None
+    for name, field in FIELDS.items():
+        if name.partition(".")[0] != section:
+            section = name.partition(".")[0]
+            page.append(f"\n## {TITLES[section]}\n\n{_HEADER}")
+        default = "from the data" if field.default is None else f"`{field.default!r}`"
+        resume = "yes" if field.free_on_resume else "no"
+        if name == EXTENDABLE:
+            resume = "if `decay_steps` stays"
+        cells = [f"`{name}`", default, field.describe_allowed(), field.help, resume]
+        page.append(f"| {' | '.join(cells)} |")
+    return "\n".join(page) + "\n"
+
+
+_PAGE = """# Configuration
+
+<!-- Generated by `python -m btsrn_jax.config > docs/config.md`; do not edit. -->
+
+A config file such as `configs/x4.py` starts from the defaults below, which are the
+paper's settings at x4, and changes some of them. The command line changes single
+fields: `--config.train.steps=1000`. The same command continues a run that was stopped.
+The last column says which fields may then differ; any other difference is refused and
+named."""
+
+_HEADER = """| field | default | allowed | meaning | may change on resume |
+|---|---|---|---|---|"""
+
+
+if __name__ == "__main__":
+    print(to_markdown(), end="")

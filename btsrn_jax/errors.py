@@ -1,16 +1,19 @@
-"""What a user did wrong, and how a failure is told: in one line."""
+"""What a user did wrong, and how a failure is told in one line."""
 
 
 class InputError(ValueError):
     """A mistake in what the user gave: a flag, a config value, a file.
 
     The message is one line (or one line per offender) that says what is wrong, where,
-    and what was expected. `main` and `cli` print it without a traceback, and exit 2.
+    and what was expected. `main` and `cli` print it without a traceback, and exit with
+    code 2.
     """
 
 
 def first_line(error: BaseException, most: int = 300) -> str:
-    """Returns the first line of an error's message, cut to `most` characters; the name
-    of its type where it has none."""
+    """Returns the first line of an error's message, cut to `most` characters.
+
+    If there is no message, it is the name of the error's type.
+    """
     lines = str(error).strip().splitlines()
     return lines[0][:most] if lines else type(error).__name__

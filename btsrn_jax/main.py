@@ -52,8 +52,7 @@ def parse(argv: list[str]) -> Options | None:
         raise InputError(_one_line(error, path)) from error
     if values.help:
         print(f"{__doc__.strip()}\n\nFlags:\n{values.main_module_help()}\n")
-        for name, value in schema.flatten(schema.defaults()).items():
-            print(f"  --config.{name}={'(from data)' if value is None else value}")
+        print(schema.to_help())
         return None
     if len(rest) > 1:
         raise InputError(f"unexpected argument {rest[1]!r}; options start with --")

@@ -1,25 +1,29 @@
-"""PSNR and SSIM under named protocols (docs/PAPER.md, section 3).
+"""PSNR and SSIM under named protocols (docs/paper.md, section 3).
 
 A bare "PSNR" means nothing in this field: figures of one image differ by a decibel with
 the border, the colour space and the rounding. A protocol fixes all three.
 """
 
+import dataclasses
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
 from btsrn_jax.errors import InputError
 
 
-class Protocol(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Protocol:
     """How two uint8 images are compared.
 
-    channels: "rgb" (one MSE over the three) or "y" (luminance, BT.601, 16..235).
-    border, border_scale: border + border_scale * s pixels are ignored on each side.
-    round_y: luminance is rounded to whole grey levels, as MATLAB does on uint8.
-    mod_crop: HR is cut to a multiple of s before LR is made from it.
+    Attributes:
+      channels: "rgb" for one MSE over the three channels, or "y" for the luminance
+        (BT.601, 16 to 235).
+      border: Pixels ignored on each side, whatever the scale.
+      border_scale: Pixels ignored on each side beyond that, per unit of scale.
+      round_y: True if luminance is rounded to whole grey levels, as MATLAB does with
+        uint8.
+      mod_crop: True if HR is cut to a multiple of the scale before LR is made from it.
     """
 
     channels: str
@@ -29,7 +33,7 @@ class Protocol(NamedTuple):
     mod_crop: bool
 
     def ignored(self, scale: int) -> int:
-        """Pixels ignored on each side."""
+        """Returns the number of pixels that are ignored on each side."""
         return self.border + self.border_scale * scale
 
 
@@ -44,39 +48,51 @@ PROTOCOLS = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol of that name; InputError lists the names."""
+    """Returns the protocol of that name; InputError lists the names there are."""
     if name not in PROTOCOLS:
         raise InputError(f"unknown protocol {name!r}: one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
 def most_ignored(protocols: Iterable[str], scale: int) -> int:
-    """Pixels ignored on each side by that protocol which ignores most."""
+    """Returns the largest number of pixels that one of the protocols ignores on each
+    side."""
     return max(get_protocol(name).ignored(scale) for name in protocols)
 
 
 def mod_crop(image: np.ndarray, scale: int) -> np.ndarray:
-    """Cuts (h, w[, c]) top-left to multiples of scale."""
+    """Cuts (h, w[, c]) below and on the right, to multiples of the scale."""
     h, w = image.shape[:2]
     return image[: h - h % scale, : w - w % scale]
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
-    """BT.601 luminance as MATLAB's `rgb2ycbcr`: uint8 or float RGB in 0..255 (h, w, 3)
-    -> (h, w) float64 in 16..235."""
+    """Returns the BT.601 luminance of an image, as MATLAB's `rgb2ycbcr` does.
+
+    Args:
+      image: (h, w, 3) RGB, uint8 or float in 0..255.
+
+    Returns:
+      (h, w) float64 in 16..235.
+    """
     return 16 + image.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255
 
 
 def psnr(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
-    """Peak signal-to-noise ratio in dB; infinite for equal images.
+    """Returns the peak signal-to-noise ratio in dB; infinity for equal images.
+
+    The sizes may differ by less than `scale` pixels a side; their common top-left part
+    is compared.
 
     Args:
-      sr: (H, W, 3) uint8; (H, W) where the network was not asked (grey bicubic).
-      hr: (H', W', 3) uint8, or (H', W') for a grey image, whose values are its
-        luminance as they are; sizes may differ by less than `scale` pixels a side, and
-        the common top-left part counts.
+      sr: (H, W, 3) uint8, or (H, W) if `hr` is grey, too.
+      hr: (H', W', 3) uint8, or (H', W') for a grey image, whose values are taken as its
+        luminance.
       protocol: "ntire", "benchmark" or "modern".
       scale: 2, 3 or 4.
+
+    Raises:
+      InputError: for other shapes, dtypes or names, and for images that are all border.
     """
     a, b = _compared(sr, hr, protocol, scale)
     mse = np.mean((a - b) ** 2)
@@ -84,10 +100,18 @@ def psnr(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
 
 
 def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
-    """Structural similarity, on the same pixels as `psnr`, with the settings of Wang's
-    MATLAB code: an 11 x 11 Gaussian window of sigma 1.5, population covariance, the
-    mean over windows that lie inside. For RGB the mean of the three channels; nan where
-    the image is smaller than a window."""
+    """Returns the structural similarity, on the same pixels as `psnr`.
+
+    The settings are those of Wang's MATLAB code: a Gaussian window of 11 x 11 pixels
+    and sigma 1.5, population covariance, and the mean over the windows that lie inside.
+    For RGB it is the mean of the three channels. It is nan if the image is smaller than
+    a window.
+
+    Args and errors are those of `psnr`.
+    """
+    # Imported here because it is slow to load, and `--help` need not wait for it.
+    from skimage.metrics import structural_similarity
+
     a, b = _compared(sr, hr, protocol, scale)
     if min(a.shape[:2]) < 11:
         return float("nan")
@@ -104,7 +128,8 @@ def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
 
 
 def _compared(sr, hr, protocol, scale):
-    """The two float64 arrays, (h, w) or (h, w, 3), whose difference is measured."""
+    """Returns the two float64 arrays, (h, w) or (h, w, 3), whose difference is
+    measured."""
     rule = get_protocol(protocol)
     for name, image in (("sr", sr), ("hr", hr)):
         shaped = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
@@ -132,9 +157,10 @@ def _compared(sr, hr, protocol, scale):
 
 
 def _channels(image, grey, rule):
+    """Returns what a protocol compares of an image: its luminance or its channels."""
     if image.ndim == 2:
         return image.astype(np.float64)
-    if grey:  # the float mean of the three channels of the output
+    if grey:  # a grey image went in as three equal channels; their mean came out
         values = image.astype(np.float64).mean(axis=2)
     elif rule.channels == "y":
         values = luminance(image)

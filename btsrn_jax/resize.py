@@ -1,9 +1,9 @@
 """Bicubic resizing: MATLAB's `imresize` in NumPy.
 
-It uses Keys' cubic with a = -0.5, and agrees with the network's bicubic skip
-(`network/ops.py`) where both apply: enlarging by a whole number.
 Super-resolution figures depend on this operator more than on anything else, so
-`imresize` reproduces MATLAB's files value for value (tests/test_resize.py).
+`imresize` reproduces MATLAB's files value for value (tests/test_resize.py). The kernel
+is Keys' cubic with a = -0.5. In enlarging floats by a whole number it agrees with the
+network's bicubic skip (`network/ops.py`).
 """
 
 import math
@@ -12,15 +12,19 @@ import numpy as np
 
 
 def imresize(image: np.ndarray, scale: float) -> np.ndarray:
-    """Resizes as MATLAB's `imresize(image, scale, 'bicubic')`.
+    """Resizes an image as MATLAB's `imresize(image, scale, 'bicubic')` does.
 
     Args:
       image: (h, w) or (h, w, c); uint8, or float of any range.
       scale: the factor, such as 1/3 or 4. Shrinking is antialiased.
 
     Returns:
-      (ceil(scale h), ceil(scale w)[, c]). uint8 stays uint8 and is rounded half up
-      after *each* dimension, rows first, as MATLAB does; floats stay float64.
+      (ceil(scale h), ceil(scale w)[, c]). For uint8 input it is uint8, rounded half up
+      after *each* dimension, rows first, as MATLAB does. For floats it is float64,
+      neither rounded nor clipped.
+
+    Raises:
+      ValueError: if the image has another shape or dtype, or no pixels.
     """
     image = np.asarray(image)
     if image.ndim not in (2, 3) or 0 in image.shape:
@@ -33,7 +37,8 @@ def imresize(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel, a = -0.5, support [-2, 2]."""
+    """Returns Keys' cubic convolution kernel with a = -0.5 at distances `x` in pixels;
+    it is 0 from 2 on."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
@@ -41,6 +46,7 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 
 def _resize_axis(image, axis, scale):
+    """Returns the image with one axis resized; uint8 is rounded."""
     size = image.shape[axis]
     out_size = math.ceil(scale * size)
     index, weight = _contributions(size, out_size, scale)
@@ -55,8 +61,9 @@ def _resize_axis(image, axis, scale):
 
 
 def _contributions(size, out_size, scale):
-    """Source indices and weights per output position, both (out_size, taps)."""
-    shrink = min(scale, 1.0)  # below 1 the kernel widens: antialiasing
+    """Returns the source indices and weights of each output position, both
+    (out_size, taps)."""
+    shrink = min(scale, 1.0)  # below 1 the kernel widens, which is antialiasing
     center = (np.arange(out_size) + 0.5) / scale - 0.5
     taps = math.ceil(4 / shrink) + 2
     first = np.floor(center - 2 / shrink)
@@ -67,7 +74,8 @@ def _contributions(size, out_size, scale):
     return symmetric(index[:, used].astype(int), size), weight[:, used]
 
 
-def symmetric(index, size):
-    """Reflects indices outside [0, size) as SYMMETRIC padding does (edge repeated)."""
+def symmetric(index: np.ndarray, size: int) -> np.ndarray:
+    """Reflects indices outside of [0, size) as SYMMETRIC padding does; the edge is
+    repeated."""
     index = index % (2 * size)
     return np.where(index < size, index, 2 * size - 1 - index)

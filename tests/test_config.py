@@ -1,7 +1,9 @@
-"""The schema, its rules, and every config file."""
+"""Claims of fields.py and config.py: the table, its rules, and every config file."""
 
 import importlib.util
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,11 @@ import pytest
 
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
+from btsrn_jax.fields import FIELDS, Range, Role
 from btsrn_jax.network import btsrn as model
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
 FILES = {
     "x2.py": (None, "bicubic", "unknown"),
     "x3.py": (None, "bicubic", "unknown"),
@@ -46,6 +50,65 @@ def message(config, devices=1):
     text = str(error.value)
     assert "\n" not in text
     return text
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_is_explained_in_help_and_page_and_keeps_its_own_rule(name):
+    field, text, page = FIELDS[name], schema.to_help(), schema.to_markdown()
+    assert field.help.endswith(".")
+    assert f"  --config.{name}=" in text
+    assert field.help in text.replace("\n      ", " ")
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    assert field.help in row
+    assert field.describe_allowed() in row
+    if field.default is not None and field.allowed:
+        known = field.allowed
+        if isinstance(known, Range):
+            assert known.low <= field.default <= known.high
+        else:
+            assert field.default in known
+
+
+def test_help_shows_default_and_choices_and_wraps():
+    lines = schema.to_help().splitlines()
+    assert max(map(len, lines)) <= 88
+    at = lines.index("  --config.model.block=pconv")
+    kinds = "One of pconv, pixelcnn, gated, gated_pp."
+    assert lines[at + 1] == f"      Kind of residual block (Figure 2). {kinds}"
+    assert "  --config.train.steps=(from data)" in lines
+
+
+def test_the_page_on_the_config_is_the_one_that_the_table_gives():
+    page = (ROOT / "docs/config.md").read_text()
+    assert page == schema.to_markdown(), (
+        "Run python -m btsrn_jax.config > docs/config.md after a change of fields.py."
+    )
+
+
+def test_the_roles_of_fields_say_what_compares_and_repeats_runs():
+    evaluation = {name for name in FIELDS if name.startswith("eval.")}
+    paths = {"data.root", "data.hr_dir", "data.lr_dir"}
+    traceless = {"data.cache", "train.log_every", "train.time_limit"} | evaluation
+    free = traceless | paths | {"train.eval_every", "train.checkpoint_every"}
+    assert set(schema.NOT_TRAINING) == traceless
+    assert set(schema.FREE_ON_RESUME) == free
+    repeated = {"train.seed", "train.decay_steps", "devices"}
+    assert set(schema.NOT_SETTINGS) == free | repeated
+    stages = {"model.low_blocks", "model.high_blocks"}
+    assert set(schema.STUDIED) == {"model.block", "model.norm"} | stages
+    assert all(FIELDS[name].role is Role.STUDIED for name in schema.STUDIED)
+
+
+def test_a_config_is_validated_without_jax_and_flax():
+    code = (
+        "import sys; from btsrn_jax import config;"
+        "config.validate(config.defaults()); config.to_help();"
+        "print([m for m in ('jax', 'flax', 'skimage') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_every_config_file_is_tried_here():

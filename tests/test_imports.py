@@ -26,6 +26,7 @@ ORDER = [
     "metrics",
     "mesh",
     "network",
+    "fields",
     "config",
     "checkpoint",
     "images",

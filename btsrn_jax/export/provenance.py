@@ -21,7 +21,7 @@ LICENCES = {
 PROTOCOLS = ("benchmark", "modern", "ntire")
 PAPER_STEPS = 290_000
 # Fields that change nothing in the weights.
-NOT_TRAINING = ("eval.", "train.log_every", "train.time_limit", "data.cache")
+NOT_TRAINING = schema.NOT_TRAINING
 
 
 def run_provenance(run: pathlib.Path, step: int, config: Mapping) -> dict:

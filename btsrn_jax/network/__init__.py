@@ -1,6 +1,7 @@
-"""The networks, and the same as ONNX nodes; the only room that imports Flax.
+"""The networks, what they cost, and the same as ONNX nodes.
 
-Other rooms use the names in `__all__`; each is loaded when it is first used.
+The only room that imports Flax. Other rooms use the names in `__all__`; each is loaded
+when it is first used.
 """
 
 from typing import TYPE_CHECKING
@@ -13,11 +14,15 @@ if TYPE_CHECKING:
         Compute,
         build,
         init,
-        kept_for_gradient,
         super_resolve,
     )
     from btsrn_jax.network.choices import ACTIVATIONS, BLOCKS, NAMES, NORMS
-    from btsrn_jax.network.cost import forward_flops, parameter_count, train_flops
+    from btsrn_jax.network.cost import (
+        forward_flops,
+        kept_for_gradient,
+        parameter_count,
+        train_flops,
+    )
     from btsrn_jax.network.geometry import (
         SKIP_MARGIN,
         VDSR_FEATURES,
@@ -61,11 +66,15 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "Compute",
             "build",
             "init",
-            "kept_for_gradient",
             "super_resolve",
         ],
         "choices": ["ACTIVATIONS", "BLOCKS", "NAMES", "NORMS"],
-        "cost": ["forward_flops", "parameter_count", "train_flops"],
+        "cost": [
+            "forward_flops",
+            "kept_for_gradient",
+            "parameter_count",
+            "train_flops",
+        ],
         "geometry": ["SKIP_MARGIN", "VDSR_FEATURES", "geometry_of", "upsamplings"],
         "onnx_graph": ["build_onnx"],
         "ops": ["bicubic_skip", "crop", "pad_symmetric"],

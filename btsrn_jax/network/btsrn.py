@@ -1,4 +1,4 @@
-"""The balanced two-stage residual network (paper, Sec. 3; docs/PAPER.md, section 1).
+"""The balanced two-stage residual network (paper, Sec. 3; docs/paper.md, section 1).
 
     in    conv 1x1, 3 -> features                                       LR
     low   low_blocks x residual block                                   LR
@@ -6,19 +6,24 @@
     high  high_blocks x residual block                                  HR
     out   act, conv 1x1, features -> 3                                  HR
 
-Every convolution is VALID, so an output pixel depends on real pixels alone and the
-network has no border effects: a crop of the input gives a crop of the output. It
-predicts the residual over the bicubic skip; `super_resolve` adds the two.
+At x4 there are two upsamplings by 2, with mid_blocks residual blocks between them.
+
+Every convolution is VALID, so an output pixel depends on real pixels alone. There are
+no border effects: a crop of the input gives a crop of the output. The network predicts
+the residual over the bicubic skip, and `super_resolve` adds the two.
+
+To add a kind of block: a name in `choices.py`, a branch in `Block`, and one in
+`onnx_graph.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from btsrn_jax.network import cost, ops, vdsr
+from btsrn_jax.network import choices, cost, ops, vdsr
 from btsrn_jax.network.geometry import SKIP_MARGIN, Geometry, upsamplings
 
 _ACTIVATIONS = {
@@ -28,11 +33,13 @@ _ACTIVATIONS = {
 
 
 class Compute(NamedTuple):
-    """How the arithmetic is done; never what is computed.
+    """How the arithmetic is done, which never changes what is computed.
 
-    dtype: of the convolutions; parameters, skip and sum stay float32.
-    platform: "cpu" takes the formulations of `ops` made for it, else plain ones.
-    precision: as of `jax.lax.dot_general`; HIGHEST where figures are quoted.
+    Attributes:
+      dtype: Type of the convolutions. Parameters, skip and sum stay float32.
+      platform: "cpu" selects the formulations that `ops` has for CPUs; any other name
+        selects the plain ones.
+      precision: As of `jax.lax.dot_general`; HIGHEST where figures are quoted.
     """
 
     dtype: Any = jnp.float32
@@ -44,12 +51,22 @@ FLOAT32 = Compute()
 
 
 class Conv(nn.Module):
-    """A 1x1 or 3x3 VALID convolution; with a scale, a deconvolution of that stride.
+    """A VALID convolution of 1x1 or 3x3, or a deconvolution whose kernel is its stride.
 
-    Weight normalisation (norm="weight") learns a direction and a length per output
-    feature; the length starts at the kernel's own norm, so that nothing changes at
-    step 0. A zero-initialised layer starts at length 0 with a Glorot direction: a zero
-    direction has no gradient to speak of.
+    Kernels start Glorot uniform and biases zero, as in the released code.
+
+    Weight normalisation (norm="weight"; Sec. 3.4) learns a direction and a length for
+    each output feature. The length starts at the kernel's own norm, so that the layer
+    starts as it would without. A layer that is to start at zero has length 0 and a
+    Glorot direction, because a direction of zero would hardly get a gradient.
+
+    Attributes:
+      features: Channels of the output.
+      size: Side of the kernel.
+      compute: How the arithmetic is done.
+      scale: Stride of a deconvolution; 0 for a convolution.
+      norm: "weight" for weight normalisation.
+      zero: True if the layer starts at zero.
     """
 
     features: int
@@ -83,18 +100,25 @@ class Conv(nn.Module):
 class Block(nn.Module):
     """A residual block: crop1(x) + branch(x), (B, h, w, c) -> (B, h - 2, w - 2, c).
 
-    The branches of the paper's Figure 2, at bottleneck width n; act comes before each
-    convolution:
-      pconv      1x1 -> n, 3x3 -> c: projected convolution, two layers
-      pixelcnn   1x1 -> n, 3x3 -> n, 1x1 -> c
-      gated      1x1 -> n, 3x3 -> 2c, tanh(a) * sigmoid(b)     (gated PixelCNN)
-      gated_pp   the same with a * sigmoid(b)                  (gated PixelCNN++)
+    The branches of the paper's Figure 2, with n for the bottleneck; `pre` comes before
+    each convolution:
+
+        pconv      1x1 -> n, 3x3 -> c                            (projected convolution)
+        pixelcnn   1x1 -> n, 3x3 -> n, 1x1 -> c
+        gated      1x1 -> n, 3x3 -> 2c, tanh(a) * sigmoid(b)     (gated PixelCNN)
+        gated_pp   1x1 -> n, 3x3 -> 2c, a * sigmoid(b)           (gated PixelCNN++)
+
+    Attributes:
+      kind: One of `choices.BLOCKS`.
+      bottleneck: Channels that the input is projected to.
+      pre: pre(x, name), the activation, after a normalisation of that name if any.
+      conv: conv(features, size, name=name), a layer of the network's own settings.
     """
 
     kind: str
     bottleneck: int
-    pre: Any  # (normalisation and) activation, called with a name
-    conv: Any  # Conv with everything but its width and size filled in
+    pre: Callable
+    conv: Callable
 
     @nn.compact
     def __call__(self, x):
@@ -106,15 +130,18 @@ class Block(nn.Module):
         elif self.kind == "pixelcnn":
             y = self.conv(self.bottleneck, 3, name="conv")(y)
             y = self.conv(features, 1, name="up")(self.pre(y, "pre_up"))
-        else:
+        elif self.kind in ("gated", "gated_pp"):
             y = self.conv(2 * features, 3, name="conv")(y)
             a, b = jnp.split(y, 2, axis=-1)
             y = (jnp.tanh(a) if self.kind == "gated" else a) * nn.sigmoid(b)
+        else:
+            known = ", ".join(choices.BLOCKS)
+            raise ValueError(f"no block of kind {self.kind!r}: one of {known}")
         return ops.crop(x, 1) + y
 
 
 class BTSRN(Geometry, nn.Module):
-    """The network; its fields are the config's `model` section and the scale."""
+    """The network. Its fields are the scale and the config's `model` section."""
 
     scale: int
     features: int = 128
@@ -129,8 +156,16 @@ class BTSRN(Geometry, nn.Module):
 
     @nn.compact
     def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
-        """lr: (B, h, w, 3) float32 in [0, 1] -> residual (B, H, W, 3) float32, where
-        H = s h - 2 valid_border. `train` matters to batch normalisation alone."""
+        """Predicts the residual over the bicubic skip.
+
+        Args:
+          lr: (B, h, w, 3) float32 in [0, 1].
+          train: True to normalise by the batch's own statistics; it matters to batch
+            normalisation alone.
+
+        Returns:
+          (B, H, W, 3) float32 with H = s h - 2 valid_border and W likewise.
+        """
 
         def pre(x, name):
             if self.norm == "batch":
@@ -159,10 +194,10 @@ class BTSRN(Geometry, nn.Module):
     multiply_adds = property(cost.multiply_adds)
 
     def pixels_read(self, layer: str) -> float:
-        """Returns how many pixels a layer reads per HR pixel.
+        """Returns the number of pixels that a layer reads per HR pixel.
 
         Args:
-          layer: the first part of the path of its parameters, such as "low0" or "up1".
+          layer: first part of the path of its parameters, such as "low0" or "up1".
         """
         if layer.startswith(("high", "out")):
             return 1.0
@@ -170,36 +205,42 @@ class BTSRN(Geometry, nn.Module):
         return (2 if at_twice else 1) ** 2 / self.scale**2
 
     def loss_difference(self, sr: jax.Array, hr: jax.Array) -> jax.Array:
-        """Returns what a loss is taken of: sr - hr, (B, H, W, 3), of RGB in [0, 1]."""
+        """Returns what a loss is taken of: sr - hr, both (B, H, W, 3) in [0, 1]."""
         return sr - hr
 
 
 def build(config: Mapping, scale: int, compute: Compute = FLOAT32) -> BTSRN | vdsr.VDSR:
-    """The network of a config's `model` section, for one scale."""
+    """Returns the network of a config's `model` section for one scale."""
     if config.get("name") == "vdsr":
         return vdsr.VDSR(scale, config["features"], compute)
     fields = {name: config[name] for name in config if name not in ("name", "dtype")}
     return BTSRN(scale=scale, compute=compute, **fields)
 
 
-def init(model: BTSRN, key: jax.Array) -> dict:
-    """Fresh variables: `params`, and `batch_stats` where there are any."""
+def init(model: BTSRN | vdsr.VDSR, key: jax.Array) -> dict:
+    """Returns fresh variables: `params`, and `batch_stats` with batch normalisation.
+
+    The last layer starts at zero, so that an untrained network is bicubic.
+    """
     side = 2 * model.halo + 1
     return model.init(key, jnp.zeros((1, side, side, 3)))
 
 
 def super_resolve(
-    model: BTSRN, variables: Mapping, lr: jax.Array, train: bool = False
+    model: BTSRN | vdsr.VDSR, variables: Mapping, lr: jax.Array, train: bool = False
 ) -> tuple[jax.Array, dict]:
-    """Bicubic skip plus residual, on real pixels alone.
+    """Enlarges images: the sum of bicubic skip and residual, on real pixels alone.
 
     Args:
+      model: the network.
+      variables: of `init` or of training.
       lr: (B, h, w, 3) float32 in [0, 1]; h and w above 2 model.halo.
+      train: True to normalise by the batch's own statistics.
 
     Returns:
-      sr: (B, H, W, 3) float32, not clipped, the centre of the enlarged input: as many
-        pixels as both the network and the skip determine.
-      model_state: updated batch statistics ({} without batch normalisation).
+      sr: (B, H, W, 3) float32, not clipped: the centre of the enlarged input, with
+        H = model.output_size(h), which is what both network and skip determine.
+      model_state: the updated `batch_stats`; {} if none are learned.
     """
     if train:
         residual, state = model.apply(variables, lr, True, mutable=["batch_stats"])
@@ -210,20 +251,3 @@ def super_resolve(
     if border >= 0:
         return ops.crop(skip, border) + residual, state
     return skip + ops.crop(residual, -border), state
-
-
-def kept_for_gradient(model: BTSRN, batch: int, side: int) -> int:
-    """Bytes that a training step of `batch` LR patches of `side` keeps from the forward
-    pass for the backward one, as differentiation asks for them; the compiler may do
-    with less, and a CPU's step goes patch by patch. Traced, nothing is computed."""
-    variables = cost.shapes(model)
-    lr = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
-
-    def keep(variables, lr):
-        def forward(params):
-            return super_resolve(model, variables | {"params": params}, lr, True)[0]
-
-        return jax.vjp(forward, variables["params"])[1]
-
-    kept = jax.tree.leaves(jax.eval_shape(keep, variables, lr))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)

@@ -1,24 +1,27 @@
-"""What a network costs: parameters and arithmetic.
+"""What a network costs: parameters, arithmetic, and memory in training.
 
-Counts come from the shapes of the variables, which are traced and never computed, so
-that they hold for every kind of block.
+Everything is counted in traced shapes and nothing is computed, so that the counts hold
+for every network and every kind of block.
 """
 
 import functools
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-from btsrn_jax.network.geometry import upsamplings
+from jax.extend import core
 
 
 @functools.cache
 def shapes(model: Any) -> dict:
-    """Returns the variables of a network as shapes and dtypes; nothing is computed."""
-    side = 2 * model.halo + 1
-    lr = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), lr)
+    """Returns a network's variables as `jax.ShapeDtypeStruct`s."""
+    return jax.eval_shape(model.init, jax.random.key(0), _lr(1, 2 * model.halo + 1))
+
+
+def _lr(batch, side):
+    return jax.ShapeDtypeStruct((batch, side, side, 3), jnp.float32)
 
 
 def parameter_count(model: Any) -> int:
@@ -39,49 +42,67 @@ def multiply_adds(model: Any) -> float:
 
 
 def forward_flops(model: Any, side: int) -> int:
-    """Returns the operations of the convolutions on one LR square of a BTSRN.
+    """Returns the floating-point operations of the network on one LR square.
 
-    VALID sizes are counted exactly; a multiply-add is two operations. Additions,
-    activations and the skip are left out.
+    A multiply-add is two operations. Only convolutions and matrix products count:
+    additions, activations and the bicubic skip are left out.
 
-    Raises:
-      ValueError: for a kind of block that has no formula here.
+    Args:
+      model: the network.
+      side: of the square, in LR pixels.
     """
-    f, n = model.features, model.bottleneck
-    inside = {  # multiply-adds per pixel of the 3x3 convolution and what follows it
-        "pconv": 9 * n * f,
-        "pixelcnn": 9 * n * n + n * f,
-        "gated": 9 * n * 2 * f,
-        "gated_pp": 9 * n * 2 * f,
-    }
-    if model.block not in inside:
-        raise ValueError(f"no formula for the operations of block {model.block!r}")
-    total = 3 * f * side**2
-
-    def stage(side, blocks):
-        """Returns the multiply-adds of some blocks, and the side after them."""
-        count = 0
-        for _ in range(blocks):
-            count += f * n * side**2 + inside[model.block] * (side - 2) ** 2
-            side -= 2
-        return count, side
-
-    count, side = stage(side, model.low_blocks)
-    total += count
-    for i, step in enumerate(upsamplings(model.scale)):
-        if i:
-            count, side = stage(side, model.mid_blocks)
-            total += count
-        side *= step
-        total += f * f * side**2
-    count, side = stage(side, model.high_blocks)
-    return 2 * (total + count + f * 3 * side**2)
+    return 2 * sum(_products(model, side))
 
 
 def train_flops(model: Any, side: int) -> int:
-    """Returns the operations of forward and backward pass on one LR square.
+    """Returns the floating-point operations of forward and backward pass on one square.
 
-    Each product occurs three times, except for the gradient of the first layer's input,
-    which nobody needs.
+    Each product of the forward pass occurs three times. The exception is the gradient
+    of the first layer's input, which nobody needs.
     """
-    return 3 * forward_flops(model, side) - 2 * 3 * model.features * side**2
+    products = _products(model, side)
+    return 2 * (3 * sum(products) - products[0])
+
+
+def _products(model, side):
+    """Returns the multiply-adds of each convolution and matrix product, in order."""
+    traced = jax.make_jaxpr(model.apply)(shapes(model), _lr(1, side))
+    return list(_count(traced.jaxpr))
+
+
+def _count(jaxpr) -> Iterator[int]:
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            if isinstance(value, core.ClosedJaxpr):  # of a nested function
+                yield from _count(value.jaxpr)
+        if equation.primitive.name == "conv_general_dilated":
+            kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.size
+            yield out * math.prod(kernel[:3])  # HWIO
+        elif equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            x, out = equation.invars[0].aval.shape, equation.outvars[0].aval.size
+            yield out * math.prod(x[axis] for axis in contracted)
+
+
+def kept_for_gradient(model: Any, batch: int, side: int) -> int:
+    """Returns the bytes that a step's forward pass keeps for its backward pass.
+
+    These are the arrays that differentiation asks for. The compiler may do with less,
+    and a training step on a CPU goes patch by patch.
+
+    Args:
+      model: the network.
+      batch: number of LR patches.
+      side: of a patch, in LR pixels.
+    """
+    variables = shapes(model)
+
+    def keep(variables, lr):
+        def forward(params):
+            known = variables | {"params": params}
+            return model.apply(known, lr, True, mutable=["batch_stats"])[0]
+
+        return jax.vjp(forward, variables["params"])[1]
+
+    kept = jax.tree.leaves(jax.eval_shape(keep, variables, _lr(batch, side)))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)

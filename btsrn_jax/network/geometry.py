@@ -1,14 +1,15 @@
-"""How many pixels a network takes and gives; nothing here needs JAX or Flax.
+"""How many pixels a network takes and gives.
 
-Every convolution is VALID, so sizes follow from the counts of blocks alone. The config
-is checked with these formulas before JAX is loaded; the networks inherit them.
+Every convolution is VALID, so sizes follow from the counts of blocks alone. Nothing
+here needs JAX or Flax: `config.validate` uses these formulas, and the networks inherit
+them.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
 
-SKIP_MARGIN = 2  # LR pixels beyond each side that the bicubic skip reads
+SKIP_MARGIN = 2  # LR pixels that the bicubic skip reads beyond each side
 VDSR_LAYERS, VDSR_FEATURES = 20, 64  # of its paper
 
 
@@ -18,20 +19,22 @@ def upsamplings(scale: int) -> tuple[int, ...]:
 
 
 class Geometry:
-    """What a network says of its sizes; `scale` and the counts of blocks decide.
+    """The sizes of a network, from its scale and its counts of blocks.
 
-    One block takes one pixel off each side, at the resolution that it works at.
+    A block takes one pixel off each side of its input, at the size it works at.
     """
 
     scale: int
     low_blocks: int
-    mid_blocks: int
+    mid_blocks: int  # used at x4 alone
     high_blocks: int
 
     @property
     def halo(self) -> int:
-        """LR pixels on each side that an HR pixel can depend on; at least the skip's
-        two."""
+        """The distance in LR pixels up to which an HR pixel depends on the input.
+
+        It is never less than the two pixels that the bicubic skip reads.
+        """
         if self.scale == 4:
             beyond = math.ceil((2 * self.mid_blocks + self.high_blocks) / 4)
         else:
@@ -40,21 +43,22 @@ class Geometry:
 
     @property
     def valid_border(self) -> int:
-        """HR pixels that the VALID convolutions take off each side of the enlarged
-        input."""
+        """The number of HR pixels that the VALID convolutions take off each side."""
         mid = 2 * self.mid_blocks if self.scale == 4 else 0
         return self.scale * self.low_blocks + mid + self.high_blocks
 
     def output_size(self, side: int) -> int:
-        """Returns the HR side of what `super_resolve` makes of an LR side; 0 or less
-        means that the input is too small."""
+        """Returns the side in HR pixels of what `super_resolve` makes of an LR side.
+
+        If the result is 0 or less, the input is too small for the network.
+        """
         border = max(self.valid_border, SKIP_MARGIN * self.scale)
         return self.scale * side - 2 * border
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes(Geometry):
-    """The geometry of a config's network, for a check without JAX."""
+    """The geometry of a network that is not built."""
 
     scale: int
     low_blocks: int
@@ -63,7 +67,7 @@ class Sizes(Geometry):
 
 
 def geometry_of(model: Mapping, scale: int) -> Sizes:
-    """Returns the geometry of a config's `model` section at one scale."""
+    """Returns the geometry of the network of a config's `model` section."""
     if model["name"] == "vdsr":
         return Sizes(scale, SKIP_MARGIN, 0, VDSR_LAYERS)
     return Sizes(scale, *(model[f"{stage}_blocks"] for stage in ("low", "mid", "high")))

@@ -1,21 +1,31 @@
-"""The network as an ONNX graph, node by node: NCHW, dynamic batch, height and width.
+"""The networks as ONNX graphs, node by node: NCHW, with any batch, height and width.
 
-Built by hand, so that it holds plain operators of an old set, which many runtimes know,
-and no trace of the framework that trained it. `onnx` is imported when it is called for.
+A graph is built by hand, so that it holds plain operators of an old set, which many
+runtimes know, and no trace of the framework that trained it. `onnx` is imported when a
+graph is built, because it is an optional dependency.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from btsrn_jax.errors import InputError
 from btsrn_jax.network import geometry, vdsr
 
 OPSET = 17
 IR_VERSION = 8  # of onnx 1.12: older than every runtime that knows this operator set
 
+# The parts of a BTSRN that are written as nodes below.
+FORMS = {
+    "block": ("pconv", "pixelcnn", "gated", "gated_pp"),
+    "norm": ("none", "batch", "weight"),
+    "activation": ("relu", "leaky_relu"),
+}
+
 
 class Graph:
-    """Nodes and constants as they are added; values go by their names."""
+    """The nodes and constants of a graph as they are added; values go by names."""
 
     def __init__(self):
         import onnx
@@ -23,23 +33,24 @@ class Graph:
         self.onnx, self.nodes, self.constants, self.count = onnx, [], {}, 0
 
     def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes):
-        """A node; the name of its output, or a list of several."""
+        """Adds a node, and returns the name of its output, or a list of the names of
+        several."""
         names = [f"{kind.lower()}_{self.count + i}" for i in range(outputs)]
         self.count += outputs
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, names, **attributes))
         return names[0] if outputs == 1 else names
 
     def floats(self, name: str, values) -> str:
-        """A float32 constant under a name of its own."""
+        """Adds a float32 constant under a name of its own, and returns the name."""
         self.constants[name] = np.ascontiguousarray(values, np.float32)
         return name
 
     def integers(self, *values: int) -> str:
-        """An int64 vector."""
+        """Adds an int64 vector unless it is there, and returns its name."""
         return self._integers(np.array(values, np.int64))
 
     def integer(self, value: int) -> str:
-        """An int64 scalar."""
+        """Adds an int64 scalar unless it is there, and returns its name."""
         return self._integers(np.array(value, np.int64))
 
     def _integers(self, array):
@@ -49,23 +60,27 @@ class Graph:
         return name
 
     def crop(self, x: str, border: int) -> str:
-        """Cuts pixels off each side."""
+        """Cuts `border` pixels off each side of (n, c, h, w)."""
         if not border:
             return x
         start, end = self.integers(border, border), self.integers(-border, -border)
         return self.add("Slice", x, start, end, self.integers(2, 3))
 
 
-def build_onnx(model, variables: Mapping, metadata: Mapping[str, str]):
-    """LR in, SR out: padding, bicubic skip and clipping included.
+def build_onnx(model: Any, variables: Mapping, metadata: Mapping[str, str]) -> Any:
+    """Returns a network as an `onnx.ModelProto`; padding, bicubic skip and clipping are
+    part of it.
+
+    Its input is `lr`, (n, 3, height, width) float32 in [0, 1]; its output is `sr`,
+    (n, 3, s height, s width) float32 in [0, 1].
 
     Args:
-      model: as of `model.build`.
+      model: as `network.build` returns it.
+      variables: `params`, and `batch_stats` with batch normalisation.
       metadata: text for the file's properties.
 
-    Returns:
-      An onnx.ModelProto; input `lr` (batch, 3, height, width) float32 in [0, 1], output
-      `sr` (batch, 3, s height, s width), likewise.
+    Raises:
+      InputError: if a part of the network has no ONNX form here.
     """
     graph = Graph()
     _super_resolve(graph, model, variables)
@@ -91,10 +106,10 @@ def build_onnx(model, variables: Mapping, metadata: Mapping[str, str]):
 
 
 def _super_resolve(graph, model, variables):
-    """As `model.super_resolve` on the padded image, cropped to s times the input."""
+    """Adds `network.super_resolve` of the padded image, cropped to s times `lr`."""
     halo, s = model.halo, model.scale
     padded = _pad_symmetric(graph, "lr", halo)
-    # Resize repeats the edge where the convolution would mirror it; both happen in the
+    # Resize repeats the edge, where the convolution would mirror it. Both happen in the
     # padding, outside of what is kept.
     scales = graph.floats("scales", [1, 1, s, s])
     skip = graph.add(
@@ -117,7 +132,8 @@ def _super_resolve(graph, model, variables):
 
 
 def _pad_symmetric(graph, x, border):
-    """ONNX's Pad has no symmetric mode, and the border may exceed the image."""
+    """Adds SYMMETRIC padding, by gathers: ONNX's Pad has no such mode, and the border
+    may exceed the image."""
     shape = graph.add("Shape", x)
     for axis in (2, 3):
         size = graph.add("Gather", shape, graph.integer(axis))
@@ -132,7 +148,10 @@ def _pad_symmetric(graph, x, border):
 
 
 def _residual(graph, model, variables, x):
-    """The network itself; names and order as in `model.BTSRN`."""
+    """Adds the network itself; names and order are those of `btsrn.BTSRN`."""
+    for field, known in FORMS.items():
+        if getattr(model, field) not in known:
+            raise InputError(f"no ONNX form of {field} {getattr(model, field)}")
     params, stats = variables["params"], variables.get("batch_stats", {})
 
     def layer(path):
@@ -147,7 +166,7 @@ def _residual(graph, model, variables, x):
         return graph.add("Conv", x, weights, graph.floats(f"{path}/bias", bias))
 
     def up(x, path, step):
-        # As ops.deconv: a matrix product and a depth-to-space.
+        # As in ops.deconv: a matrix product, then a depth-to-space.
         kernel, bias = _kernel(layer(path)), np.asarray(layer(path)["bias"])
         columns = kernel.transpose(0, 1, 3, 2).reshape(-1, kernel.shape[2], 1, 1)
         weights = graph.floats(f"{path}/kernel", columns)
@@ -179,11 +198,11 @@ def _residual(graph, model, variables, x):
 
 
 def _vdsr_residual(graph, params, skip):
-    """As `vdsr.VDSR`, from the bicubic-enlarged image."""
+    """Adds `vdsr.VDSR`, from the bicubic-enlarged image on."""
     weights = np.array(vdsr.LUMINANCE).reshape(1, 3, 1, 1)
     x = graph.add("Conv", skip, graph.floats("luminance", weights))
     x = graph.add("Sub", x, graph.floats("half", 0.5))
-    for i in range(vdsr.LAYERS):
+    for i in range(geometry.VDSR_LAYERS):
         x = graph.add("Relu", x) if i else x
         kernel = np.asarray(params[f"kernel{i}"]).transpose(3, 2, 0, 1)
         kernel = graph.floats(f"kernel{i}", kernel)
@@ -193,6 +212,7 @@ def _vdsr_residual(graph, params, skip):
 
 
 def _nearest(graph, x, step):
+    """Adds `ops.nearest`."""
     return graph.add(
         "Resize",
         x,
@@ -205,7 +225,7 @@ def _nearest(graph, x, step):
 
 
 def _block(graph, model, x, name, pre, conv):
-    """As `model.Block`."""
+    """Adds `btsrn.Block`."""
     y = conv(pre(x, f"{name}/pre_down"), f"{name}/down")
     y = conv(pre(y, f"{name}/pre_conv"), f"{name}/conv")
     if model.block == "pixelcnn":
@@ -218,7 +238,7 @@ def _block(graph, model, x, name, pre, conv):
 
 
 def _kernel(layer):
-    """The kernel as it is applied: weight normalisation is worked in."""
+    """Returns a layer's kernel as it is applied, weight normalisation worked in."""
     kernel = np.asarray(layer["kernel"], np.float32)
     if "length" in layer:
         norm = np.sqrt(np.sum(kernel**2, axis=(0, 1, 2)))
@@ -227,6 +247,7 @@ def _kernel(layer):
 
 
 def _normalise(graph, x, path, params, stats):
+    """Adds batch normalisation by the statistics that were learned."""
     *folders, name = path.split("/")
     for folder in folders:
         params, stats = params[folder], stats[folder]

@@ -1,12 +1,12 @@
-"""The operations whose best formulation depends on the backend.
+"""The networks' operations, each in the formulation that its backend runs fast.
 
-All arrays are NHWC, all kernels HWIO, every convolution is VALID. `platform` names the
-formulation: "cpu" the ones that XLA's CPU backend runs fast, anything else the plain
-ones. It is an argument, and never looked up here, because an exported function is
-lowered for platforms other than the one that traces it.
+All arrays are NHWC, all kernels HWIO, and every convolution is VALID. `platform` names
+the formulation: "cpu" stands for those that XLA's CPU backend runs fast, any other name
+for the plain ones. It is an argument and is never looked up here, because an exported
+function is lowered for other platforms than the one that traces it.
 
-On a CPU, arrays in bfloat16 take matrix products that accumulate in float32, and their
-gradients too: products alone reach the matrix units (AMX) of the CPUs that have them.
+On a CPU, arrays in bfloat16 take matrix products that accumulate in float32, and so do
+their gradients: on CPUs with matrix units (AMX) only products reach these units.
 """
 
 from functools import partial
@@ -20,14 +20,20 @@ from btsrn_jax.network.geometry import SKIP_MARGIN
 from btsrn_jax.resize import cubic
 
 
-def conv1x1(x, kernel, bias, platform="plain", precision=None):
+def conv1x1(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    platform: str = "plain",
+    precision: jax.lax.Precision | None = None,
+) -> jax.Array:
     """Mixes the channels of each pixel.
 
     Args:
       x: (B, h, w, i), any float dtype.
       kernel: (1, 1, i, o), dtype of `x`.
-      bias: (o,), any float dtype; added in that of `x`.
-      platform: the formulation.
+      bias: (o,), any float dtype; it is added in the dtype of `x`.
+      platform: the formulation, also of the gradients.
       precision: a `jax.lax.Precision`, or None for the backend's default.
 
     Returns:
@@ -36,14 +42,20 @@ def conv1x1(x, kernel, bias, platform="plain", precision=None):
     return _shift(_mix(x, kernel[0, 0], platform, precision), bias, platform)
 
 
-def conv3x3(x, kernel, bias, platform="plain", precision=None):
+def conv3x3(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    platform: str = "plain",
+    precision: jax.lax.Precision | None = None,
+) -> jax.Array:
     """Convolves with 3 x 3 pixels, without padding.
 
     Args:
       x: (B, h, w, i), any float dtype, h and w at least 3.
       kernel: (3, 3, i, o), dtype of `x`.
-      bias: (o,), any float dtype; added in that of `x`.
-      platform: "cpu" for gradients in the forms that are fast there.
+      bias: (o,), any float dtype; it is added in the dtype of `x`.
+      platform: the formulation, also of the gradients.
       precision: a `jax.lax.Precision`, or None for the backend's default.
 
     Returns:
@@ -78,14 +90,14 @@ def _convolve_cpu_forward(x, kernel, precision):
 
 
 def _convolve_cpu_backward(precision, residuals, g):
-    # Both gradients are convolutions again, with explicit transposes to NHWC and HWIO:
-    # XLA's CPU backend has its fast routine for that order only, and brings others into
-    # it at a program's top level but not inside `lax.scan`, where they run ten times
-    # slower.
+    # Both gradients are convolutions again, with explicit transposes to NHWC and HWIO.
+    # XLA's CPU backend has its fast routine for that order only. It brings other orders
+    # into it at a program's top level, but not inside `lax.scan`, where they run ten
+    # times slower.
     x, kernel = residuals
     dx = _convolve(g, _turned(kernel), precision, padding=2)
-    # x becomes i images of B channels, g the large kernel that slides over them to nine
-    # places. The same sums by the stock rule run at a tenth of the speed.
+    # x becomes i images of B channels, and g a large kernel that slides over them to
+    # nine places. By JAX's own rule the same sums run at a tenth of the speed.
     dkernel = _convolve(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), precision)
     return dx, dkernel.transpose(1, 2, 0, 3)
 
@@ -94,24 +106,26 @@ _convolve_cpu.defvjp(_convolve_cpu_forward, _convolve_cpu_backward)
 
 
 def _turned(kernel):
-    """The kernel by which the gradient of a convolution's result is convolved."""
+    """Returns the kernel that carries a gradient from a convolution's result to its
+    input."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
 def _by_products(x, platform):
-    """Whether `x` takes the products that reach AMX."""
+    """Returns True if `x` takes the products that reach AMX."""
     return platform == "cpu" and x.dtype == jnp.bfloat16
 
 
 def _product(a, b):
-    """a @ b over a's last axis, accumulated in float32."""
+    """Returns a @ b over the last axis of `a`, accumulated in float32."""
     contract = ((a.ndim - 1,), (0,))
     return lax.dot_general(a, b, (contract, ((), ())), preferred_element_type="float32")
 
 
 @jax.custom_vjp
 def _convolve_products(x, kernel):
-    """One product for each row of the kernel; its three columns lie side by side."""
+    """Convolves by one product for each row of the kernel, whose three columns lie side
+    by side."""
     h, w = x.shape[1] - 2, x.shape[2] - 2
     wide = jnp.concatenate([x[:, :, c : c + w] for c in range(3)], axis=3)
     rows = kernel.reshape(3, -1, kernel.shape[3])
@@ -133,8 +147,11 @@ _convolve_products.defvjp(
 
 
 def _kernel_gradient_products(x, g):
-    """The kernel's gradient, likewise: with images laid out as one line of pixels,
-    a place of the kernel is a distance along the line."""
+    """Returns the kernel's gradient, by one product for each row of the kernel.
+
+    With all images laid out as one line of pixels, a place of the kernel is a distance
+    along that line.
+    """
     w, i, o = *x.shape[2:], g.shape[3]
     g = jnp.pad(g, ((0, 0), (0, 2), (0, 2), (0, 0))).reshape(-1, o)
     x = jnp.pad(x.reshape(-1, i).T, ((0, 0), (0, 2)))
@@ -145,7 +162,7 @@ def _kernel_gradient_products(x, g):
 
 
 def _mix(x, kernel, platform, precision):
-    """(B, h, w, i) by (i, o)."""
+    """Returns (B, h, w, i) times (i, o)."""
     if _by_products(x, platform):
         return _mix_products(x, kernel)
     return lax.dot_general(x, kernel, (((3,), (0,)), ((), ())), precision=precision)
@@ -186,15 +203,25 @@ def _shift_products_backward(_, g):
 _shift_products.defvjp(lambda x, bias: (x + bias, None), _shift_products_backward)
 
 
-def deconv(x, kernel, bias, scale, platform="plain", precision=None):
-    """Transposed convolution with kernel = stride = `scale`, so that none overlap.
+def deconv(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    scale: int,
+    platform: str = "plain",
+    precision: jax.lax.Precision | None = None,
+) -> jax.Array:
+    """Upsamples by a transposed convolution whose kernel is as large as its stride.
+
+    No two pixels overlap, so that there are no checkerboard artefacts (docs/paper.md,
+    section 1).
 
     Args:
       x: (B, h, w, i), any float dtype.
       kernel: (scale, scale, i, o), dtype of `x`.
-      bias: (o,), any float dtype; added in that of `x`.
-      scale: pixels out per pixel in, along each side.
-      platform: the formulation.
+      bias: (o,), any float dtype; it is added in the dtype of `x`.
+      scale: number of output pixels per input pixel, along each side.
+      platform: the formulation, also of the gradients.
       precision: a `jax.lax.Precision`, or None for the backend's default.
 
     Returns:
@@ -209,23 +236,24 @@ def deconv(x, kernel, bias, scale, platform="plain", precision=None):
     return _shift(y.reshape(batch, scale * h, scale * w, o), bias, platform)
 
 
-def nearest(x, scale):
+def nearest(x: jax.Array, scale: int) -> jax.Array:
     """Copies each pixel `scale` x `scale` times: (B, h, w, c) -> (B, s h, s w, c)."""
     batch, h, w, channels = x.shape
     y = jnp.broadcast_to(x[:, :, None, :, None], (batch, h, scale, w, scale, channels))
     return y.reshape(batch, scale * h, scale * w, channels)
 
 
-def crop(x, border):
+def crop(x: jax.Array, border: int) -> jax.Array:
     """Cuts `border` pixels off each side: (B, h, w, c) -> (B, h - 2b, w - 2b, c)."""
     return x[:, border : x.shape[1] - border, border : x.shape[2] - border]
 
 
 def pad_symmetric(x: jax.Array, border: int) -> jax.Array:
-    """SYMMETRIC padding of (B, h, w, c) by any border, also larger than the image.
+    """Pads (B, h, w, c) on each side with its mirror image; the edge is repeated.
 
-    A gather, since `jnp.pad` refuses symbolic sizes and the image may be 1 x 1.
+    The border may be larger than the image, which may be as small as 1 x 1.
     """
+    # A gather, because `jnp.pad` refuses symbolic sizes.
     for axis in (1, 2):
         size = x.shape[axis]
         index = jnp.arange(-border, size + border) % (2 * size)
@@ -234,21 +262,20 @@ def pad_symmetric(x: jax.Array, border: int) -> jax.Array:
 
 
 def bicubic_skip(x: jax.Array, scale: int) -> jax.Array:
-    """The network's bicubic skip: enlarges float images by 2, 3 or 4, VALID.
+    """Enlarges float images by Keys' bicubic kernel, VALID: the network's skip.
 
     Args:
       x: (B, h, w, c) float32, any range.
       scale: a whole number of at least 2.
 
     Returns:
-      (B, scale (h - 4), scale (w - 4), c): what two real pixels beyond each side
-      determine. Sums of products without a convolution, hence float32 on every device.
+      (B, scale (h - 4), scale (w - 4), c): the pixels that have two real LR pixels
+      beyond them on each side.
     """
-    phase = np.arange(scale)
-    offset = (phase + 0.5) / scale - 0.5
-    weights = cubic(
-        offset[:, None] - np.arange(-SKIP_MARGIN, SKIP_MARGIN + 1)
-    )  # (phase, tap)
+    offset = (np.arange(scale) + 0.5) / scale - 0.5
+    places = np.arange(-SKIP_MARGIN, SKIP_MARGIN + 1)
+    weights = cubic(offset[:, None] - places)  # (phase, tap)
+    # Sums of products, because accelerators would round what a convolution reads.
     for axis in (1, 2):
         size = x.shape[axis] - 2 * SKIP_MARGIN
         taps = [lax.slice_in_dim(x, k, k + size, axis=axis) for k in range(5)]

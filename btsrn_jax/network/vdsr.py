@@ -1,10 +1,10 @@
 """VDSR, the peer of the paper's Table 4 (Kim et al., "Accurate Image Super-Resolution
 Using Very Deep Convolutional Networks", CVPR 2016).
 
-Twenty 3x3 convolutions of 64 features over the bicubic-enlarged luminance, ReLU between
-them; the result is added to that luminance. What differs from its paper: convolutions
-are VALID instead of zero-padded, so that tiles are exact here, too, and a network is
-trained for one scale, by the trainer's Adam.
+Twenty 3x3 convolutions of 64 features read the bicubic-enlarged luminance, with ReLU
+between them. Their result is added to that luminance. Two things differ from its paper.
+The convolutions are VALID instead of zero-padded, so that tiles are exact here, too.
+And a network is trained for one scale, by the optimisers that BTSRN is trained by.
 """
 
 from typing import Any
@@ -20,32 +20,53 @@ LUMINANCE = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # BT.601 without its of
 
 
 def luminance(image: jax.Array) -> jax.Array:
-    """(..., 3) in [0, 1] -> (..., 1) float32 in [0, 219/255]; sums, not a matrix
-    product, which accelerators would round."""
+    """Returns the luminance (BT.601, without its offset of 16) of RGB images.
+
+    Args:
+      image: (..., 3) float32 in [0, 1].
+
+    Returns:
+      (..., 1) float32 in [0, 219/255].
+    """
+    # Sums of products: accelerators would round the inputs of a matrix product.
     red, green, blue = LUMINANCE
     y = red * image[..., 0] + green * image[..., 1] + blue * image[..., 2]
     return y[..., None]
 
 
 class VDSR(Geometry, nn.Module):
-    """The network; `features` is the config's, 64 in its paper."""
+    """The network.
+
+    Attributes:
+      scale: Factor of the enlargement.
+      features: Channels of its layers; 64 in its paper.
+      compute: How the arithmetic is done, a `btsrn.Compute`.
+    """
 
     scale: int
     features: int
-    compute: Any  # a model.Compute
+    compute: Any
 
-    # It uses up pixels as a BTSRN of these blocks would: two LR pixels a side for the
+    # Its sizes are those of a BTSRN with these blocks: two LR pixels a side for the
     # bicubic skip, then one HR pixel a layer.
     low_blocks = SKIP_MARGIN
     mid_blocks = 0
     high_blocks = VDSR_LAYERS
-    bottleneck = 0  # no block, no normalisation
-    block = norm = "none"
+    bottleneck = 0
+    norm = "none"
 
     @nn.compact
     def __call__(self, lr: jax.Array, train: bool = False) -> jax.Array:
-        """lr: (B, h, w, 3) float32 in [0, 1] -> residual (B, H, W, 3) float32, the same
-        in all channels; it changes the luminance by what the network says."""
+        """Predicts the residual over the bicubic skip.
+
+        Args:
+          lr: (B, h, w, 3) float32 in [0, 1].
+          train: has no effect, since nothing is normalised.
+
+        Returns:
+          (B, H, W, 3) float32 with H = s h - 2 valid_border and W likewise. Its three
+          channels are equal, and change the luminance by what the layers give.
+        """
         del train
         dtype, platform, precision = self.compute
         x = luminance(ops.bicubic_skip(lr, self.scale)) - 0.5
@@ -66,11 +87,16 @@ class VDSR(Geometry, nn.Module):
     multiply_adds = property(cost.multiply_adds)
 
     def pixels_read(self, layer: str) -> float:
-        """Returns how many pixels a layer reads per HR pixel: it works on the enlarged
-        image throughout."""
+        """Returns the number of pixels that a layer reads per HR pixel.
+
+        It is one for every layer: all of them work on the enlarged image.
+        """
         return 1.0
 
     def loss_difference(self, sr: jax.Array, hr: jax.Array) -> jax.Array:
-        """Returns what a loss is taken of: the difference in luminance alone,
-        (B, H, W, 1)."""
+        """Returns what a loss is taken of: the difference in luminance, (B, H, W, 1).
+
+        Args:
+          sr, hr: (B, H, W, 3) float32 in [0, 1].
+        """
         return luminance(sr - hr)

@@ -12,8 +12,8 @@ from btsrn_jax.report.html_page import Table
 # Challenge test set: BTSRN (900 training images, ensemble) and bicubic.
 TABLE_3 = {2: (34.19, 31.01), 3: (30.44, 28.22), 4: (28.49, 26.65)}
 # What runs of one comparison may differ in.
-VARIED = ("low_blocks", "high_blocks", "block", "norm")
-NOT_SETTINGS = (*schema.FREE_ON_RESUME, "train.seed", "train.decay_steps")
+VARIED = tuple(name.removeprefix("model.") for name in schema.STUDIED)
+NOT_SETTINGS = schema.NOT_SETTINGS
 IMAGES = {"folder": "images of a folder", "samples": "sample photographs"}
 
 

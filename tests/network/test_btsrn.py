@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from helpers import reference
 
+from btsrn_jax.errors import InputError
 from btsrn_jax.network import btsrn, choices, cost
 from btsrn_jax.network.btsrn import BTSRN, Compute
+from btsrn_jax.network.onnx_graph import build_onnx
 from btsrn_jax.resize import imresize
 
 EXACT = Compute(precision=jax.lax.Precision.HIGHEST)
@@ -211,6 +213,23 @@ def test_the_other_blocks_by_hand(kind, branch):
     np.testing.assert_allclose(y, [[[[3 + branch]]]], rtol=1e-5)
 
 
+def test_an_unknown_block_is_refused_and_never_taken_for_another():
+    model = BTSRN(2, low_blocks=1, high_blocks=0, block="resnet", **SMALL)
+    with pytest.raises(ValueError, match="'resnet': one of pconv, pixelcnn, gated"):
+        shapes_of(model)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("block", "resnet"), ("norm", "group"), ("activation", "gelu")],
+)
+def test_a_part_without_nodes_is_refused_by_the_onnx_graph(field, value):
+    variables = random_variables(BTSRN(2, low_blocks=1, high_blocks=0, **SMALL))
+    model = BTSRN(2, low_blocks=1, high_blocks=0, **SMALL | {field: value})
+    with pytest.raises(InputError, match=f"no ONNX form of {field} {value}"):
+        build_onnx(model, variables, {})
+
+
 @pytest.mark.parametrize(
     ("activation", "copies"), [("relu", -2.0), ("leaky_relu", -2.0 - 0.4)]
 )
@@ -316,7 +335,7 @@ def test_training_memory_bears_out_the_papers_claims_on_blocks():
 
     def costs(kind, batch=32):
         model = BTSRN(2, bottleneck=32, block=kind)
-        kept = btsrn.kept_for_gradient(model, batch, 54)
+        kept = cost.kept_for_gradient(model, batch, 54)
         return kept, cost.multiply_adds(model)
 
     (gated, gated_adds), (pconv, adds) = costs("gated_pp"), costs("pconv")

@@ -1,0 +1,280 @@
+"""Every field of the config, in one table.
+
+From `FIELDS` come the defaults, the checks of `config.validate`, what may change on
+resume, `python -m btsrn_jax.main --help`, and docs/config.md. A new field is one entry
+here and nothing elsewhere: its type is that of its default, and dots in its name make
+the sections. A new choice of a network is one word in `network/choices.py`.
+"""
+
+import dataclasses
+import enum
+from typing import Any, NamedTuple
+
+from btsrn_jax.metrics import PROTOCOLS
+from btsrn_jax.network import ACTIVATIONS, BLOCKS, NAMES, NORMS
+
+SCALES = (2, 3, 4)
+
+
+class Range(NamedTuple):
+    """The numbers from `low` to `high`; both are allowed."""
+
+    low: float
+    high: float
+
+
+class Role(enum.Enum):
+    """What a field is to a training run, and hence where a change of it matters."""
+
+    SETTING = "Decides what is trained: runs that differ in it are two experiments."
+    STUDIED = "A setting that the paper varies: its tables compare runs by it."
+    REPEAT = "May differ between runs of one setting, but not within a run."
+    SOURCE = "Says where data lies or which steps are kept; may change on resume."
+    CONDUCT = "Leaves no trace in the weights; may change on resume."
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of the config.
+
+    Attributes:
+      default: The value of the paper's x4 setting. None stands for a whole number that
+        follows from the data.
+      allowed: A tuple of the values that the field may have, a `Range` of numbers, or
+        None for anything of the default's type.
+      help: What the field does, in plain sentences.
+      role: What the field is to a training run.
+    """
+
+    default: Any
+    allowed: tuple | Range | None
+    help: str
+    role: Role = Role.SETTING
+
+    @property
+    def type(self) -> type:
+        """The type of the field's values. A float field takes whole numbers, too."""
+        return int if self.default is None else type(self.default)
+
+    @property
+    def free_on_resume(self) -> bool:
+        """True if the field may differ between a run and its continuation."""
+        return self.role in (Role.SOURCE, Role.CONDUCT)
+
+    @property
+    def identity(self) -> bool:
+        """True if runs that differ in the field are different experiments."""
+        return self.role in (Role.SETTING, Role.STUDIED)
+
+    def describe_allowed(self) -> str:
+        """Returns the choices or the range in words; "" if any value is allowed."""
+        if self.allowed is None:
+            return ""
+        if isinstance(self.allowed, Range):
+            return "from {:.10g} to {:.10g}".format(*self.allowed)
+        return f"one of {', '.join(map(str, self.allowed))}"
+
+
+TITLES = {
+    "scale": "Scale",
+    "model": "The network (paper, Sec. 3)",
+    "data": "Training images",
+    "train": "Training (paper, Sec. 4)",
+    "eval": "Validation and evaluation",
+}
+# The largest step: `TrainState.step` is an int32.
+_LAST_STEP = 2**31 - 1
+
+FIELDS = {
+    "scale": Field(4, SCALES, "Factor by which images are enlarged."),
+    "model.name": Field(
+        "btsrn",
+        NAMES,
+        "The network. vdsr is the peer of the paper's Table 4; of this section it takes"
+        " features and dtype alone.",
+    ),
+    "model.features": Field(
+        128, Range(1, 4096), "Channels of the identity path. VDSR has 64 in its paper."
+    ),
+    "model.bottleneck": Field(
+        64, Range(1, 4096), "Channels that a residual block projects its input to."
+    ),
+    "model.low_blocks": Field(
+        6, Range(0, 1000), "Residual blocks at LR size.", Role.STUDIED
+    ),
+    "model.mid_blocks": Field(
+        0,
+        Range(0, 1000),
+        "Residual blocks between the two x2 upsamplings of x4; 1 in the authors' code.",
+    ),
+    "model.high_blocks": Field(
+        4, Range(0, 1000), "Residual blocks at HR size.", Role.STUDIED
+    ),
+    "model.block": Field(
+        "pconv", BLOCKS, "Kind of residual block (Figure 2).", Role.STUDIED
+    ),
+    "model.norm": Field(
+        "none", NORMS, "Normalisation of layers (Sec. 3.4).", Role.STUDIED
+    ),
+    "model.activation": Field(
+        "relu",
+        ACTIVATIONS,
+        "Activation before each convolution: relu in the paper, leaky_relu (slope 0.2)"
+        " in the authors' code.",
+    ),
+    "model.dtype": Field(
+        "auto",
+        ("auto", "float32", "bfloat16"),
+        "Type of the convolutions in training. auto is float32 on a CPU and bfloat16 on"
+        " accelerators; bfloat16 also pays on a CPU with AMX.",
+    ),
+    "data.source": Field(
+        "div2k",
+        ("div2k", "folder", "samples"),
+        "Where training images come from: DIV2K, a folder, or the photographs that come"
+        " with scikit-image.",
+    ),
+    "data.track": Field(
+        "bicubic", ("bicubic", "unknown"), "DIV2K: how its LR images were made."
+    ),
+    "data.split": Field(
+        "train",
+        ("train", "validation", "train+validation"),
+        "DIV2K: the 800 training images, the 100 validation images, or all 900 as in"
+        " the challenge.",
+    ),
+    "data.root": Field(
+        "data", None, "DIV2K: the folder that btsrn prepare wrote.", Role.SOURCE
+    ),
+    "data.hr_dir": Field(
+        "",
+        None,
+        "Source folder: the folder of HR images, read with its subfolders.",
+        Role.SOURCE,
+    ),
+    "data.lr_dir": Field(
+        "",
+        None,
+        "Source folder: the folder of LR images. If it is empty, imresize makes them.",
+        Role.SOURCE,
+    ),
+    "data.cache": Field(
+        "auto",
+        ("auto", "device", "host"),
+        "Where decoded images are kept. auto is the device if they fit.",
+        Role.CONDUCT,
+    ),
+    "train.seed": Field(
+        0, Range(0, 2**32 - 1), "Seed of initialisation and batches.", Role.REPEAT
+    ),
+    "train.batch_size": Field(
+        32, Range(1, 2**20), "Patches per step, over all devices and hosts."
+    ),
+    "train.candidates": Field(
+        1, Range(1, 64), "Places drawn for each patch; the most detailed is taken."
+    ),
+    "train.patch": Field(
+        108, Range(1, 4096), "Side of a patch in HR pixels, a multiple of the scale."
+    ),
+    "train.steps": Field(
+        None,
+        Range(1, _LAST_STEP),
+        "Steps of the run; by default 16 passes over the data. On resume it may change"
+        " if the schedule is exponential and decay_steps stays as it was.",
+    ),
+    "train.decay_steps": Field(
+        None,
+        Range(1, _LAST_STEP),
+        "Steps between two decays of the learning rate; by default one pass, or a"
+        " sixteenth of the steps if these are given.",
+        Role.REPEAT,
+    ),
+    "train.decay_rate": Field(
+        0.6, Range(1e-12, 1.0), "Exponential schedule: factor of each decay."
+    ),
+    "train.optimizer": Field("adam", ("adam", "muon"), "Optimiser; adam in the paper."),
+    "train.learning_rate": Field(1e-3, Range(1e-12, 1.0), "Highest learning rate."),
+    "train.schedule": Field(
+        "exponential",
+        ("exponential", "cosine"),
+        "Course of the learning rate: a staircase, or a cosine that ends at 0.",
+    ),
+    "train.warmup_steps": Field(
+        0, Range(0, _LAST_STEP), "Cosine schedule: steps of the linear rise from 0."
+    ),
+    "train.loss": Field(
+        "mse",
+        ("mse", "l1", "charbonnier"),
+        "Loss of the difference SR - HR, in RGB from 0 to 1 (VDSR: in luminance).",
+    ),
+    "train.ema": Field(
+        0.0, Range(0.0, 0.999999), "Decay of averaged weights, such as 0.999; 0: none."
+    ),
+    "train.clip_norm": Field(
+        0.0, Range(0.0, 1e12), "Bound of the gradient's global norm; 0: none."
+    ),
+    "train.init_from": Field(
+        "",
+        None,
+        "A run or an exported model whose weights training starts from; from another"
+        " scale, all layers but the upsampling ones.",
+    ),
+    "train.log_every": Field(
+        100, Range(1, _LAST_STEP), "Steps between two lines of metrics.", Role.CONDUCT
+    ),
+    "train.eval_every": Field(
+        5000, Range(1, _LAST_STEP), "Steps between two validations.", Role.SOURCE
+    ),
+    "train.checkpoint_every": Field(
+        5000, Range(1, _LAST_STEP), "Steps between two checkpoints.", Role.SOURCE
+    ),
+    "train.time_limit": Field(
+        0.0,
+        Range(0.0, 1e9),
+        "Minutes after which the run saves its state and exits with 75; 0: none.",
+        Role.CONDUCT,
+    ),
+    "eval.sets": Field(
+        (),
+        None,
+        "Evaluation sets: folders, div2k/CONFIG, or samples. If there are none:"
+        " the validation images that belong to the training data.",
+        Role.CONDUCT,
+    ),
+    "eval.protocol": Field(
+        "ntire",
+        tuple(PROTOCOLS),
+        "How PSNR and SSIM are measured (docs/evaluation.md).",
+        Role.CONDUCT,
+    ),
+    "eval.ensemble": Field(
+        True,
+        None,
+        "With --mode=eval: average the results of the eight flips and rotations.",
+        Role.CONDUCT,
+    ),
+    "eval.tile": Field(
+        128,
+        Range(1, 8192),
+        "Side of a tile in LR pixels, without the halo around it.",
+        Role.CONDUCT,
+    ),
+    "eval.memory_gb": Field(
+        0.0,
+        Range(0.0, 1e6),
+        "Memory for a batch of tiles in GB; 0: half of what is free on the device.",
+        Role.CONDUCT,
+    ),
+    "eval.dtype": Field(
+        "float32",
+        ("float32", "bfloat16"),
+        "Type of the convolutions in evaluation: float32 is exact, bfloat16 is fast.",
+        Role.CONDUCT,
+    ),
+    "eval.max_images": Field(
+        10,
+        Range(1, _LAST_STEP),
+        "Images of each set that training validates on.",
+        Role.CONDUCT,
+    ),
+}
