@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from btsrn_jax import images
+
 
 class Index(NamedTuple):
     """Where the images lie in a store; all (images,).
@@ -161,15 +163,6 @@ def _squares(rows, top, left, side):
     return squares.reshape(-1, side, side, 3)
 
 
-def turn(x: jax.Array, k: jax.Array) -> jax.Array:
-    """View k (B,) of 0..7 of square patches (B, n, n, c): bit 0 flips left-right, bit 1
-    top-bottom, bit 2 transposes; together the eight flips and rotations."""
-    bit = [(k >> i & 1).astype(bool)[:, None, None, None] for i in range(3)]
-    x = jnp.where(bit[0], x[:, :, ::-1], x)
-    x = jnp.where(bit[1], x[:, ::-1], x)
-    return jnp.where(bit[2], x.swapaxes(1, 2), x)
-
-
 def batch(
     source: Store | Patches,
     seed: int,
@@ -198,6 +191,7 @@ def batch(
             drawn = most_detailed(drawn, lr, candidates, scale, target)
         lr, hr = cut(source, drawn, side, target)
         turns = drawn.turn
+    turn = jax.vmap(images.turn)
     return tuple(turn(x, turns).astype(jnp.float32) / 255 for x in (lr, hr))
 
 
