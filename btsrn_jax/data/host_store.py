@@ -21,7 +21,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from btsrn_jax import images, mesh, storage
-from btsrn_jax.data import datasets, sampler
+from btsrn_jax.data import loading, sampler
+from btsrn_jax.data.datasets import Pair
 
 SHARE = 0.6  # of a device's memory that a store may take
 
@@ -46,9 +47,7 @@ class HostStore:
     """How many HR pixels there are to one LR pixel, along a side."""
 
 
-def load_store(
-    config: ConfigDict, pairs: list[datasets.Pair]
-) -> sampler.Store | HostStore:
+def load_store(config: ConfigDict, pairs: list[Pair]) -> sampler.Store | HostStore:
     """Decodes the training images to where `data.cache` wants them, and logs where.
 
     A host store that was made before is used, if it still fits the images.
@@ -72,7 +71,7 @@ def load_store(
         if store is None:  # or broken
             shutil.rmtree(folder, ignore_errors=True)
     if store is None or (cache == "auto" and size_on_device(store) <= limit):
-        loaded = datasets.load_training(pairs, config.scale, config.train.patch)
+        loaded = loading.load_training(pairs, config.scale, config.train.patch)
         store = make_store(loaded, config.scale, cache, limit, folder)
     on_host = isinstance(store, HostStore)
     logging.getLogger("btsrn").info(
@@ -109,7 +108,7 @@ def make_store(
     """Puts (lr, hr) pairs into a store as they come.
 
     Args:
-      loaded: as of `datasets.load_training`.
+      loaded: as of `loading.load_training`.
       scale: of the pairs.
       cache: "device", "host", or "auto": the device, if it takes `limit` bytes at most.
       limit: see `device_limit`.
@@ -197,7 +196,7 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path:
             status = path.stat()
             what.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()
-    return datasets.cache_dir() / f"raw_x{config.scale}" / digest
+    return loading.cache_dir() / f"raw_x{config.scale}" / digest
 
 
 def size_on_device(store: sampler.Store | HostStore) -> int:

@@ -1,9 +1,6 @@
 """Writes a Picture as a PNG, JPEG, WebP, TIFF or BMP file, whole or not at all."""
 
-import contextlib
 import dataclasses
-import itertools
-import os
 import pathlib
 import struct
 import zlib
@@ -11,6 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError
 from btsrn_jax.images.decode import SUFFIXES, Picture
 from btsrn_jax.images.exif import EXIF_IFD, GPS_IFD, with_size
@@ -30,7 +28,6 @@ _OPTIONS = {
     "WebP": {"lossless": True, "method": 1, "quality": 50, "exact": True},
     "BMP": {},
 }
-_unique = itertools.count()
 
 
 def check_writable(
@@ -83,7 +80,7 @@ def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
     data = picture.pixels
     if picture.alpha is not None:
         data = np.concatenate([data, picture.alpha[..., None]], axis=2)
-    with _replacing(path) as file:
+    with storage.replacing(path) as file:
         if kind == "TIFF":
             _save_tiff(file, data, picture)
         elif data.dtype == np.uint16:
@@ -102,24 +99,6 @@ def _kind(path):
         known = " ".join(SUFFIXES)
         raise InputError(f"cannot write {path}: the suffix is none of {known}")
     return SUFFIXES[suffix]
-
-
-@contextlib.contextmanager
-def _replacing(path):
-    """A file that takes the name `path` once it is complete and on the disk.
-
-    Killed at any moment, this leaves the old file, the new one, or a hidden `.part`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".btsrn-{os.getpid()}-{next(_unique)}.part"
-    try:
-        with open(temporary, "x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _fitted(picture, kind):
