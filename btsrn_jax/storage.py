@@ -108,11 +108,12 @@ def check_writable_folder(path: pathlib.Path) -> None:
     Args:
       path: the folder; if it is missing, its nearest existing parent is asked.
     """
-    existing = path.absolute()
+    existing = path  # relative ones stay so: a parent of `.` may be closed
     while not os.path.exists(existing):
         existing = existing.parent
     if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {path}: {existing} is no folder to write in")
+        place = existing.absolute()
+        raise InputError(f"cannot write {path}: {place} is no folder to write in")
 
 
 def move(source: Any, target: Any) -> None:

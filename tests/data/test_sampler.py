@@ -91,7 +91,7 @@ def test_turns_are_the_eight_flips_and_rotations_as_they_always_were():
     assert {np.asarray(t).tobytes() for t in expected} == {
         v.tobytes() for v in views(image)
     }
-    for turned in sampler.batch(patches, 0, 0, 8, 5, 5):
+    for turned in batch_of(patches, 0, 0, 8, 5, 5):
         np.testing.assert_array_equal(turned, expected.astype(jnp.float32) / 255)
         assert len({np.asarray(t).tobytes() for t in turned}) == 8
 
