@@ -57,7 +57,5 @@ def test_a_folder_that_may_not_be_written_to_is_named(permissions_count):
     pathlib.Path("file").touch()
     pathlib.Path("closed").mkdir(mode=0o500)
     for name in ("file", "closed", "closed/deep"):
-        with pytest.raises(
-            InputError, match=f"cannot write {name}: .*/.* is no folder"
-        ):
+        with pytest.raises(InputError, match=f"cannot write {name}: .*is no folder"):
             storage.check_writable_folder(pathlib.Path(name))
