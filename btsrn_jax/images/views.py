@@ -1,16 +1,23 @@
 """The eight flips and rotations of an image, numbered the one way for all."""
 
 import numbers
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+Array = TypeVar("Array", "np.ndarray", "jax.Array")
 
 
-def turn(x, k):
+def turn(x: Array, k: "int | jax.Array") -> Array:
     """Returns view `k` of images.
 
     Bit 0 of `k` flips left-right, then bit 1 flips top-bottom, then bit 2 transposes.
     View 0 is the image itself.
 
     Args:
-      x: (..., h, w, c), an array of NumPy or JAX.
+      x: (..., h, w, c), of any dtype.
       k: 0..7. It may be a traced scalar of JAX, as under `jax.vmap`, if h = w: shapes
         cannot depend on it.
     """
@@ -19,7 +26,7 @@ def turn(x, k):
     return _choose(k & 4, x.swapaxes(-3, -2), x)
 
 
-def turn_back(x, k):
+def turn_back(x: Array, k: "int | jax.Array") -> Array:
     """Returns the images whose view `k` is `x`; arguments as of `turn`."""
     x = _choose(k & 4, x.swapaxes(-3, -2), x)
     x = _choose(k & 2, x[..., ::-1, :, :], x)
