@@ -1,23 +1,30 @@
-"""Local paths, and paths in Cloud Storage buckets, with the same manners.
+"""Local paths, and paths in Cloud Storage buckets, used in the same way.
 
 A path in a bucket is one of `etils.epath`, as Orbax and TFDS take it.
 """
 
+import contextlib
 import importlib.util
+import itertools
 import logging
 import os
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from btsrn_jax.errors import InputError, first_line
 
 BUCKET = "gs://"
+_unique = itertools.count()
 
 
 def path(place: str | os.PathLike) -> Any:
-    """A pathlib.Path, or for gs://BUCKET/FOLDER an epath.Path; InputError where the
-    bucket does not answer, and for other kinds of address."""
-    if isinstance(place, pathlib.PurePath):  # opened before: a bucket was asked then
+    """Returns a pathlib.Path, or an epath.Path for gs://BUCKET/FOLDER.
+
+    Raises:
+      InputError: the bucket does not answer, or the address is of another kind.
+    """
+    if isinstance(place, pathlib.PurePath):  # made here before: the bucket has answered
         return place
     text = os.fspath(place)
     if "://" not in text:
@@ -35,13 +42,13 @@ def path(place: str | os.PathLike) -> Any:
     found = epath.Path(text)
     try:
         found.exists()
-    except Exception as error:  # of gcsfs, aiohttp and google.auth: many types
+    except Exception as error:  # gcsfs, aiohttp and google.auth raise many types
         raise InputError(f"cannot reach {text}: {first_line(error)}") from None
     return found
 
 
 def local(place: str | os.PathLike) -> pathlib.Path:
-    """The path of what has to lie on this machine; InputError for one in a bucket."""
+    """Returns the path of a place on this machine; InputError for one in a bucket."""
     if "://" in os.fspath(place):
         raise InputError(
             f"{place}: a local path was expected; copy it (gcloud storage cp -r) or"
@@ -51,37 +58,62 @@ def local(place: str | os.PathLike) -> pathlib.Path:
 
 
 def in_bucket(path: Any) -> bool:
-    """Whether a path is one in a bucket, where nothing can be appended or renamed in
-    one go, but every object appears whole."""
+    """Returns True for a path in a bucket.
+
+    Nothing can be appended there, and no folder renamed in one go, but every object
+    appears whole.
+    """
     return os.fspath(path).startswith(BUCKET)
 
 
 def write(path: Any, data: bytes | str) -> None:
-    """Writes a file whole or not at all; its folder is made. OSError names it."""
+    """Writes a file whole or not at all; its folder is made if it is missing.
+
+    Raises:
+      OSError: it cannot be written.
+    """
     data = data.encode() if isinstance(data, str) else data
-    if in_bucket(path):
-        try:
-            path.write_bytes(data)
-        except Exception as error:
-            raise OSError(f"cannot write {path}: {first_line(error)}") from None
+    if not in_bucket(path):
+        with replacing(path) as file:
+            file.write(data)
         return
+    try:
+        path.write_bytes(data)
+    except Exception as error:  # as in `path`
+        raise OSError(f"cannot write {path}: {first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Yields a new local file that takes the name `path` once it is complete.
+
+    Killed at any moment, this leaves the old file, the new one, or a hidden `.part`
+    beside it. Folders are made if they are missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    temporary = path.parent / f".btsrn-{os.getpid()}-{next(_unique)}.part"
+    try:
+        with temporary.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the name and no data
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_writable_folder(path: pathlib.Path) -> None:
-    """Raises InputError where a folder cannot be written to, or cannot be made.
+    """Raises InputError if a folder cannot be written to, or cannot be made.
 
     Args:
-      path: the folder; where it is missing, its nearest existing parent is asked.
+      path: the folder; if it is missing, its nearest existing parent is asked.
     """
-    existing = path.absolute()
+    existing = path  # relative ones stay so: a parent of `.` may be closed
     while not os.path.exists(existing):
         existing = existing.parent
     if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {path}: {existing} is no folder to write in")
+        place = existing.absolute()
+        raise InputError(f"cannot write {path}: {place} is no folder to write in")
 
 
 def move(source: Any, target: Any) -> None:

@@ -7,11 +7,14 @@ import ast
 import functools
 import graphlib
 import importlib
+import importlib.metadata
 import inspect
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -52,6 +55,7 @@ GONE = {
     "serve", "facts", "artifacts", "card", "studies", "workload", "journal", "preempt",
     "hoststore", "pictures", "onnx_hint", "is_vdsr", "lost", "claim", "Subject",
     "Watch", "Journal", "Enlarger", "enlarge_for", "asked", "agreed", "facts_of_run",
+    "made_true",
 }  # fmt: skip
 
 FLAX = {"network.btsrn", "network.vdsr"}  # everything else sees variables and apply
@@ -240,6 +244,28 @@ def test_no_module_or_identifier_keeps_a_name_from_before_the_rooms():
         names |= {node.name for node in nodes if isinstance(node, kinds)}
         names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
         assert not names & GONE, f"{path.name} still says {', '.join(names & GONE)}"
+
+
+def normal(name):
+    """A distribution's name as the package index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_package_that_is_imported_is_declared():
+    """As a dependency or in an extra; what some dependency brings along may vanish."""
+    with PACKAGE.parent.joinpath("pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {normal(re.match(r"[\w.-]+", line)[0]) for g in groups for line in g}
+    found = importlib.metadata.packages_distributions()
+    modules = [*MODULES, "__init__", *(f"{room}.__init__" for room in ROOMS)]
+    third_party = set().union(*map(packages, modules)) - sys.stdlib_module_names
+    undeclared = {
+        name
+        for name in third_party - {"btsrn_jax"}
+        if not declared & set(map(normal, found.get(name, [name])))
+    }
+    assert not undeclared
 
 
 def test_only_the_networks_import_flax():

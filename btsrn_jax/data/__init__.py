@@ -18,16 +18,18 @@ if TYPE_CHECKING:
         evaluation_set,
         evaluation_sets,
         file_pair,
-        load_training,
         origin,
         set_name,
         training_pairs,
     )
+    from btsrn_jax.data.feeder import Batches, open_batches
     from btsrn_jax.data.folders import raise_together
+    from btsrn_jax.data.host_store import load_store
 
 __all__ = [
     "SAMPLES",
     "SAMPLES_TRAIN",
+    "Batches",
     "Pair",
     "check_pair",
     "check_set",
@@ -36,7 +38,8 @@ __all__ = [
     "evaluation_sets",
     "file_pair",
     "host_store",
-    "load_training",
+    "load_store",
+    "open_batches",
     "origin",
     "raise_together",
     "sampler",
@@ -57,11 +60,12 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "evaluation_set",
             "evaluation_sets",
             "file_pair",
-            "load_training",
             "origin",
             "set_name",
             "training_pairs",
         ],
+        "feeder": ["Batches", "open_batches"],
         "folders": ["raise_together"],
+        "host_store": ["load_store"],
     },
 )

@@ -1,16 +1,14 @@
-"""Sources of (LR, HR) pairs: DIV2K through TFDS, folders, sample photographs.
+"""Pairs of LR and HR images, from DIV2K, from folders, or from sample photographs.
 
 A pair is a name and a function that reads it, so that listing a thousand images costs
-nothing and threads can decode them. What is wrong with any of them is told at once.
+nothing and threads can decode them. Errors name all images at fault, not just one.
 """
 
 import concurrent.futures
-import hashlib
 import importlib.resources
 import os
 import pathlib
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +19,6 @@ from btsrn_jax.data import div2k, folders
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import get_protocol, mod_crop
 from btsrn_jax.progress import progress_bar
-from btsrn_jax.resize import imresize
 
 # Photographs inside the scikit-image wheel, all CC0 or public domain; see README.
 SAMPLES_TRAIN = (
@@ -38,17 +35,26 @@ SAMPLES = "samples"  # the held-out photographs, as a name in `eval.sets`
 
 
 class Pair(NamedTuple):
-    """name: unique in its set. load: -> (lr or None, hr), uint8 (h, w, 3), or (h, w)
-    for a grey file; None where LR is to be made from HR. files: where they lie, if in
-    files of their own; then `load` takes a list for what was done on reading."""
+    """One image of a set, not read yet."""
 
     name: str
+    """Unique in its set."""
+
     load: Callable[..., tuple[np.ndarray | None, np.ndarray]]
+    """Reads (lr, hr), each uint8 (h, w, 3), or (h, w) if the file is grey. lr is None
+    where it is to be made from hr. With `files`, it takes an optional list, to which it
+    adds a phrase for each thing that was done on reading."""
+
     files: folders.Files | None = None
+    """Where the image lies; None for records of DIV2K, which are no files."""
 
 
 def training_pairs(config: ConfigDict) -> list[Pair]:
-    """The pairs of a config's `data` section; InputError where there are none."""
+    """Returns the pairs that a config's `data` section asks for.
+
+    Raises:
+      InputError: there are none, or a folder or partners are missing.
+    """
     data, scale = config.data, config.scale
     if data.source == "samples":
         return _samples(SAMPLES_TRAIN)
@@ -59,8 +65,14 @@ def training_pairs(config: ConfigDict) -> list[Pair]:
 
 
 def evaluation_sets(config: ConfigDict) -> dict[str, list[Pair]]:
-    """Set name -> pairs, of `eval.sets`; by default what goes with the training data
-    and was not trained on: DIV2K's validation split, or the held-out samples."""
+    """Returns the pairs of a config's `eval.sets` by set name, all files checked.
+
+    By default these are images that belong to the training data and are not trained on:
+    DIV2K's validation split, or the held-out samples.
+
+    Raises:
+      InputError: as `evaluation_set` and `check_set`.
+    """
     data = config.data
     names = tuple(config.eval.sets)
     if not names and data.source == "div2k" and data.split == "train":
@@ -77,16 +89,25 @@ def evaluation_sets(config: ConfigDict) -> dict[str, list[Pair]]:
 
 
 def set_name(name: str) -> str:
-    """How a set is called in tables: the folder's name, or div2k/CONFIG itself."""
+    """Returns a set's name in tables: the folder's name, or div2k/CONFIG itself."""
     return name if name.startswith("div2k/") else pathlib.Path(name).resolve().name
 
 
 def evaluation_set(
     name: str, scale: int, root: str = "data", problems: list[str] | None = None
 ) -> list[Pair]:
-    """The pairs of one set: "samples", "div2k/CONFIG" (validation split, prepared in
-    `root`), or a folder, laid out in any of the ways of `folders.find_set`, which also
-    says what `problems` takes."""
+    """Returns the pairs of one evaluation set.
+
+    Args:
+      name: "samples", "div2k/CONFIG" (its validation split), or a folder, laid out in
+        any of the ways of `folders.find_set`.
+      scale: of the pairs.
+      root: where DIV2K is prepared.
+      problems: as of `folders.find_set`.
+
+    Raises:
+      InputError: there is no such set, or images in it are missing.
+    """
     if name == SAMPLES:
         return _samples(SAMPLES_HELD_OUT)
     if name.startswith("div2k/"):
@@ -99,7 +120,7 @@ def evaluation_set(
 
 
 def origin(pairs: list[Pair]) -> str:
-    """Where a set's images come from, in a few words."""
+    """Returns a few words on where a set's images come from."""
     if pairs[0].files is None:
         return "as prepared"
     if pairs[0].files.lr is None:
@@ -125,13 +146,15 @@ def _samples(names):
 def folder_pairs(
     hr_dir: pathlib.Path, lr_dir: pathlib.Path | None, scale: int
 ) -> list[Pair]:
-    """Pairs of HR files and, with `lr_dir`, the LR files of the same name; see
-    `folders.find_pairs`."""
+    """Returns pairs of HR files and, with `lr_dir`, the LR files of the same name.
+
+    Arguments and errors are those of `folders.find_pairs`.
+    """
     return [_pair(files) for files in folders.find_pairs(hr_dir, lr_dir, scale)]
 
 
 def file_pair(path: pathlib.Path) -> Pair:
-    """An HR file on its own; LR is to be made from it."""
+    """Returns the pair of an HR file alone; LR is to be made from it."""
     return _pair(folders.Files(path.stem, path, None))
 
 
@@ -146,16 +169,20 @@ def _pair(files):
 def check_set(pairs: list[Pair], scale: int, ignored: int = 0) -> list[str]:
     """Reads every file of a set once, in threads, before anything is computed.
 
+    DIV2K as prepared needs no check: it has checksums.
+
     Args:
+      pairs: the set.
+      scale: of the pairs.
       ignored: pixels on each side that a protocol leaves out; some must be left.
 
     Returns:
-      What was done on reading (16 bits reduced, alpha dropped, ...): a line for each,
-      with the names of the images.
+      A line for each thing that was done on reading (16 bits reduced, alpha dropped,
+      ...), with the names of the images.
 
     Raises:
-      InputError naming every image that is unreadable, does not fit its partner, or is
-      too small. DIV2K as prepared needs no check: it has checksums.
+      InputError: images are unreadable, do not fit their partners, or are too small;
+        each is named.
     """
 
     def check(pair):
@@ -171,7 +198,7 @@ def check_set(pairs: list[Pair], scale: int, ignored: int = 0) -> list[str]:
                     f" protocol ignores {ignored} pixels on each side"
                 )
         except InputError as error:
-            return _named(error, pair), notes
+            return name_image(error, pair), notes
         return None, notes + (["grey"] if hr.ndim == 2 else [])
 
     pairs = [pair for pair in pairs if pair.files is not None]
@@ -192,8 +219,8 @@ def _shortened(names, most=5):
     return ", ".join(names[:most]) + more
 
 
-def _named(error, pair):
-    """The error's text, with the image's file or name in front if it lacks it."""
+def name_image(error: InputError, pair: Pair) -> str:
+    """Returns the error's text, the image's file or name in front if it lacks it."""
     text = str(error)
     if pair.files is None:
         return f"{pair.name}: {text}"
@@ -202,7 +229,16 @@ def _named(error, pair):
 
 
 def check_pair(lr: np.ndarray, hr: np.ndarray, scale: int) -> np.ndarray:
-    """HR cut top-left to `scale` times LR; InputError where the two do not fit."""
+    """Returns HR cut to `scale` times LR at the right and the bottom.
+
+    Args:
+      lr: (h, w, 3) or (h, w).
+      hr: of at least `scale` times that size, and less than `scale` pixels more.
+      scale: the factor.
+
+    Raises:
+      InputError: the two sizes do not fit.
+    """
     (h, w), (full_h, full_w) = lr.shape[:2], hr.shape[:2]
     if not (0 <= full_h - scale * h < scale and 0 <= full_w - scale * w < scale):
         raise InputError(
@@ -210,82 +246,3 @@ def check_pair(lr: np.ndarray, hr: np.ndarray, scale: int) -> np.ndarray:
             f" LR of {full_w // scale}x{full_h // scale} was expected"
         )
     return hr[: scale * h, : scale * w]
-
-
-def load_training(
-    pairs: list[Pair], scale: int, patch: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Reads all pairs in threads, with a progress bar.
-
-    Yields:
-      (lr, hr), uint8 RGB, hr exactly `scale` times lr. LR that had to be made by
-      `imresize` is kept in a cache folder for the next run.
-
-    Raises:
-      InputError naming every image that is unreadable, does not fit its partner, or is
-      smaller than `patch` HR pixels.
-    """
-
-    def load(pair):
-        try:
-            lr, hr = pair.load()
-            hr = images.as_rgb(hr)
-            if lr is None:
-                hr = mod_crop(hr, scale)
-                lr = _cached_lr(hr, scale)
-            else:
-                lr = images.as_rgb(lr)
-                hr = check_pair(lr, hr, scale)
-            if min(hr.shape[:2]) < patch:
-                raise InputError(
-                    f"{hr.shape[1]}x{hr.shape[0]} is smaller than a patch of {patch}"
-                )
-            return lr, hr
-        except InputError as error:
-            return _named(error, pair)
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        work = pool.map(load, pairs)
-        bar = progress_bar(work, "reading images", len(pairs), unit="image", delay=2)
-        problems = []
-        for item in bar:
-            if isinstance(item, str):
-                problems.append(item)
-            elif not problems:
-                yield item
-    folders.raise_together(problems)
-
-
-def _cached_lr(hr, scale):
-    """imresize(hr, 1 / scale), from the cache folder if it was made before.
-
-    Keyed by the pixels themselves: hashing takes a hundredth of the resizing.
-    """
-    digest = hashlib.sha256(repr(hr.shape).encode() + hr.tobytes()).hexdigest()
-    path = cache_dir() / f"lr_x{scale}" / digest[:2] / f"{digest}.npy"
-    try:
-        lr = np.load(path)
-        if lr.dtype == np.uint8 and lr.shape[:2] == (
-            hr.shape[0] // scale,
-            hr.shape[1] // scale,
-        ):
-            return lr
-    except (OSError, ValueError, EOFError):
-        pass
-    lr = imresize(hr, 1 / scale)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            np.save(file, lr)
-        os.replace(file.name, path)
-    except OSError:
-        pass  # a cache that cannot be written is only slower
-    return lr
-
-
-def cache_dir() -> pathlib.Path:
-    """BTSRN_CACHE, or btsrn below XDG_CACHE_HOME or ~/.cache."""
-    if "BTSRN_CACHE" in os.environ:
-        return pathlib.Path(os.environ["BTSRN_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "btsrn"

@@ -8,25 +8,22 @@ package works on machines without it; TensorFlow never is.
 import contextlib
 import functools
 import hashlib
-import http.client
 import io
 import itertools
 import json
 import shlex
 import shutil
-import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from btsrn_jax import storage
+from btsrn_jax.data.archives import Archive, bytes_bar, collect, gigabytes
 from btsrn_jax.errors import InputError, first_line
-from btsrn_jax.progress import progress_bar
 
 CONFIGS = tuple(f"{track}_x{s}" for track in ("bicubic", "unknown") for s in (2, 3, 4))
 SPLITS = ("train", "validation", "train+validation")
@@ -34,22 +31,13 @@ VERSION = "2.0.0"  # of the stock builder; part of the path
 FIRST = {"train": 1, "validation": 801}  # DIV2K's number of a split's first image
 
 
-class Archive(NamedTuple):
-    """One of DIV2K's zips, and how to know that it is whole."""
-
-    url: str
-    size: int  # bytes
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        return self.url.rpartition("/")[2]
-
-
 def archives(config: str) -> dict[str, Archive]:
-    """The zips of a config by part: train_lr, train_hr, validation_lr, validation_hr.
+    """Returns the zips of a config by part, with the checksums that TFDS ships.
 
-    Sizes and checksums are those that TFDS ships.
+    The parts are train_lr, train_hr, validation_lr, validation_hr.
+
+    Raises:
+      InputError: the config is unknown, or TFDS is not installed.
     """
     _folder(config, Path())  # refuses an unknown config
     stock = _tfds().builder_cls("div2k")
@@ -63,29 +51,29 @@ def archives(config: str) -> dict[str, Archive]:
 
 
 def sizes(config: str) -> tuple[int, int]:
-    """Bytes to download, and about how many the prepared data takes.
+    """Returns the bytes to download, and about how many the prepared data takes.
 
-    Equal: PNG files hardly shrink in a zip, and the records hold them as they are.
+    They are equal: PNG files hardly shrink in a zip, and the records hold them as is.
     """
     total = sum(archive.size for archive in archives(config).values())
     return total, total
 
 
 def is_prepared(config: str, data_dir: Path) -> bool:
-    """Whether `pairs` can read this config. Looks at two small files, not the data."""
+    """Returns True if `pairs` can read a config, by two small files beside the data."""
     folder = _folder(config, data_dir)
     try:
         info = json.loads((folder / "dataset_info.json").read_bytes())
     except (OSError, ValueError):
         return False
-    # Under TensorFlow TFDS writes tfrecord by default, which has no random access.
+    # With TensorFlow, TFDS writes tfrecord by default, which has no random access.
     readable = info.get("fileFormat") == "array_record"
     return readable and (folder / "features.json").is_file()
 
 
 def missing_message(config: str, data_dir: Path) -> str:
-    """One line for who wants DIV2K and has none: what to run, and what it costs."""
-    download, prepared = map(_gb, sizes(config))
+    """Returns one line for a user without the data: what to run, and what it costs."""
+    download, prepared = map(gigabytes, sizes(config))
     bucket = storage.in_bucket(data_dir)
     folder = "data" if bucket else shlex.quote(str(data_dir))
     copy = f" and `gcloud storage cp -r data/div2k {data_dir}/`" if bucket else ""
@@ -102,18 +90,22 @@ def prepare(
     *,
     sources: dict[str, Archive] | None = None,
 ) -> None:
-    """Prepares a config under `data_dir`, as the stock TFDS builder would.
+    """Prepares a config as the stock TFDS builder would; does nothing if it is there.
+
+    An interrupted run leaves nothing that looks complete: the next one continues its
+    download and writes the data afresh.
 
     Args:
-        zips: folder with DIV2K's archives. They are used in place, after a check of
-            size and SHA-256; missing ones are downloaded into it. By default
-            `data_dir/downloads/div2k`, so that all configs share the HR archives.
-        sources: the archives, where they are not DIV2K's own (see `archives`).
+      config: one of CONFIGS.
+      data_dir: where the prepared data goes, in TFDS's own layout.
+      zips: folder of DIV2K's archives. They are used in place, after a check of size
+        and SHA-256; missing ones are downloaded into it. By default it is
+        `data_dir/downloads/div2k`, so that all configs share the HR archives.
+      sources: the archives, where they are not DIV2K's own (see `archives`).
 
-    Does nothing if the data is there already. An interrupted run leaves nothing that
-    looks complete; the next one continues its download and writes afresh. Raises
-    InputError for an unknown config, an archive that is damaged or cannot be had, too
-    little disk space, and another `prepare` at work in `data_dir`.
+    Raises:
+      InputError: the config is unknown, an archive is damaged or cannot be had, the
+        disk is too small, or another `prepare` is at work in `data_dir`.
     """
     folder = _folder(config, data_dir)
     if is_prepared(config, data_dir):
@@ -135,13 +127,13 @@ def prepare(
         with _only_one(root / "div2k" / ".prepare.lock"):
             for stale in folder.parent.glob(f"incomplete.*_{VERSION}"):
                 shutil.rmtree(stale)  # of a killed run; TFDS never removes them
-            _collect(list(sources.values()), store, folder.parent)
+            collect(list(sources.values()), store, folder.parent)
             builder = _builder_class(paths)(config=config, data_dir=root)
             # TFDS announces sizes that it does not know.
             with contextlib.redirect_stdout(io.StringIO()):
                 builder.download_and_prepare(file_format="array_record")
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:
-        # RuntimeError is array_record's for a full disk.
+        # array_record raises RuntimeError for a full disk.
         raise InputError(f"cannot prepare {folder}: {first_line(error)}") from None
     print(f"{folder} is prepared")
 
@@ -149,13 +141,19 @@ def prepare(
 def pairs(
     config: str, split: str, data_dir: Path
 ) -> list[tuple[str, Callable[[], tuple[np.ndarray, np.ndarray]]]]:
-    """The images of a split (train, validation, train+validation) in DIV2K's own order.
+    """Returns (name, load) for each image of a split, in DIV2K's own order.
 
-    Returns (name, load) for each, name such as "0801"; `load()` reads and decodes
-    (lr, hr): (h, w, 3) and (s h, s w, 3) uint8. It may be called from many threads, and
-    raises InputError with the file's name where the data is damaged.
+    Names are numbers such as "0801". `load()` reads and decodes (lr, hr), (h, w, 3) and
+    (s h, s w, 3) uint8. It may be called from many threads at once, and raises
+    InputError with the file's name if the data is damaged.
 
-    Raises InputError for an unknown config or split, and for data not prepared.
+    Args:
+      config: one of CONFIGS.
+      split: one of SPLITS.
+      data_dir: as of `prepare`; it may lie in a bucket.
+
+    Raises:
+      InputError: the config or the split is unknown, or the data is not prepared.
     """
     if split not in SPLITS:
         raise InputError(f"no split {split!r} of DIV2K: {', '.join(SPLITS)}")
@@ -171,7 +169,7 @@ def pairs(
             info = builder.info.splits[part]
             lengths = zip(info.filepaths, info.shard_lengths, strict=True)
             files = [file for file, length in lengths for _ in range(length)]
-            # The features hold no name, but the order of the records tells it.
+            # The records hold no name, but their order tells it.
             numbers = range(FIRST[part], FIRST[part] + len(files))
             names = _tfds_order(part, [f"{n:04d}x{config[-1]}.png" for n in numbers])
             for i, (name, file) in enumerate(zip(names, files, strict=True)):
@@ -181,7 +179,8 @@ def pairs(
     return sorted(loaders, key=lambda pair: pair[0])
 
 
-def _load(records: Sequence, index: int, file: Path) -> tuple[np.ndarray, np.ndarray]:
+def _load(records, index, file):
+    """Reads and decodes (lr, hr) of one record; `file` is named in errors."""
     try:
         pngs = records[index]
         lr, hr = (
@@ -193,7 +192,7 @@ def _load(records: Sequence, index: int, file: Path) -> tuple[np.ndarray, np.nda
 
 
 def _tfds_order(split: str, names: list[str]) -> list[str]:
-    """LR file names as TFDS orders its records: by a hash of the name, salted."""
+    """Returns LR file names in the order of TFDS's records: by a salted hash."""
 
     def key(name: str) -> bytes:
         return hashlib.md5(f"{split}{name}".encode()).digest()
@@ -202,7 +201,7 @@ def _tfds_order(split: str, names: list[str]) -> list[str]:
 
 
 def _builder_class(paths: dict[str, Path]) -> type:
-    """The stock builder, but for the way from archives to records.
+    """Returns the stock builder with another way from the archives to the records.
 
     The stock way extracts the archives, and sorts whatever exceeds 1 GB through
     TensorFlow's files. The order is known beforehand, so nothing has to be sorted.
@@ -244,11 +243,9 @@ def _write_split(builder, split: str, paths: dict[str, Path]):
         count = config.get_number_shards(total, len(lr_files))
         ends = [round(len(lr_files) * i / count) for i in range(count + 1)]
         lengths = [end - start for start, end in itertools.pairwise(ends)]
-        template, writer = (
-            builder._get_filename_template(split),
-            builder._example_writer(),
-        )
-        with _bar(f"write {split}", total) as bar:
+        template = builder._get_filename_template(split)
+        writer = builder._example_writer()
+        with bytes_bar(f"write {split}", total) as bar:
             stream = records(bar)
             for i, length in enumerate(lengths):
                 path = template.sharded_filepath(shard_index=i, num_shards=count)
@@ -257,75 +254,9 @@ def _write_split(builder, split: str, paths: dict[str, Path]):
 
 
 def _pngs(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The images of an archive, in whatever folder, by file name."""
+    """Returns the images of an archive, in whatever folder, by file name."""
     infos = {PurePosixPath(info.filename).name: info for info in archive.infolist()}
     return {name: info for name, info in infos.items() if name.endswith(".png")}
-
-
-def _collect(sources: list[Archive], store: Path, target: Path) -> None:
-    """Has all archives in `store`, checked, and room for their data in `target`."""
-    here = [archive for archive in sources if (store / archive.name).exists()]
-    missing = [archive for archive in sources if archive not in here]
-    download = sum(archive.size for archive in missing)
-    prepared = sum(archive.size for archive in sources)
-    print(
-        f"{_gb(download)} to download into {store}, "
-        f"about {_gb(prepared)} to write into {target}",
-        flush=True,
-    )
-    if store.stat().st_dev == target.stat().st_dev:
-        prepared += download
-    for folder, size in ((store, download), (target, prepared)):
-        if (free := shutil.disk_usage(folder).free) < size:
-            raise InputError(f"{folder} has {_gb(free)} free of the {_gb(size)} needed")
-    for archive in here:  # first, so that damage is told before hours of download
-        _verify(archive, store / archive.name)
-    for archive in missing:
-        _download(archive, store / archive.name)
-        _verify(archive, store / archive.name)
-
-
-def _verify(archive: Archive, path: Path) -> None:
-    digest, size = hashlib.sha256(), path.stat().st_size
-    if size == archive.size:
-        with path.open("rb") as file, _bar(f"check {path.name}", size) as bar:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                bar.update(len(block))
-    if digest.hexdigest() != archive.sha256:
-        found = f"SHA-256 {digest.hexdigest()}" if size == archive.size else f"{size:,}"
-        raise InputError(
-            f"{path} is damaged (remove it to have it downloaded): expected "
-            f"{archive.size:,} bytes with SHA-256 {archive.sha256}, found {found}"
-        )
-
-
-def _download(archive: Archive, path: Path) -> None:
-    """Downloads to `path`; a broken download is continued by the next call."""
-    part = path.with_name(f"{path.name}.part")
-    part.touch()
-    done = part.stat().st_size % archive.size  # all of it and yet no `path`: start over
-    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={done}-"})
-    reason = "the connection was closed"
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            # A server that knows no ranges sends the file from its start.
-            done = done if response.status == 206 else 0
-            bar = _bar(f"download {path.name}", archive.size)
-            with bar, part.open("ab" if done else "wb") as file:
-                bar.update(done)
-                while block := response.read(1 << 20):
-                    file.write(block)
-                    bar.update(len(block))
-    except (OSError, http.client.HTTPException) as error:
-        reason = first_line(error)
-    if (size := part.stat().st_size) != archive.size:
-        raise InputError(
-            f"no {path.name} in {path.parent}, and its download from {archive.url} "
-            f"stopped at {size:,} bytes ({reason}): run again to continue, or put it "
-            f"there ({archive.size:,} bytes with SHA-256 {archive.sha256})"
-        )
-    part.replace(path)
 
 
 @contextlib.contextmanager
@@ -350,6 +281,7 @@ def _tfds():
 
 
 def _folder(config: str, data_dir: Path) -> Path:
+    """Returns where a config lies in `data_dir`; InputError if there is no such one."""
     if config not in CONFIGS:
         raise InputError(f"no config {config!r} of DIV2K: {', '.join(CONFIGS)}")
     return storage.path(data_dir).expanduser() / "div2k" / config / VERSION
@@ -359,11 +291,3 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
         f"{path} is damaged ({first_line(error)}): remove its folder and prepare again"
     )
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
-
-
-def _bar(what: str, size: int) -> tqdm:
-    return progress_bar(desc=what, total=size, unit="B", unit_scale=True)

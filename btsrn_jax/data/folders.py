@@ -1,4 +1,4 @@
-"""Images in folders: which HR file goes with which LR file, as people have them."""
+"""Finds out which HR file belongs to which LR file, in folders as people have them."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ from btsrn_jax import images
 from btsrn_jax.errors import InputError
 
 # Layouts of benchmark sets; the first folders that exist are taken. GTmod12 is HR cut
-# to multiples of 12: right for LR that was made from it, else the original is better.
+# to multiples of 12: LR was made from it, but without LR the original is better.
 HR_WITH_LR = ("HR", "GTmod12", "DIV2K_valid_HR", "original", "GT")
 HR_ALONE = ("HR", "original", "DIV2K_valid_HR", "GTmod12", "GT")
 LR = (
@@ -22,23 +22,35 @@ SRF = "image_SRF_{s}"  # SelfExSR: NAME_SRF_2_HR.png, NAME_SRF_2_LR.png, and res
 
 
 class Files(NamedTuple):
-    """name: unique in its set. lr: None where LR is to be made from HR."""
+    """The files of one image."""
 
     name: str
+    """Unique in its set."""
+
     hr: pathlib.Path
+    """The HR file."""
+
     lr: pathlib.Path | None
+    """The LR file; None where LR is to be made from HR."""
 
 
 def find_set(
     folder: pathlib.Path, scale: int, problems: list[str] | None = None
 ) -> list[Files]:
-    """The files of a benchmark set, whichever way it is laid out.
+    """Returns the files of a benchmark set, in whichever of three ways it is laid out.
 
-    A folder of HR images (nested ones included); HR and LR side by side, such as HR/
-    with LR_bicubic/X2/; or image_SRF_2/ with *_HR.png and *_LR.png.
+    It may be a folder of HR images, nested ones included; HR and LR folders side by
+    side, such as HR/ and LR_bicubic/X2/; or image_SRF_2/ with *_HR.png and *_LR.png.
 
-    Raises InputError for what is missing, there twice, or may not be read; lines about
-    single images go to `problems` instead, if that is given, and the rest is returned.
+    Args:
+      folder: of the set.
+      scale: of its LR images.
+      problems: if given, takes a message for each image that lacks its partner, is
+        there twice, or may not be read, and the rest is returned.
+
+    Raises:
+      InputError: there is no set of this scale; or there would be a problem, and
+        `problems` is None.
     """
     folder = pathlib.Path(folder)
     srf = folder / SRF.format(s=scale)
@@ -57,7 +69,7 @@ def find_set(
 
 
 def _first(folder, names):
-    # As in all of this module, os.path: pathlib raises where permission is missing.
+    # os.path here and above, since pathlib raises where permission is missing.
     return next((folder / name for name in names if os.path.isdir(folder / name)), None)
 
 
@@ -83,12 +95,21 @@ def find_pairs(
     scale: int,
     problems: list[str] | None = None,
 ) -> list[Files]:
-    """HR files and, with `lr_dir`, the LR files of the same name.
+    """Returns HR files and, with `lr_dir`, the LR files of the same names.
 
-    A name is the path below the folder without its suffix. The LR file of `a/0001` is
-    `a/0001` or `a/0001x4` in `lr_dir` (x4 being the scale), or the only file there of
-    that name in whatever folder. Missing partners and duplicates are named together,
-    in an InputError or in `problems`, as `find_set` does.
+    A name is the path in the folder without its suffix. The LR file of `a/0001` at x4
+    is `a/0001` or `a/0001x4` in `lr_dir`, or the only file there that has one of these
+    names in whatever subfolder.
+
+    Args:
+      hr_dir: folder of HR images.
+      lr_dir: folder of LR images; None if LR is to be made from HR.
+      scale: of the LR images.
+      problems: as of `find_set`.
+
+    Raises:
+      InputError: a folder holds no images; or there would be a problem, and `problems`
+        is None. All images at fault are named.
     """
     hr_files, said = by_name(hr_dir)
     found = dict.fromkeys(hr_files)
@@ -105,8 +126,8 @@ def find_pairs(
 
 
 def by_name(folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], list[str]]:
-    """{name: path} of a folder's images, and a line for each name that occurs twice
-    and each folder that may not be read."""
+    """Returns the images of a folder by name, and one message for each duplicate name
+    or unreadable folder."""
     files, unreadable = {}, []
     paths = images.find_images(folder, unreadable)
     problems = [str(error) for error in unreadable]
@@ -146,7 +167,7 @@ def _tell(said, problems):
 
 
 def raise_together(problems: list[str]) -> None:
-    """One InputError for all offenders, if there are any."""
+    """Raises one InputError of all problems, a line each, if there are any."""
     if not problems:
         return
     shown = problems[:20]

@@ -1,8 +1,8 @@
-"""batch = f(seed, step): patches and their augmentation.
+"""Draws, cuts and turns the patches of a batch, a function of seed and step alone.
 
-Images stay decoded in one array on the device, and the patches are cut inside the
-compiled step, so that the input pipeline costs no host time. Indices come from integer
-arithmetic on threefry bits: the same on every platform, topology and host.
+Decoded images stay in one array on the device, and the compiled step cuts its patches
+from it, so that data costs no time on the host. Indices come from integer arithmetic on
+threefry bits: they are the same on every platform and number of devices.
 """
 
 from typing import NamedTuple
@@ -11,53 +11,78 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from btsrn_jax import images
+
 
 class Index(NamedTuple):
-    """Where the images lie in a store; all (images,).
-
-    offset: first LR row, int32. height, width: of the LR image, int32.
-    threshold: an image is drawn where the bits fall below it (and not below the one
-      before), uint32: images are drawn in proportion to their pixels.
-    """
+    """Where the images lie in a store; all fields are (images,)."""
 
     offset: jax.Array
+    """The first LR row of an image, int32."""
+
     height: jax.Array
+    """Of the LR image, int32."""
+
     width: jax.Array
+    """Of the LR image, int32."""
+
     threshold: jax.Array
+    """uint32: the first image is drawn whose threshold is above 32 random bits, so that
+    images are drawn in proportion to their pixels."""
 
 
 class Store(NamedTuple):
-    """Decoded images below each other. lr: (rows, 3 width) uint8, hr: (scale rows,
-    3 scale width) uint8, rows filled up to a multiple of 128 bytes; narrower images
-    leave the right part unused. Whole rows are gathered, then columns sliced: one slice
-    of both was seen to copy the store."""
+    """Decoded images below each other, as rows of RGB.
+
+    Rows are as long as the widest image needs, filled up to a multiple of 128 bytes.
+    """
 
     lr: jax.Array
+    """(rows, 3 width) uint8."""
+
     hr: jax.Array
+    """(scale rows, 3 scale width) uint8."""
+
     index: Index
+    """Where each image lies."""
 
 
 class Patches(NamedTuple):
-    """Squares that the host has cut already: lr (B, side, side, 3) and hr (B, target,
-    target, 3), uint8, not yet turned; turn (B,) int32."""
+    """Squares that the host has cut already, not yet turned."""
 
     lr: jax.Array
+    """(B, side, side, 3) uint8."""
+
     hr: jax.Array
+    """(B, target, target, 3) uint8."""
+
     turn: jax.Array
+    """(B,) int32: the view of each, 0..7, as of `images.turn`."""
 
 
 class Draw(NamedTuple):
-    """What one step takes; all (batch,) int32. turn: 0..7, one of the eight flips and
-    rotations."""
+    """Which patches one step takes; all fields are (batch,) int32."""
 
     image: jax.Array
+    """Which image of the store."""
+
     top: jax.Array
+    """The first row, in LR pixels of the image."""
+
     left: jax.Array
+    """The first column, in LR pixels of the image."""
+
     turn: jax.Array
+    """The view, 0..7, as of `images.turn`."""
 
 
 def make_store(pairs: list[tuple[np.ndarray, np.ndarray]], scale: int) -> Store:
-    """Packs [(lr, hr)] of uint8 (h, w, 3), hr exactly `scale` times lr, as NumPy."""
+    """Packs images into a store of NumPy arrays.
+
+    Args:
+      pairs: (lr, hr), (h, w, 3) and (scale h, scale w, 3) uint8.
+      scale: of the pairs.
+    """
     heights = np.array([lr.shape[0] for lr, _ in pairs])
     widths = np.array([lr.shape[1] for lr, _ in pairs])
     offsets = np.concatenate([[0], np.cumsum(heights)[:-1]])
@@ -71,7 +96,7 @@ def make_store(pairs: list[tuple[np.ndarray, np.ndarray]], scale: int) -> Store:
 
 
 def store_shapes(rows: int, width: int, scale: int) -> tuple[tuple, tuple]:
-    """Of the two arrays of a store; rows and width: of LR, in pixels."""
+    """Returns the shapes of a store's two arrays, of `rows` and `width` LR pixels."""
     return (
         (int(rows), _columns(width)),
         (scale * int(rows), _columns(scale * width)),
@@ -79,13 +104,16 @@ def store_shapes(rows: int, width: int, scale: int) -> tuple[tuple, tuple]:
 
 
 def _columns(width):
-    """Bytes of a row. A TPU keeps an array whose rows are no multiple of 128 transposed
-    in memory, and would copy the whole store at every step to gather rows."""
+    """Returns the bytes of a row of `width` pixels, a multiple of 128.
+
+    A TPU keeps an array with other rows transposed in memory, and would copy the whole
+    store at every step to gather rows from it.
+    """
     return -(-3 * int(width) // 128) * 128
 
 
 def make_index(heights: np.ndarray, widths: np.ndarray) -> Index:
-    """The index of LR images of these sizes, as NumPy."""
+    """Returns the index of LR images of these sizes, as NumPy."""
     heights, widths = (np.asarray(a, np.int64) for a in (heights, widths))
     offsets = np.concatenate([[0], np.cumsum(heights)[:-1]])
     share = np.cumsum(heights * widths) / np.sum(heights * widths)
@@ -95,30 +123,49 @@ def make_index(heights: np.ndarray, widths: np.ndarray) -> Index:
 
 
 def draw(index: Index, seed: int, step: jax.Array, batch_size: int, side: int) -> Draw:
-    """The patches of one step: LR squares of `side`, uniform in position and turn."""
+    """Draws the patches of one step, uniform in position and view.
+
+    Args:
+      index: of the store.
+      seed: of the run.
+      step: counted from 0; it may be traced.
+      batch_size: how many patches.
+      side: of a patch, in LR pixels.
+    """
     key = jax.random.fold_in(jax.random.key(seed), step)
     keys = jax.random.split(key, 4)
     shape = (batch_size,)
     bits = jax.random.bits(keys[0], shape, jnp.uint32)
-    # The last image takes what rounding left above its threshold.
+    # Without the last threshold: its image takes what rounding left above it.
     image = jnp.searchsorted(index.threshold[:-1], bits, side="right")
     top = jax.random.randint(keys[1], shape, 0, index.height[image] - side + 1)
     left = jax.random.randint(keys[2], shape, 0, index.width[image] - side + 1)
     return Draw(image, top, left, jax.random.randint(keys[3], shape, 0, 8))
 
 
-def most_detailed(drawn: Draw, lr, candidates: int, scale: int, target: int) -> Draw:
-    """Of every `candidates` draws in a row the one whose patch has most detail, the
-    first of equals: smooth patches have little to teach.
+def most_detailed(
+    drawn: Draw,
+    lr: jax.Array | np.ndarray,
+    candidates: int,
+    scale: int,
+    target: int,
+) -> Draw:
+    """Returns, of every `candidates` draws in a row, the one with most detail.
 
-    Detail is the sum of absolute differences of neighbours, down and across, in whole
-    numbers: the same choice by JAX and by NumPy.
+    Smooth patches have little to teach. Detail is the sum of absolute differences of
+    neighbours, down and across; in whole numbers, so that JAX and NumPy choose alike.
+    Of equals the first is taken.
 
     Args:
-      drawn: (candidates * B,) each.
-      lr: (candidates * B, side, side, 3) uint8, the patches of `drawn`, of either.
+      drawn: fields of (candidates * B,).
+      lr: (candidates * B, side, side, 3) uint8, the patches of `drawn`.
+      candidates: how many there are to choose from.
+      scale: of the images.
       target: HR pixels a side that the loss sees; LR pixels wholly outside of them do
         not count.
+
+    Returns:
+      Fields of (B,).
     """
     np_or_jnp = lr.__array_namespace__()
     side = lr.shape[1]
@@ -136,8 +183,10 @@ def most_detailed(drawn: Draw, lr, candidates: int, scale: int, target: int) -> 
     return Draw(*map(take, drawn))
 
 
-def cut(store: Store, drawn: Draw, side: int, target: int) -> tuple:
-    """The patches of a draw, not yet turned.
+def cut(
+    store: Store, drawn: Draw, side: int, target: int
+) -> tuple[jax.Array, jax.Array]:
+    """Cuts the patches of a draw from a store on the device, not yet turned.
 
     Returns:
       lr: (B, side, side, 3) uint8.
@@ -152,6 +201,7 @@ def cut(store: Store, drawn: Draw, side: int, target: int) -> tuple:
 
 
 def _squares(rows, top, left, side):
+    # First whole rows, then columns: one slice of both made XLA copy the store.
     bands = rows[top[:, None] + jnp.arange(side)]  # (B, side, 3 width)
 
     def columns(band, start):
@@ -161,30 +211,28 @@ def _squares(rows, top, left, side):
     return squares.reshape(-1, side, side, 3)
 
 
-def turn(x: jax.Array, k: jax.Array) -> jax.Array:
-    """View k (B,) of 0..7 of square patches (B, n, n, c): bit 0 flips left-right, bit 1
-    top-bottom, bit 2 transposes; together the eight flips and rotations."""
-    bit = [(k >> i & 1).astype(bool)[:, None, None, None] for i in range(3)]
-    x = jnp.where(bit[0], x[:, :, ::-1], x)
-    x = jnp.where(bit[1], x[:, ::-1], x)
-    return jnp.where(bit[2], x.swapaxes(1, 2), x)
-
-
 def batch(
     source: Store | Patches,
     seed: int,
-    step,
+    step: jax.Array,
     batch_size: int,
     side: int,
     target: int,
-    divided=None,
+    divided: jax.sharding.Sharding | None = None,
     candidates: int = 1,
-):
-    """The (lr, hr) of a step: float32 in [0, 1], turned; see `draw` and `cut`.
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the batch of a step, float32 in [0, 1] and turned.
 
-    source: a store to cut from; or the step's patches, cut by the host.
-    divided: sharding of the batch. Without it every device would cut all patches.
-    candidates: patches drawn for each that is taken, see `most_detailed`.
+    Args:
+      source: a store to cut from; or the step's patches, cut by the host.
+      seed, step, batch_size, side: as of `draw`.
+      target: as of `cut`.
+      divided: sharding of the batch. Without it every device would cut all patches.
+      candidates: patches drawn for each that is taken, see `most_detailed`.
+
+    Returns:
+      lr: (B, side, side, 3).
+      hr: (B, target, target, 3).
     """
     if isinstance(source, Patches):
         lr, hr, turns = source
@@ -198,12 +246,20 @@ def batch(
             drawn = most_detailed(drawn, lr, candidates, scale, target)
         lr, hr = cut(source, drawn, side, target)
         turns = drawn.turn
+    turn = jax.vmap(images.turn)
     return tuple(turn(x, turns).astype(jnp.float32) / 255 for x in (lr, hr))
 
 
 def steps_per_pass(sizes: list[tuple[int, int]], batch_size: int) -> int:
-    """Steps of one pass as the released code counts it (docs/PAPER.md, 2): on a grid
-    of stride 84 over HR images (height, width), twice (upright and turned)."""
+    """Returns the steps of one pass, as the paper's released code counts them.
+
+    It takes patches on a grid of stride 84, twice: upright and turned
+    (docs/PAPER.md, section 2).
+
+    Args:
+      sizes: (height, width) of every HR image.
+      batch_size: patches in a step.
+    """
     patches = sum(2 * _grid(h) * _grid(w) for h, w in sizes)
     return max(1, patches // batch_size)
 

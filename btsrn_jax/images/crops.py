@@ -1,4 +1,4 @@
-"""Pictures that show what figures cannot: crops side by side."""
+"""Crops of images side by side: they show what figures cannot."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -7,7 +7,12 @@ from btsrn_jax.images.files import as_rgb
 
 
 def busiest_square(hr: np.ndarray, side: int) -> tuple[int, int]:
-    """(top, left) of the square of `side` with the strongest gradients."""
+    """Returns (top, left) of the square with the strongest gradients.
+
+    Args:
+      hr: (h, w) or (h, w, 3), any real dtype.
+      side: of the square, in pixels; at most min(h, w).
+    """
     grey = as_rgb(hr).mean(axis=2)
     gy, gx = np.gradient(grey)
     total = np.hypot(gy, gx).cumsum(0).cumsum(1)
@@ -17,12 +22,15 @@ def busiest_square(hr: np.ndarray, side: int) -> tuple[int, int]:
     return np.unravel_index(np.argmax(sums), sums.shape)
 
 
-def side_by_side(rows: list[list[tuple[str, np.ndarray]]], enlarge: int = 3):
-    """A picture of labelled crops, one row per image.
+def side_by_side(
+    rows: list[list[tuple[str, np.ndarray]]], enlarge: int = 3
+) -> np.ndarray:
+    """Draws labelled crops beside each other, one row per image.
 
     Args:
-      rows: [[(label, crop (n, n[, 3]) uint8), ...], ...], all crops of one size.
-      enlarge: every pixel becomes a square of this side, so that pixels can be seen.
+      rows: (label, crop) pairs for each row; every crop is (n, n) or (n, n, 3) uint8,
+        of the same n.
+      enlarge: each pixel becomes a square of this side, so that pixels can be seen.
 
     Returns:
       (h, w, 3) uint8.

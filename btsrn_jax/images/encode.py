@@ -1,9 +1,6 @@
-"""A Picture into a PNG, JPEG, WebP, TIFF or BMP file: whole, or not at all."""
+"""Writes a Picture as a PNG, JPEG, WebP, TIFF or BMP file, whole or not at all."""
 
-import contextlib
 import dataclasses
-import itertools
-import os
 import pathlib
 import struct
 import zlib
@@ -11,36 +8,40 @@ import zlib
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError
 from btsrn_jax.images.decode import SUFFIXES, Picture
-from btsrn_jax.images.exif import EXIF_IFD, GPS_IFD, made_true
+from btsrn_jax.images.exif import EXIF_IFD, GPS_IFD, with_size
 
-# Pixels along either side that a format can hold; the 65,500 is libjpeg's own, below
-# JPEG's 65,535.
+# The most pixels along a side. JPEG's own limit is 65,535, but libjpeg's is 65,500.
 _LONGEST = {"JPEG": 65500, "WebP": 16383, "PNG": 2**31 - 1}
-_BYTES = {"TIFF": 2**32, "BMP": 2**31}  # offsets of 32 bits
+_BYTES = {"TIFF": 2**32, "BMP": 2**31}  # of a file: offsets have 32 or 31 bits
 
 _LEVEL = 4  # of zlib: two to three times as fast as the usual 6, files 3 to 7 % larger
 
 # JPEG at 95 without chroma subsampling is as good as that format gets. WebP is written
-# lossless, since its lossy form always halves the colour resolution, which would throw
-# away what was just computed; `exact` keeps colours under transparent pixels.
+# lossless: its lossy form always halves the resolution of colours, and throws away what
+# was just computed. `exact` keeps the colours of transparent pixels.
 _OPTIONS = {
     "PNG": {"compress_level": _LEVEL},
     "JPEG": {"quality": 95, "subsampling": 0},
     "WebP": {"lossless": True, "method": 1, "quality": 50, "exact": True},
     "BMP": {},
 }
-_unique = itertools.count()
 
 
 def check_writable(
     path: pathlib.Path, h: int, w: int, picture: Picture | None = None
 ) -> None:
-    """Raises InputError where the format of `path` cannot hold h x w pixels.
+    """Raises InputError if the format of `path` is unknown or cannot hold h x w pixels.
 
-    `picture` (its depth and channels count; RGB of 8 bits without) need not have that
-    size: this is asked before anything is computed.
+    It is meant to be called before anything is computed.
+
+    Args:
+      path: the file to be written; its suffix tells the format.
+      h, w: its size in pixels.
+      picture: its depth and channels count, its size does not; None stands for RGB of
+        8 bits.
     """
     kind = _kind(path)
     if max(h, w) > _LONGEST.get(kind, 2**31 - 1):
@@ -49,7 +50,7 @@ def check_writable(
     depth = 3 if picture is None else picture.pixels.shape[2] * picture.pixels.itemsize
     if picture is not None and picture.alpha is not None:
         depth += picture.pixels.itemsize
-    # Compressed it may be less, but that is known too late.
+    # The compressed file may be smaller, but that is known too late.
     if h * w * depth + 2**16 > _BYTES.get(kind, 2**63):
         limit = f"{_BYTES[kind] >> 30} GB"
         raise InputError(f"cannot write {path}: {w} x {h}, but {kind} ends at {limit}")
@@ -61,11 +62,16 @@ def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
     PNG and TIFF hold all of a Picture. JPEG (quality 95, 4:4:4) and BMP have 8 bits and
     no alpha, WebP (lossless) has 8 bits and no grey, BMP neither profile nor EXIF.
 
+    Args:
+      path: the file; its folder is made if it is missing.
+      picture: what to write.
+
     Returns:
       One phrase for each thing that the format could not hold.
 
-    Raises InputError for an unknown suffix or a size that the format cannot hold, and
-    OSError where the file system refuses.
+    Raises:
+      InputError: the suffix is unknown, or the format cannot hold the size.
+      OSError: the file system refuses.
     """
     path = pathlib.Path(path)
     check_writable(path, *picture.pixels.shape[:2], picture)
@@ -74,7 +80,7 @@ def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
     data = picture.pixels
     if picture.alpha is not None:
         data = np.concatenate([data, picture.alpha[..., None]], axis=2)
-    with _replacing(path) as file:
+    with storage.replacing(path) as file:
         if kind == "TIFF":
             _save_tiff(file, data, picture)
         elif data.dtype == np.uint16:
@@ -95,28 +101,10 @@ def _kind(path):
     return SUFFIXES[suffix]
 
 
-@contextlib.contextmanager
-def _replacing(path):
-    """A file that takes the name `path` once it is complete and on the disk.
-
-    Killed at any moment, this leaves the old file, the new one, or a hidden `.part`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".btsrn-{os.getpid()}-{next(_unique)}.part"
-    try:
-        with open(temporary, "x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _fitted(picture, kind):
-    """The picture as this format can hold it, and what was lost."""
+    """Returns the picture as the format can hold it, and a phrase for each loss."""
     lost, pixels, alpha = [], picture.pixels, picture.alpha
-    icc, exif = picture.icc, made_true(picture.exif, *pixels.shape[:2])
+    icc, exif = picture.icc, with_size(picture.exif, *pixels.shape[:2])
     if alpha is not None and kind in ("JPEG", "BMP"):
         top = np.iinfo(alpha.dtype).max
         cover = (alpha / np.float32(top))[..., None]
@@ -148,18 +136,18 @@ def _fitted(picture, kind):
 
 
 def to_8_bits(x: np.ndarray) -> np.ndarray:
-    """uint16 -> uint8, rounding x / 257."""
+    """Returns uint8 for uint16 of any shape: x / 257, rounded."""
     return ((x.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _bands(data):
-    """Rows in bands of about 4 MB: compression then needs little memory beside."""
+    """Returns the rows in bands of about 4 MB: compressing them takes little memory."""
     step = max(1, 2**22 // data[0].nbytes)
     return [data[i : i + step] for i in range(0, len(data), step)]
 
 
 def _save_png_16(file, data, picture):
-    """PNG of (h, w, 1..4) uint16, which Pillow cannot write for more than grey."""
+    """Writes a PNG of (h, w, 1..4) uint16. Pillow writes 16 bits of grey only."""
 
     def chunk(kind, payload):
         crc = struct.pack(">I", zlib.crc32(payload, zlib.crc32(kind)))
@@ -177,9 +165,8 @@ def _save_png_16(file, data, picture):
     above = np.zeros((1, w * channels * 2), np.uint8)
     for band in _bands(data):
         raw = band.astype(">u2").view(np.uint8).reshape(len(band), -1)
-        filtered = raw - np.concatenate(
-            [above, raw[:-1]]
-        )  # filter 2: minus the row above
+        # Filter 2: each row minus the one above.
+        filtered = raw - np.concatenate([above, raw[:-1]])
         above = raw[-1:]
         rows = np.concatenate([np.full((len(raw), 1), 2, np.uint8), filtered], axis=1)
         chunk(b"IDAT", packer.compress(rows.tobytes()))
@@ -188,9 +175,10 @@ def _save_png_16(file, data, picture):
 
 
 def _save_tiff(file, data, picture):
-    """TIFF of (h, w, 1..4) uint8 or uint16, deflated with horizontal differences.
+    """Writes a TIFF of (h, w, 1..4) uint8 or uint16: deflated horizontal differences.
 
-    Pillow writes no 16-bit colour and no predictor, but its directory, EXIF included.
+    Pillow writes neither 16-bit colour nor differences, but it does write the
+    directory, EXIF included.
     """
     h, w, channels = data.shape
     strips, bands = [], _bands(data)
@@ -208,7 +196,7 @@ def _save_tiff(file, data, picture):
     layout = {256: w, 257: h, 258: (8 * data.itemsize,) * channels, 259: 8}
     layout |= {262: 2 if channels >= 3 else 1, 277: channels, 278: len(bands[0])}
     layout |= {273: tuple(np.cumsum([0, *lengths[:-1]]).tolist()), 279: tuple(lengths)}
-    layout |= {317: 2}
+    layout |= {317: 2}  # predictor: differences
     if channels in (2, 4):
         layout[338] = 2  # alpha, not premultiplied
     if picture.icc:

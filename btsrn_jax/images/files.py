@@ -1,4 +1,4 @@
-"""Image files as arrays: find, read, write; and the eight flips and rotations."""
+"""Image files as arrays of 8 bits, the form in which data and metrics use them."""
 
 import os
 import pathlib
@@ -11,15 +11,23 @@ from btsrn_jax.images.encode import to_8_bits, write_picture
 
 
 def find_images(
-    folder: pathlib.Path, unreadable: list | None = None
+    folder: pathlib.Path, unreadable: list[InputError] | None = None
 ) -> list[pathlib.Path]:
-    """All image files under a folder, nested ones included, sorted by path.
+    """Returns all image files in a folder and its subfolders, sorted by path.
 
-    Raises InputError where there are none, and for a folder that may not be read;
-    the latter are appended as InputErrors to `unreadable` instead, if that is given.
+    Images are told by their suffix; hidden files are left out.
+
+    Args:
+      folder: where to look.
+      unreadable: if given, takes an InputError for each folder that may not be read,
+        and the rest is returned.
+
+    Raises:
+      InputError: there is no such folder, it holds no images, or part of it may not be
+        read and `unreadable` is None.
     """
     folder = pathlib.Path(folder)
-    if not os.path.isdir(folder):  # pathlib's would raise without permission
+    if not os.path.isdir(folder):  # pathlib's is_dir raises without permission
         raise InputError(f"no folder {folder}")
     failed = []
     files = sorted(
@@ -40,13 +48,19 @@ def find_images(
     return files
 
 
-def read_image(path: pathlib.Path, notes: list | None = None) -> np.ndarray:
-    """Reads (h, w, 3) uint8, or (h, w) uint8 for a grey file: as metrics want it.
+def read_image(path: pathlib.Path, notes: list[str] | None = None) -> np.ndarray:
+    """Reads an image file as 8 bits without alpha.
 
-    16 bits are reduced to 8 by rounding v / 257, alpha is dropped, and these, with
-    all that `read_picture` did, are appended to `notes`.
+    Args:
+      path: of a PNG, JPEG, WebP, TIFF or BMP file.
+      notes: if given, takes a phrase for each thing that was done on reading, such as
+        "alpha dropped". 16 bits are reduced to 8 by rounding v / 257.
 
-    Raises InputError for a file that is missing, truncated or no image.
+    Returns:
+      (h, w, 3) uint8, or (h, w) uint8 for a grey file.
+
+    Raises:
+      InputError: the file is missing, truncated, or no image.
     """
     picture = read_picture(path)
     pixels, said = picture.pixels, list(picture.notes)
@@ -61,11 +75,18 @@ def read_image(path: pathlib.Path, notes: list | None = None) -> np.ndarray:
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """(h, w) or (h, w, 3) -> (h, w, 3): grey becomes three equal channels."""
+    """Returns (h, w, 3) for (h, w) or (h, w, 3): grey becomes three equal channels."""
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
 def write_image(path: pathlib.Path, image: np.ndarray) -> None:
-    """Writes uint8 or uint16 (h, w) or (h, w, 3) by the suffix of `path`, whole or not
-    at all; the folder is made."""
+    """Writes an image file in the format of its suffix, whole or not at all.
+
+    Args:
+      path: the file; its folder is made if it is missing.
+      image: (h, w) or (h, w, 3), uint8 or uint16.
+
+    Raises:
+      InputError, OSError: as of `write_picture`.
+    """
     write_picture(path, Picture(image if image.ndim == 3 else image[..., None]))

@@ -17,7 +17,8 @@ from btsrn_jax import config as schema
 from btsrn_jax.data import (
     evaluation_sets,
     host_store,
-    load_training,
+    load_store,
+    open_batches,
     sampler,
     training_pairs,
 )
@@ -122,8 +123,9 @@ class Run:
             values["loss"] = float(np.mean(jax.device_get(losses)))
             if self.progress.rate:
                 values["steps_per_second"] = self.progress.rate
-            if isinstance(self.source, host_store.Feeder):
-                values["data_wait"] = self.source.share_waited()
+            waited = self.source.share_waited()
+            if waited is not None:
+                values["data_wait"] = waited
             journal.write(step, **values)
         self.progress.update(step, loss=values["loss"])
 
@@ -167,7 +169,7 @@ def run(
     watch = watch or preemption.Preemption()
     pairs = training_pairs(config)
     sets = evaluation_sets(config)
-    store = load_store(config, pairs, log)
+    store = load_store(config, pairs)
     sizes = host_store.hr_sizes(store)
     one_pass = sampler.steps_per_pass(sizes, config.train.batch_size)
     config = schema.resolve_steps(config, one_pass)
@@ -184,12 +186,9 @@ def run(
     start = int(state.step)
     from_host = isinstance(store, host_store.HostStore)
     this.step_fn = compile_step(this.recipe, devices, from_host)
-    if from_host:
-        last = config.train.steps
-        this.source = host_store.Feeder(store, this.recipe, devices, start, last)
-    else:
-        store = jax.device_put(store, mesh.replicated(devices))
-        this.source = lambda step: store
+    last = config.train.steps
+    this.source = open_batches(store, this.recipe, devices, start, last)
+    del store  # or the host would keep a copy of what lies on the devices
     journal = MetricsLog(workdir, start, mesh.is_first())
     watch.finish = this.checkpoints.wait
     try:
@@ -198,34 +197,13 @@ def run(
         this.checkpoints.wait()
     finally:
         watch.attentive = False
-        if from_host:
-            this.source.close()
+        this.source.close()
         journal.close()
         this.checkpoints.close()
     if not done or watch.signalled():
         log(f"stopped at step {int(state.step)}, saved; the same command continues")
         return preemption.STOPPED
     return 0
-
-
-def load_store(config, pairs, log) -> sampler.Store | host_store.HostStore:
-    """Decodes the images to where config.data.cache wants them; says where that is."""
-    names = [pair.name for pair in pairs]
-    folder, cache = host_store.folder_for(config, names), config.data.cache
-    limit = host_store.device_limit()
-    store = host_store.open_store(folder, config.scale) if cache != "device" else None
-    if store is None or (cache == "auto" and host_store.size_on_device(store) <= limit):
-        host_store.discard(folder, store)
-        loaded = load_training(pairs, config.scale, config.train.patch)
-        store = host_store.gather(loaded, config.scale, cache, limit, folder)
-    on_host = isinstance(store, host_store.HostStore)
-    size = host_store.size_on_device(store)
-    log(
-        f"images: {size / 1e9:.3g} GB decoded; a device has room for"
-        f" {limit / 1e9:.3g} GB (config.data.cache={cache}): kept"
-        f" {f'on the host, in {folder}' if on_host else 'on every device'}"
-    )
-    return store
 
 
 def open_run(workdir, config, pairs, sizes, devices) -> dict:

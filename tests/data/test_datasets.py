@@ -1,5 +1,4 @@
-"""Claims of datasets.py and folders.py: which images, in what pairs, and what is
-wrong with them."""
+"""Claims about sets of images: which, in what pairs, and what is wrong with them."""
 
 import pathlib
 
@@ -8,7 +7,7 @@ import pytest
 from PIL import Image
 
 from btsrn_jax import config as schema
-from btsrn_jax.data import datasets
+from btsrn_jax.data import datasets, loading
 from btsrn_jax.errors import InputError
 from btsrn_jax.resize import imresize
 
@@ -139,7 +138,7 @@ def damaged(folder):
 
 def test_training_names_every_offender_before_the_first_step(tmp_path):
     pairs = damaged(tmp_path)
-    text = message(datasets.load_training, pairs, 2, 24)
+    text = message(loading.load_training, pairs, 2, 24)
     lines = text.splitlines()
     assert len(lines) == 4
     for line, part in zip(
@@ -186,7 +185,7 @@ def test_lr_made_from_hr_is_imresizes_and_is_kept(tmp_path):
     pairs = datasets.folder_pairs(tmp_path / "hr", None, 4)
     expected = imresize(hr[:32, :24], 1 / 4)
     for _ in range(2):  # made, then from the cache
-        ((lr, cut),) = datasets.load_training(pairs, 4, 8)
+        ((lr, cut),) = loading.load_training(pairs, 4, 8)
         np.testing.assert_array_equal(lr, expected)
         np.testing.assert_array_equal(cut, hr[:32, :24])
     (kept,) = (tmp_path / "cache").rglob("*.npy")
@@ -194,20 +193,20 @@ def test_lr_made_from_hr_is_imresizes_and_is_kept(tmp_path):
 
     # It is really read: another value in the file comes back.
     np.save(kept, expected ^ 1)
-    ((lr, _),) = datasets.load_training(pairs, 4, 8)
+    ((lr, _),) = loading.load_training(pairs, 4, 8)
     np.testing.assert_array_equal(lr, expected ^ 1)
     # A damaged file is made anew; other pixels have another name.
     kept.write_bytes(kept.read_bytes()[:100])
-    ((lr, _),) = datasets.load_training(pairs, 4, 8)
+    ((lr, _),) = loading.load_training(pairs, 4, 8)
     np.testing.assert_array_equal(lr, expected)
     save(tmp_path / "hr/one.png", 255 - hr)
-    ((lr, _),) = datasets.load_training(pairs, 4, 8)
+    ((lr, _),) = loading.load_training(pairs, 4, 8)
     np.testing.assert_array_equal(lr, imresize(255 - hr[:32, :24], 1 / 4))
 
 
 def test_grey_images_train_as_three_equal_channels(tmp_path):
     save(tmp_path / "grey.png", photo(16, 16, channels=0))
-    ((lr, hr),) = datasets.load_training(datasets.folder_pairs(tmp_path, None, 2), 2, 8)
+    ((lr, hr),) = loading.load_training(datasets.folder_pairs(tmp_path, None, 2), 2, 8)
     assert lr.shape == (8, 8, 3)
     assert (hr[..., 0] == hr[..., 2]).all()
 
@@ -274,7 +273,7 @@ def test_the_samples_are_photographs_none_of_which_is_in_both_halves():
     assert list(held_out) == ["samples"]
     assert len(held_out["samples"]) >= 2
     assert not set(names(training)) & set(names(held_out["samples"]))
-    loaded = list(datasets.load_training(training, 2, 72))
+    loaded = list(loading.load_training(training, 2, 72))
     assert len(loaded) == len(training)
     for lr, hr in loaded:
         assert hr.shape == (2 * lr.shape[0], 2 * lr.shape[1], 3)
@@ -284,4 +283,4 @@ def test_sets_are_named_by_their_folder(tmp_path):
     assert datasets.set_name(f"{tmp_path}/Set5/") == "Set5"
     assert datasets.set_name("div2k/bicubic_x2") == "div2k/bicubic_x2"
     assert "scale 4" in message(datasets.evaluation_set, "div2k/bicubic_x2", 4)
-    assert pathlib.Path(datasets.cache_dir()) == tmp_path / "cache"
+    assert pathlib.Path(loading.cache_dir()) == tmp_path / "cache"

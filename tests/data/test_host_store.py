@@ -1,6 +1,7 @@
 """Claims about images on the host: the same batches as from the device."""
 
 import functools
+import logging
 import shutil
 
 import jax
@@ -9,14 +10,15 @@ import pytest
 from helpers import tiny
 
 from btsrn_jax import mesh
-from btsrn_jax.data import host_store, sampler
+from btsrn_jax.data import datasets, feeder, host_store, sampler
+from btsrn_jax.errors import InputError
 from btsrn_jax.training import step as train
 
 
 @pytest.fixture
 def store(tmp_path):
     """The tiny images as a host store."""
-    found = host_store.gather(tiny.pairs(), 2, "host", 0, tmp_path / "store")
+    found = host_store.make_store(tiny.pairs(), 2, "host", 0, tmp_path / "store")
     assert isinstance(found, host_store.HostStore)
     return found
 
@@ -27,39 +29,51 @@ def test_both_ways_give_equal_batches(store, devices, candidates):
     recipe = train.make_recipe(tiny.config(candidates=candidates), on)
     seed, n, side, target = recipe.seed, recipe.batch_size, recipe.side, recipe.target
     batch = functools.partial(sampler.batch, candidates=candidates)
-    batch = jax.jit(batch, static_argnums=(1, 3, 4, 5))
-    feeder = host_store.Feeder(store, recipe, on, 3, 6)
+    quick = {"xla_backend_optimization_level": 0}  # of integers, almost
+    batch = jax.jit(batch, static_argnums=(1, 3, 4, 5), compiler_options=quick)
+    batches = feeder.open_batches(store, recipe, on, 3, 6)
     for step in range(3, 6):
-        patches = feeder(step)
+        patches = batches(step)
         assert patches.lr.sharding.is_equivalent_to(mesh.split(on), 4)
         ours = batch(patches, seed, step, n, side, target)
         theirs = batch(tiny.store(), seed, step, n, side, target)
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
-    feeder.close()
-    assert 0 <= feeder.share_waited() <= 1
+    batches.close()
+    assert 0 <= batches.share_waited() <= 1
 
 
 def test_a_process_cuts_only_the_rows_of_its_devices(store):
-    drawn = host_store.draw_on_host(store, 0, 0, 8, 8)
+    drawn = feeder.draw_on_host(store, 0, 0, 8, 8)
     whole = host_store.cut(store, drawn, 8, 8, slice(None))
     part = host_store.cut(store, drawn, 8, 8, slice(2, 4))
     for a, b in zip(part, whole, strict=True):
         np.testing.assert_array_equal(a, b[2:4])
 
 
+def test_images_on_the_devices_are_the_source_of_every_step():
+    on = mesh.make_mesh(jax.devices()[:2])
+    store = sampler.make_store(tiny.pairs(), 2)
+    batches = feeder.open_batches(store, None, on, 0, 9)
+    for step in (0, 8):
+        np.testing.assert_array_equal(batches(step).hr, store.hr)
+        assert batches(step).lr.sharding.is_equivalent_to(mesh.replicated(on), 2)
+    assert batches.share_waited() is None
+    batches.close()
+
+
 def test_auto_takes_the_device_until_the_images_do_not_fit(tmp_path):
     """40 rows of 40 LR pixels, 120 bytes, in 128; 80 rows of 240 bytes in 256."""
     need = 40 * 128 + 80 * 256
-    gather = functools.partial(host_store.gather, tiny.pairs(), 2)
-    fits = gather("auto", need, tmp_path / "a")
+    make = functools.partial(host_store.make_store, tiny.pairs(), 2)
+    fits = make("auto", need, tmp_path / "a")
     assert isinstance(fits, sampler.Store)
     assert host_store.size_on_device(fits) == need
     assert not (tmp_path / "a").exists()
-    large = gather("auto", need - 1, tmp_path / "b")
+    large = make("auto", need - 1, tmp_path / "b")
     assert isinstance(large, host_store.HostStore)
     assert host_store.size_on_device(large) == need
-    assert isinstance(gather("device", 0, tmp_path / "c"), sampler.Store)
+    assert isinstance(make("device", 0, tmp_path / "c"), sampler.Store)
     assert host_store.hr_sizes(large) == host_store.hr_sizes(fits)
     assert host_store.hr_sizes(fits)[1] == (24, 18)
 
@@ -78,27 +92,71 @@ def test_the_store_of_a_process_that_was_faster_is_taken(store, tmp_path):
         yield from tiny.pairs()
         shutil.copytree(tmp_path / "store", folder)
 
-    found = host_store.gather(late(tmp_path / "a"), 2, "host", 0, tmp_path / "a")
+    found = host_store.make_store(late(tmp_path / "a"), 2, "host", 0, tmp_path / "a")
     np.testing.assert_array_equal(found.hr, store.hr)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "store"]
 
 
-def test_images_that_changed_are_another_store(tmp_path, monkeypatch):
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A config of photographs in a folder, with a cache of its own."""
     monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
     config = tiny.config()
     config.data.source = "folder"
     config.data.hr_dir = str(tiny.write_photos(tmp_path / "photos"))
-    before = host_store.folder_for(config, ["a"])
-    assert host_store.folder_for(config, ["a"]) == before
-    assert host_store.folder_for(config, ["b"]) != before
+    return config
+
+
+def test_images_that_changed_are_another_store(photos, tmp_path):
+    before = host_store.folder_for(photos, ["a"])
+    assert host_store.folder_for(photos, ["a"]) == before
+    assert host_store.folder_for(photos, ["b"]) != before
     tiny.write_photos(tmp_path / "photos", seed=5)
-    assert host_store.folder_for(config, ["a"]) != before
+    assert host_store.folder_for(photos, ["a"]) != before
+
+
+def load(config, cache):
+    config.data.cache = cache
+    return host_store.load_store(config, datasets.training_pairs(config))
+
+
+def test_a_host_store_outlives_a_run_on_the_device(photos, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "btsrn")
+    made = load(photos, "host")
+    (folder,) = (tmp_path / "cache/raw_x2").iterdir()
+    assert f"kept on the host, in {folder}" in caplog.text
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    for cache in ("device", "auto"):  # they fit
+        caplog.clear()
+        assert isinstance(load(photos, cache), sampler.Store)
+        assert "kept on every device" in caplog.text
+    again = load(photos, "host")
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    np.testing.assert_array_equal(again.hr, made.hr)
+
+
+def test_a_broken_host_store_is_made_anew(photos, tmp_path):
+    made = load(photos, "host")
+    (folder,) = (tmp_path / "cache/raw_x2").iterdir()
+    expected = np.array(made.hr)
+    (folder / "hr.u8").write_bytes(b"short")
+    np.testing.assert_array_equal(load(photos, "host").hr, expected)
+
+
+def test_a_cache_that_may_not_be_written_to_matters_to_a_host_store_alone(
+    photos, permissions_count, monkeypatch
+):
+    monkeypatch.setenv("BTSRN_CACHE", "/proc/cache")
+    photos.data.hr_dir = "photos"
+    assert isinstance(load(photos, "device"), sampler.Store)
+    with pytest.raises(InputError, match="cannot write /proc/cache"):
+        load(photos, "host")
 
 
 def test_what_goes_wrong_ahead_is_raised_in_the_loop(store):
     on = mesh.make_mesh(jax.devices()[:1])
     recipe = train.make_recipe(tiny.config(), on)._replace(side=9)  # one is 9 x 8
-    feeder = host_store.Feeder(store, recipe, on, 0, 50)
+    batches = feeder.open_batches(store, recipe, on, 0, 50)
     with pytest.raises(ValueError, match="shape"):
-        [feeder(step) for step in range(50)]
-    feeder.close()
+        [batches(step) for step in range(50)]
+    batches.close()

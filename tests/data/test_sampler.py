@@ -1,6 +1,7 @@
 """Claims about batches: aligned, uniform, and a function of (seed, step) alone."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
@@ -8,9 +9,16 @@ from PIL import Image
 
 from btsrn_jax.data import sampler
 
-SIDE, TARGET = 8, 10
-batch_of = jax.jit(sampler.batch, static_argnums=(1, 3, 4, 5))
-draw_of = jax.jit(sampler.draw, static_argnums=(1, 3, 4))
+SIDE, TARGET, BATCH = 8, 10, 64  # the same in all tests: compiled once
+# Indices and pixels are integers: they do not depend on how well XLA optimises.
+QUICK = {"xla_backend_optimization_level": 0}
+batch_of = jax.jit(
+    sampler.batch,
+    static_argnums=(3, 4, 5),
+    static_argnames="candidates",
+    compiler_options=QUICK,
+)
+draw_of = jax.jit(sampler.draw, static_argnums=(3, 4), compiler_options=QUICK)
 ROUNDING = {"rtol": 1e-6, "atol": 0}  # of the division by 255
 
 
@@ -26,10 +34,10 @@ def numpy_turn(image, k):
     return image.transpose(1, 0, 2) if k & 4 else image
 
 
-def draws(steps, sizes=tiny.SIZES, batch=64, seed=0, side=SIDE):
-    """Many steps' draws as one, each field (steps * batch,)."""
-    index = tiny.store(sizes).index
-    drawn = [draw_of(index, seed, step, batch, side) for step in range(steps)]
+def draws(steps, sizes=tiny.SIZES):
+    """Many steps' draws as one, each field (steps * BATCH,)."""
+    index = sampler.make_store(tiny.pairs(sizes), 2).index
+    drawn = [draw_of(index, 0, step, BATCH, SIDE) for step in range(steps)]
     return sampler.Draw(*(np.concatenate(part) for part in zip(*drawn, strict=True)))
 
 
@@ -39,10 +47,11 @@ def test_a_batch_is_what_numpy_cuts_from_the_images(scale):
     store = tiny.on_device(sampler.make_store(pairs, scale))
     target = scale * SIDE - 6
     for seed, step in ((0, 0), (0, 3), (7, 0)):
-        drawn = draw_of(store.index, seed, step, 16, SIDE)
-        lr, hr = batch_of(store, seed, step, 16, SIDE, target)
-        assert lr.shape == (16, SIDE, SIDE, 3)
-        assert hr.shape == (16, target, target, 3)
+        drawn = draw_of(store.index, seed, step, BATCH, SIDE)
+        drawn = [np.asarray(part) for part in drawn]
+        lr, hr = map(np.asarray, batch_of(store, seed, step, BATCH, SIDE, target))
+        assert lr.shape == (BATCH, SIDE, SIDE, 3)
+        assert hr.shape == (BATCH, target, target, 3)
         for i in range(16):
             image, top, left, k = (int(part[i]) for part in drawn)
             low, high = pairs[image]
@@ -61,16 +70,30 @@ def test_hr_shows_the_place_that_lr_shows_turned_alike():
     doubled = [(lr, lr.repeat(2, 0).repeat(2, 1)) for lr in lows]
     store = tiny.on_device(sampler.make_store(doubled, 2))
     for step in range(4):
-        lr, hr = batch_of(store, 0, step, 32, SIDE, TARGET)
+        lr, hr = batch_of(store, 0, step, BATCH, SIDE, TARGET)
         expected = np.asarray(lr).repeat(2, 1).repeat(2, 2)[:, 3:-3, 3:-3]
         np.testing.assert_array_equal(hr, expected)
 
 
-def test_turns_are_the_eight_flips_and_rotations():
+@jax.jit
+def turn_of_version_1(x, k):
+    """The views of version 0.1.0, whose batches are to stay the same."""
+    bit = [(k >> i & 1).astype(bool)[:, None, None, None] for i in range(3)]
+    x = jnp.where(bit[0], x[:, :, ::-1], x)
+    x = jnp.where(bit[1], x[:, ::-1], x)
+    return jnp.where(bit[2], x.swapaxes(1, 2), x)
+
+
+def test_turns_are_the_eight_flips_and_rotations_as_they_always_were():
     image = np.arange(75, dtype=np.uint8).reshape(5, 5, 3)
-    turned = np.asarray(sampler.turn(np.stack([image] * 8), np.arange(8)))
-    assert {t.tobytes() for t in turned} == {v.tobytes() for v in views(image)}
-    assert len({t.tobytes() for t in turned}) == 8
+    patches = sampler.Patches(*[np.stack([image] * 8)] * 2, np.arange(8))
+    expected = turn_of_version_1(patches.lr, patches.turn)
+    assert {np.asarray(t).tobytes() for t in expected} == {
+        v.tobytes() for v in views(image)
+    }
+    for turned in batch_of(patches, 0, 0, 8, 5, 5):
+        np.testing.assert_array_equal(turned, expected.astype(jnp.float32) / 255)
+        assert len({np.asarray(t).tobytes() for t in turned}) == 8
 
 
 def chi_square(observed, expected):
@@ -97,25 +120,26 @@ def test_every_position_is_drawn_equally_often():
 
 def test_a_batch_depends_on_seed_and_step_alone():
     store = tiny.store()
-    first = batch_of(store, 1, 5, 8, SIDE, TARGET)
+    first = batch_of(store, 1, 5, BATCH, SIDE, TARGET)
     for _ in range(2):  # whatever was drawn in between
-        batch_of(store, 1, 9, 8, SIDE, TARGET)
-        again = batch_of(store, 1, 5, 8, SIDE, TARGET)
+        batch_of(store, 1, 9, BATCH, SIDE, TARGET)
+        again = batch_of(store, 1, 5, BATCH, SIDE, TARGET)
         for ours, theirs in zip(first, again, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     for seed, step in ((1, 6), (2, 5)):
-        other = batch_of(store, seed, step, 8, SIDE, TARGET)
+        other = batch_of(store, seed, step, BATCH, SIDE, TARGET)
         assert not np.array_equal(first[0], other[0])
 
 
 def test_of_several_candidates_the_one_with_most_detail_is_taken():
     pairs, k = tiny.pairs(), 4
     store = tiny.on_device(sampler.make_store(pairs, 2))
-    lr, hr = sampler.batch(store, 0, 3, 8, SIDE, TARGET, candidates=k)
+    size = BATCH // k
+    lr, hr = batch_of(store, 0, 3, size, SIDE, TARGET, candidates=k)
     image, top, left, turn = (
-        np.asarray(field) for field in draw_of(store.index, 0, 3, 8 * k, SIDE)
+        np.asarray(field) for field in draw_of(store.index, 0, 3, BATCH, SIDE)
     )
-    for row in range(8):
+    for row in range(size):
         details = []
         for i in range(k * row, k * row + k):
             y, x = top[i] + 1, left[i] + 1  # the loss sees 10 of 16 HR pixels: 1 LR off

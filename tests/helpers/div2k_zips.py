@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from btsrn_jax.data import div2k
+from btsrn_jax.data import archives, div2k
 
 CONFIG, SCALE = "bicubic_x4", 4
 NUMBERS = {"train": range(1, 8), "validation": range(801, 804)}
@@ -28,12 +28,12 @@ def png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def describe(path: pathlib.Path, url: str) -> div2k.Archive:
+def describe(path: pathlib.Path, url: str) -> archives.Archive:
     data = path.read_bytes()
-    return div2k.Archive(url, len(data), hashlib.sha256(data).hexdigest())
+    return archives.Archive(url, len(data), hashlib.sha256(data).hexdigest())
 
 
-def make_archives(folder: pathlib.Path, config: str) -> dict[str, div2k.Archive]:
+def make_archives(folder: pathlib.Path, config: str) -> dict[str, archives.Archive]:
     """Four zips named and nested as the real ones, under the names of the real URLs."""
     folder.mkdir(exist_ok=True)
     track, scale = config.split("_x")

@@ -5,16 +5,18 @@ import io
 import os
 import pathlib
 import struct
+import threading
 import time
 import warnings
 import zlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
 from helpers.photos import exif_block, noise
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from btsrn_jax.errors import InputError
 from btsrn_jax.images import decode, encode, views
@@ -420,7 +422,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     with pytest.raises(InputError):
         decode.image_size(path)
     big = io.BytesIO()
-    Image.new("L", (16000, 12000)).save(big, "BMP")
+    Image.new("L", (160, 120)).save(big, "BMP")
     damaged = bytearray(big.getvalue()[:2000])
     damaged[18:26] = struct.pack("<2i", 40000, 40000)
     (tmp_path / "a.bmp").write_bytes(damaged)
@@ -437,6 +439,42 @@ def test_reading_in_threads_leaves_the_warning_filters_alone(tmp_path):
         got = list(pool.map(images.read_image, images.find_images(tmp_path) * 5))
     assert len(got) == 60
     assert warnings.filters == before
+
+
+def test_what_other_threads_write_while_a_tiff_is_decoded_arrives(
+    tmp_path, capfd, monkeypatch
+):
+    """On the descriptor of standard error, where C libraries write, and as warnings."""
+    path = tmp_path / "a.tif"
+    saved(path, Image.fromarray(noise(8, 8, 3)), compression="tiff_lzw")
+    load = TiffImagePlugin.TiffImageFile.load
+
+    def other():
+        os.write(2, b"from another thread")
+        warnings.warn("of another thread", UserWarning, stacklevel=1)
+
+    def load_meanwhile(image):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        warnings.warn("of this file", UserWarning, stacklevel=1)
+        return load(image)
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", load_meanwhile)
+    with pytest.warns(UserWarning, match="of another thread"):
+        picture = decode.read_picture(path)
+    assert picture.notes == ("of this file",)
+    assert "from another thread" in capfd.readouterr().err
+
+
+def test_libtiff_prints_nothing_about_a_damaged_file(tmp_path, capfd):
+    path = tmp_path / "a.tif"
+    saved(path, Image.fromarray(noise(64, 64, 3)), compression="tiff_adobe_deflate")
+    data = bytearray(path.read_bytes())
+    data[200:260] = bytes(60)
+    path.write_bytes(data)
+    assert "decoder error" in error_of(path)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
@@ -515,6 +553,8 @@ def test_the_eight_views_are_distinct_invertible_and_equal_in_jax():
     all_views = [views.turn(x, k) for k in range(8)]
     assert len({view.tobytes() for view in all_views}) == 8
     np.testing.assert_array_equal(all_views[0], x)
+    rotations = [np.rot90(y, k) for y in (x[0], x[0, :, ::-1]) for k in range(4)]
+    assert {v[0].tobytes() for v in all_views} == {r.tobytes() for r in rotations}
     oblong = noise(5, 7, 3)
     for k in range(8):
         np.testing.assert_array_equal(views.turn_back(all_views[k], k), x)
@@ -523,3 +563,19 @@ def test_the_eight_views_are_distinct_invertible_and_equal_in_jax():
         np.testing.assert_array_equal(views.turn(jnp.asarray(oblong), k), turned)
         back = views.turn_back(jnp.asarray(turned), k)
         np.testing.assert_array_equal(back, oblong)
+
+
+@jax.jit
+def all_eight(x):
+    """The views of x by vmap over their numbers, and the way back from them."""
+    k = jnp.arange(8)
+    turned = jax.vmap(lambda k: views.turn(x, k))(k)
+    return turned, jax.vmap(views.turn_back)(turned, k)
+
+
+def test_under_vmap_the_views_are_the_same_and_nothing_is_gathered():
+    x = noise(2, 4, 4, 3)
+    turned, back = all_eight(x)
+    np.testing.assert_array_equal(turned, [views.turn(x, k) for k in range(8)])
+    np.testing.assert_array_equal(back, [x] * 8)
+    assert "gather" not in all_eight.lower(x).as_text()

@@ -137,7 +137,7 @@ sys.path.append("tests")
 import pathlib
 from helpers import tiny
 from btsrn_jax import mesh
-from btsrn_jax.data import host_store
+from btsrn_jax.data import host_store, open_batches
 from btsrn_jax.training import step as train
 mesh.start(False)
 asked, cut = set(), host_store.cut
@@ -147,8 +147,9 @@ def spy(store, drawn, side, target, rows, candidates):
 host_store.cut = spy
 on = mesh.make_mesh()
 folder = pathlib.Path(sys.argv[1])
-store = host_store.gather(tiny.pairs(), 2, "host", 0, folder)
-feeder = host_store.Feeder(store, train.make_recipe(tiny.config(), on), on, 0, 3)
+store = host_store.make_store(tiny.pairs(), 2, "host", 0, folder)
+recipe = train.make_recipe(tiny.config(), on)
+feeder = open_batches(store, recipe, on, 0, 3)
 [feeder(step) for step in range(3)]
 feeder.close()
 print("rows", sorted(asked))
