@@ -18,7 +18,9 @@ def shapes(model: Any) -> dict:
     """Returns the variables of a network as shapes and dtypes; nothing is computed."""
     side = 2 * model.halo + 1
     lr = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), lr)
+    # A real key would be made on a device; `btsrn info` takes none.
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(model.init, key, lr)
 
 
 def parameter_count(model: Any) -> int:

@@ -183,7 +183,7 @@ def _vdsr_residual(graph, params, skip):
     weights = np.array(vdsr.LUMINANCE).reshape(1, 3, 1, 1)
     x = graph.add("Conv", skip, graph.floats("luminance", weights))
     x = graph.add("Sub", x, graph.floats("half", 0.5))
-    for i in range(vdsr.LAYERS):
+    for i in range(geometry.VDSR_LAYERS):
         x = graph.add("Relu", x) if i else x
         kernel = np.asarray(params[f"kernel{i}"]).transpose(3, 2, 0, 1)
         kernel = graph.floats(f"kernel{i}", kernel)
