@@ -9,7 +9,7 @@ import pytest
 from btsrn_jax import cli, main
 from btsrn_jax.evaluation import figures
 from btsrn_jax.inference import weights
-from btsrn_jax.report import results
+from btsrn_jax.report import released_tables
 from btsrn_jax.report import write as report
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -41,8 +41,9 @@ def test_the_first_command_with_main_trains_the_quickstart_on_one_line():
 
 def test_the_results_are_those_of_the_models_in_the_package():
     entries = [report.load(name) for name in weights.released_models()]
-    tables = results.make_tables(entries)
+    *tables, training = released_tables(entries)
     assert tables
+    assert all(f"| `{command}`" in README for command in training.commands)
     for table in tables:
         assert figures.markdown(table.header, table.lines) in README
 
