@@ -1,6 +1,7 @@
 """The paper's experiments: which of them a run belongs to, and the resulting tables."""
 
 import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -266,12 +267,17 @@ def _cost(runs):
         return [""] * 4
     config = runs[0].config
     model = network.build(config["model"], config["scale"])
-    batch, side = config["train"]["batch_size"], config["train"]["patch"]
-    kept = network.kept_for_gradient(model, batch, side // config["scale"])
     rates = [m[plots.RATE] for r in runs for m in r.metrics if plots.RATE in m]
     rate = f"{statistics.median(rates):.3g}" if rates else ""
+    side = config["train"]["patch"] // config["scale"]
+    return [*_size(model, config["train"]["batch_size"], side), rate]
+
+
+@functools.cache  # one network is in several tables, and takes a second to trace
+def _size(model, batch, side):
+    kept = network.kept_for_gradient(model, batch, side)
     adds = f"{model.multiply_adds:,.0f}"
-    return [f"{network.parameter_count(model):,}", adds, f"{kept / 1e6:,.0f} MB", rate]
+    return f"{network.parameter_count(model):,}", adds, f"{kept / 1e6:,.0f} MB"
 
 
 def _line_label(kind, run):
