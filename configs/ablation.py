@@ -37,7 +37,7 @@ multiply-adds that `btsrn info` prints. Several seeds (--config.train.seed=1 wit
 ROW,small: the same comparison in minutes on a CPU: a quarter of the width, 600 steps of
 16 patches of 64 pixels, cosine decay, on scikit-image's photographs unless
 --config.data.source=folder --config.data.hr_dir=DIR names others. Not the paper's
-experiment, and the order of its rows need not be the paper's: docs/small-sweep.md.
+experiment, and the order of its rows need not be the paper's: docs/experiments.md.
 
 The challenge setting trains on 900 images and is evaluated with the self-ensemble:
 

@@ -254,7 +254,7 @@ def steps_per_pass(sizes: list[tuple[int, int]], batch_size: int) -> int:
     """Returns the steps of one pass, as the paper's released code counts them.
 
     It takes patches on a grid of stride 84, twice: upright and turned
-    (docs/PAPER.md, section 2).
+    (docs/paper.md, section 2).
 
     Args:
       sizes: (height, width) of every HR image.

@@ -23,11 +23,25 @@ if TYPE_CHECKING:
         read_csv,
         write_csv,
     )
-    from btsrn_jax.evaluation.paper import SAME_SETS, TABLE_4, TABLE_4_MODELS
+    from btsrn_jax.evaluation.paper import (
+        NEIGHBOURS,
+        PUBLISHED,
+        SAME_SETS,
+        TABLE_1,
+        TABLE_2,
+        TABLE_3,
+        TABLE_4,
+        TABLE_4_MODELS,
+    )
     from btsrn_jax.evaluation.sets import run_evaluation, split_names
 
 __all__ = [
+    "NEIGHBOURS",
+    "PUBLISHED",
     "SAME_SETS",
+    "TABLE_1",
+    "TABLE_2",
+    "TABLE_3",
     "TABLE_4",
     "TABLE_4_MODELS",
     "Row",
@@ -57,7 +71,16 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "network_upscaler",
         ],
         "figures": ["Row", "markdown", "paper_psnr", "read_csv", "write_csv"],
-        "paper": ["SAME_SETS", "TABLE_4", "TABLE_4_MODELS"],
+        "paper": [
+            "NEIGHBOURS",
+            "PUBLISHED",
+            "SAME_SETS",
+            "TABLE_1",
+            "TABLE_2",
+            "TABLE_3",
+            "TABLE_4",
+            "TABLE_4_MODELS",
+        ],
         "sets": ["run_evaluation", "split_names"],
     },
 )

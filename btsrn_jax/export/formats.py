@@ -1,7 +1,8 @@
 """The formats of an exported model: what writes each one, and what runs it again.
 
-Each writer takes a Source and a path; each reader gives a function, lr (B, h, w, 3)
-float32 in [0, 1] -> sr (B, s h, s w, 3), and says what ran it.
+Each writer takes a Source and a path. Each reader takes the same, and returns a
+function, lr (B, h, w, 3) float32 in [0, 1] -> sr (B, s h, s w, 3), and the name of what
+runs it.
 """
 
 import errno
@@ -17,12 +18,12 @@ import numpy as np
 
 from btsrn_jax import inference, network
 
-PLATFORMS = ("cpu", "cuda", "tpu")  # of the one StableHLO artifact
+PLATFORMS = ("cpu", "cuda", "tpu")  # of the one StableHLO file
 
 
 class Source(NamedTuple):
-    """What is exported. model: plain operations at the highest precision. about: what
-    becomes config.json."""
+    """What is exported: a network that computes by plain operations at the highest
+    precision, its variables, and the content of config.json."""
 
     model: Any
     variables: Mapping
@@ -31,7 +32,7 @@ class Source(NamedTuple):
 
 @functools.cache
 def reference(model):
-    """enlarge(variables, lr): the network on an image that NumPy has padded."""
+    """Returns enlarge(variables, lr) -> sr: the network on images padded by NumPy."""
     halo, s = model.halo, model.scale
     apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])
 
@@ -73,7 +74,7 @@ def _write_stablehlo(source, path):
 
 
 class _no_source_locations:
-    """JAX would write the paths of this machine's source files into the artifact."""
+    """Keeps the paths of this machine's source files out of what JAX exports."""
 
     option = "jax_hlo_source_file_canonicalization_regex"
 
@@ -103,7 +104,7 @@ def _write_onnx(source, path):
 
 
 def _read_onnx(source, path):
-    """By onnxruntime, or else by the slow evaluator that ONNX defines itself with."""
+    """Runs the file by onnxruntime, or else by ONNX's own slow evaluator."""
     if importlib.util.find_spec("onnxruntime"):
         import onnxruntime
 
@@ -131,11 +132,11 @@ def _write_orbax(source, path):
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(path.resolve(), arrays)
-    except ValueError as error:  # how a full disk comes through
+    except ValueError as error:  # Orbax reports a full disk so
         if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise
-    # It names the folder of the moment, and matters to object stores alone.
+    # It holds the temporary folder's path, and only object stores need it.
     (path / "commit_success.txt").unlink(missing_ok=True)
 
 
@@ -147,7 +148,7 @@ def _read_orbax(source, path):
     return functools.partial(reference(source.model), variables), "JAX"
 
 
-# Name: the file, what writes it, what gives (a function that runs it, by what).
+# By name: the file, its writer, its reader.
 FORMATS = {
     "safetensors": (inference.WEIGHTS, _write_safetensors, _read_safetensors),
     "stablehlo": ("model.stablehlo", _write_stablehlo, _read_stablehlo),

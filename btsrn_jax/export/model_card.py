@@ -14,11 +14,11 @@ OPENMODELDB_NOTE = (
 
 
 def render(about: Mapping, config: str) -> str:
-    """README.md of an exported directory, from its config.json and nothing else.
+    """Returns README.md of an exported directory, from its config.json alone.
 
     Args:
       about: what config.json holds.
-      config: its text.
+      config: the text of config.json, for its size and hash.
     """
     model = network.build(about["model"], about["scale"])
     parts = [
@@ -83,7 +83,8 @@ def _figures(about):
 
 
 def _files(about, config):
-    """Sizes, SHA-256, and the largest differences from the JAX network."""
+    """Returns the files with sizes and SHA-256, and their largest differences from the
+    JAX network."""
     digest = hashlib.sha256(config.encode()).hexdigest()
     lines = [["config.json", f"{len(config.encode()):,}", f"`{digest}`"]]
     lines += [
@@ -129,8 +130,11 @@ def _use(about, halo):
 
 
 def openmodeldb(about: Mapping) -> dict:
-    """The fields that OpenModelDB asks for, as its validator takes them: of our files
-    it knows ONNX. `author`, `license`, `urls` are left to whoever publishes it."""
+    """Returns the fields that OpenModelDB asks for, as its validator takes them.
+
+    Of the exported files it knows ONNX alone. `author`, `license` and `urls` are left
+    to whoever publishes the model.
+    """
     model, file = about["model"], "model.onnx"
     kind, size = provenance.kind(about), [f"{model['features']}nf"]
     if kind == "BTSRN":

@@ -1,14 +1,20 @@
-"""What is known of a model: how it was trained, and how good it is."""
+"""What is known of a model, in words: how it was trained, and how good it is.
+
+Nothing is read here but the configs that come with the package.
+"""
 
 import collections
+import importlib.util
+import json
 import pathlib
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
-from btsrn_jax import checkpoint, evaluation, training
 from btsrn_jax import config as schema
+from btsrn_jax import evaluation
 from btsrn_jax.data import SAMPLES_TRAIN
+from btsrn_jax.errors import InputError
 
 LICENCES = {
     "div2k": "DIV2K is offered for academic research only; the rights in its images"
@@ -17,31 +23,36 @@ LICENCES = {
     "folder": "Not stated by whoever exported this model; ask them before you pass the"
     " weights on.",
 }
-# The first of these that a model has figures of is the one to sum it up by.
+# A model is summed up by the first of these protocols that it has figures of.
 PROTOCOLS = ("benchmark", "modern", "ntire")
 PAPER_STEPS = 290_000
 # Fields that change nothing in the weights.
 NOT_TRAINING = schema.NOT_TRAINING
 
 
-def run_provenance(run: pathlib.Path, step: int, config: Mapping) -> dict:
-    """What a run directory knows of the model at one of its steps: track, weights,
-    training (data, licence, command, hardware), validation, date."""
+def run_provenance(config: Mapping, step: int, metrics: Sequence[Mapping]) -> dict:
+    """Returns what a run knows of the model at one of its steps.
+
+    Args:
+      config: of the run, as its checkpoint holds it.
+      step: the step whose weights are exported.
+      metrics: the lines of metrics.jsonl.
+
+    Returns:
+      Fields of an exported model's config.json: the track, the step, the training data
+      and their licence, the command, the hardware, the validation and the date.
+    """
     data, train = config["data"], config["train"]
     by_imresize = data["source"] != "div2k" and not data["lr_dir"]
     track = data["track"] if data["source"] == "div2k" else "own LR images"
-    lines = [
-        line
-        for line in training.read_metrics(run / training.METRICS)
-        if line["step"] == step
-    ]
+    lines = [line for line in metrics if line["step"] == step]
     validation = {
         name.removeprefix("psnr_"): value
         for line in lines
         for name, value in line.items()
         if name.startswith("psnr_")
     }
-    facts = {
+    known = {
         "track": "bicubic" if by_imresize else track,
         "step": step,
         "averaged": bool(train["ema"]),
@@ -54,12 +65,12 @@ def run_provenance(run: pathlib.Path, step: int, config: Mapping) -> dict:
         "validation": validation,
     }
     if lines:
-        facts["date"] = time.strftime("%Y-%m-%d", time.gmtime(lines[-1]["time"]))
-    return facts
+        known["date"] = time.strftime("%Y-%m-%d", time.gmtime(lines[-1]["time"]))
+    return known
 
 
 def describe_data(config: Mapping) -> str:
-    """The training images, in words."""
+    """Returns the training images of a run, in words."""
     data = config["data"]
     if data["source"] == "div2k":
         split = {"train": "800 training", "validation": "100 validation"}
@@ -77,59 +88,70 @@ def describe_data(config: Mapping) -> str:
 
 
 def training_command(config: Mapping) -> str:
-    """The command that trains such a model: the paper's config of that scale, and every
-    field in which this one differs. Of absolute paths the last part is kept."""
-    scale = config["scale"]
-    unknown = (
-        config["data"]["source"] == "div2k" and config["data"]["track"] != "bicubic"
-    )
-    name = f"configs/x{scale}.py{':unknown' if unknown else ''}"
+    """Returns the command that trains such a model.
+
+    It starts from the config file that the run was started with (`config_file`,
+    `config_argument`), where that is one of this package's; otherwise from the paper's
+    config of that scale. Every field that differs from it follows. Of an absolute path
+    the last part is kept.
+
+    Args:
+      config: the resolved config of a run.
+    """
+    name, usual = _starting_point(config)
     words = ["python", "-m", "btsrn_jax.main", "--config", name]
-    usual = schema.flatten(schema.defaults())
     for field, value in schema.flatten(config).items():
-        same = field in ("scale", "data.track") or value == usual.get(field, value)
+        same = value == usual.get(field, value)
         if not same and not field.startswith(NOT_TRAINING):
             words.append(f"--config.{field}={shown_path(value)}")
     return shlex.join(words)
 
 
+def _starting_point(config):
+    """Returns FILE[:ARGUMENT] of a config in this package, and its fields."""
+    recorded = pathlib.Path(config.get("config_file") or "").name
+    track = config["data"]["track"] if config["data"]["source"] == "div2k" else ""
+    choices = (
+        (recorded, config.get("config_argument") or ""),
+        (f"x{config['scale']}.py", "unknown" if track == "unknown" else ""),
+        (f"x{config['scale']}.py", ""),
+    )
+    for name, argument in choices:
+        try:
+            fields = _shipped_config(name, argument)
+        except (FileNotFoundError, InputError):
+            continue  # the user's own file: nobody else has it
+        colon = ":" if argument else ""
+        return f"configs/{name}{colon}{argument}", fields
+    raise FileNotFoundError(f"configs/{name} is missing: it comes with this package")
+
+
+def _shipped_config(name, argument):
+    """Returns the fields of a config that comes with this package.
+
+    A config file is a program: only the package's own ones are run, wherever the run's
+    config says that its file was.
+    """
+    package = pathlib.Path(schema.__file__).parent
+    installed = package / "configs"  # in a checkout they lie beside the package
+    folder = installed if installed.is_dir() else package.parent / "configs"
+    if name not in [path.name for path in folder.glob("*.py")]:
+        raise FileNotFoundError(name)
+    spec = importlib.util.spec_from_file_location("_config", folder / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.get_config(argument or None).to_dict()
+    return schema.flatten(json.loads(json.dumps(found)))  # lists, as in a run's config
+
+
 def shown_path(value) -> str:
-    """A value of the command line, without what stands before an absolute path."""
+    """Returns a value of a command line, of an absolute path the last part only."""
     path = pathlib.Path(str(value))
     return path.name if path.is_absolute() else str(value)
 
 
-def evaluation_rows(
-    folder: pathlib.Path, step: int | None, log: Callable
-) -> list[evaluation.Row]:
-    """The rows of the evaluation files of a run, image by image and means, of its own
-    model and of bicubic; or those that an exported directory keeps.
-
-    Files that are older than the run's checkpoint were measured on another one: they
-    are left out, and named.
-    """
-    made = folder / checkpoint.FOLDER / str(step) / "about" / "metadata"
-    labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
-    found = {}
-    for path in sorted(folder.glob("*.csv")):
-        rows = [row for row in evaluation.read_csv(path) if row.model in labels]
-        if not rows:
-            continue
-        if made.exists() and path.stat().st_mtime < made.stat().st_mtime:
-            log(
-                f"{path.name} is older than step {step}: not in the model card"
-                " (evaluate again; a copy made without times, too, may look older)"
-            )
-            continue
-        for row in rows:
-            # The model may have another name by now.
-            model = "bicubic" if row.model == "bicubic" else ""
-            found[row._replace(model=model, psnr=0, ssim=0)] = row
-    return list(found.values())
-
-
 def figures(rows: list[evaluation.Row]) -> list[dict]:
-    """The means among the rows of `evaluation_rows`, and of how many images each is."""
+    """Returns the means among rows, and of how many images each is the mean."""
     keys = ("set", "scale", "model", "ensemble", "protocol")
     count = collections.Counter(tuple(getattr(row, k) for k in keys) for row in rows)
     return [
@@ -141,7 +163,7 @@ def figures(rows: list[evaluation.Row]) -> list[dict]:
 
 
 def summary(about: Mapping) -> str:
-    """How good a model is, in a line, by the figures of one protocol:
+    """Returns how good a model is, in a line, by the figures of one protocol:
     "30.51 dB on Set5 (benchmark; bicubic 28.41, the paper 31.85)"."""
     lines = compared(about)
     lines = [line for line in lines if not line["ensemble"]] or lines
@@ -159,7 +181,7 @@ def summary(about: Mapping) -> str:
 
 
 def describe_step(about: Mapping) -> str:
-    """Which of a run's steps a model is, and why that one."""
+    """Returns which of a run's steps a model is, and why that one."""
     if about["step"] is None:
         return "an unknown step"
     validation = ", ".join(
@@ -171,26 +193,26 @@ def describe_step(about: Mapping) -> str:
 
 
 def history(about: Mapping) -> str:
-    """What a model was trained on, and for how long."""
+    """Returns what a model was trained on, and for how long."""
     step = about.get("step")
     steps = "unknown" if step is None else f"{step:,}"
     return f"{steps} steps (the paper: {PAPER_STEPS:,}) on {about.get('data')}"
 
 
 def kind(about: Mapping) -> str:
-    """The name of the architecture."""
+    """Returns the name of the architecture: BTSRN or VDSR."""
     return "VDSR" if about["model"].get("name") == "vdsr" else "BTSRN"
 
 
 def compared(about: Mapping) -> list[dict]:
-    """The model's figures, each with bicubic's of the same set and protocol, and with
-    the paper's (`bicubic`, `paper`; None where there is none)."""
-    figures = [f for f in about.get("figures", []) if f["scale"] == about["scale"]]
+    """Returns the figures of a model, each with bicubic's of the same set and protocol
+    and with the paper's (`bicubic`, `paper`; None where there is none)."""
+    known = [f for f in about.get("figures", []) if f["scale"] == about["scale"]]
     bicubic = {
-        (f["set"], f["protocol"]): f["psnr"] for f in figures if f["model"] == "bicubic"
+        (f["set"], f["protocol"]): f["psnr"] for f in known if f["model"] == "bicubic"
     }
     lines = []
-    for figure in figures:
+    for figure in known:
         if figure["model"] != "bicubic":
             fields = {k: v for k, v in figure.items() if k in evaluation.Row._fields}
             row = evaluation.Row(image="mean", **fields)

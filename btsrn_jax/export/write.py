@@ -1,7 +1,8 @@
-"""Trained models for others: safetensors, StableHLO, ONNX, Orbax, and a model card.
+"""`btsrn export`: a trained model as a directory of files, and its model card.
 
-Every format but the bare arrays holds to one contract: LR in, SR out, RGB float32 in
-[0, 1], any batch, height and width; padding, bicubic skip and clipping included.
+Every format but the bare arrays (safetensors, Orbax) holds to one contract: LR in, SR
+out, RGB float32 in [0, 1], any batch, height and width; padding, bicubic skip and
+clipping are inside.
 """
 
 import hashlib
@@ -16,16 +17,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from btsrn_jax import __version__, checkpoint, evaluation, inference, network, storage
+from btsrn_jax import (
+    __version__,
+    checkpoint,
+    evaluation,
+    inference,
+    network,
+    storage,
+    training,
+)
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import model_card, provenance
 from btsrn_jax.export.formats import FORMATS, Source, reference
 
 CARD = "README.md"
 FIGURES = "figures.csv"  # of every image, under the exported name
-LIMIT = 1e-4  # of the difference from the JAX network, for values in [0, 1]
+LIMIT = 1e-4  # the largest difference from the JAX network, for values in [0, 1]
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
-# What an exported model may lack that was not made here.
+# What a model's config.json may lack if another program wrote it.
 UNKNOWN = {
     "track": "unknown",
     "step": None,
@@ -42,7 +51,7 @@ UNKNOWN = {
 
 
 class ParityError(RuntimeError):
-    """An artifact does not compute what the network computes."""
+    """An exported file does not compute what the network computes."""
 
 
 def export_model(
@@ -54,21 +63,26 @@ def export_model(
     data_licence: str | None = None,
     log: Callable[[str], None] = print,
 ) -> dict:
-    """Writes a model in a directory of its own, whole or not at all.
+    """Writes a model into a directory of its own, whole or not at all.
+
+    Each file is run after it was written, and compared with the network.
 
     Args:
-      source: as `weights.load` takes it.
-      out: the directory; refused where there is one, unless `force` is set and it holds
-        an exported model.
-      formats: of FORMATS; all by default whose packages are there.
+      source: a model, as `inference.load_weights` takes it.
+      out: the directory. An existing one is refused, unless `force` is True and it
+        holds an exported model.
+      formats: names among FORMATS; by default all whose packages are installed.
+      force: True to replace an exported model in `out`.
       data: the training images in words, where the run does not know them well enough.
-      data_licence: their terms.
+      data_licence: the terms of the training images.
+      log: takes lines of progress.
 
     Returns:
       What config.json holds.
 
-    Raises InputError for a mistake, and ParityError where an artifact differs from the
-    network by more than LIMIT.
+    Raises:
+      InputError: for a mistake of the user.
+      ParityError: where a file differs from the network by more than LIMIT.
     """
     out = pathlib.Path(out)
     formats = _choose(formats, log)
@@ -93,7 +107,7 @@ def export_model(
 
 
 def _choose(formats, log):
-    """The formats asked for; without a word of them all that can be written."""
+    """Returns the formats to write: those asked for, or all that can be written."""
     has_onnx = importlib.util.find_spec("onnx") is not None
     if formats is None:
         if not has_onnx:
@@ -109,7 +123,8 @@ def _choose(formats, log):
 
 
 def _check_out(out, force):
-    """Nothing is replaced but what an export has written."""
+    """Raises InputError if `out` exists, unless an export wrote it and may be
+    replaced."""
     if not out.exists():
         return
     if not force:
@@ -122,20 +137,22 @@ def _check_out(out, force):
 
 
 def _load(source, out, data, data_licence, formats, log):
-    storage.local(source)  # or one line
+    """Returns the Source to export, and the rows of its evaluation files."""
+    storage.local(source)  # raises InputError for a bucket
     found = inference.load_weights(source)
     path = found.folder
     if (path / checkpoint.FOLDER).is_dir() and not (path / inference.WEIGHTS).is_file():
-        known = provenance.run_provenance(path, found.step, found.config)
-        rows = provenance.evaluation_rows(path, found.step, log)
+        metrics = training.read_metrics(path / training.METRICS)
+        known = provenance.run_provenance(found.config, found.step, metrics)
+        rows = _read_figures(path, found.step, log)
     else:
         known = {key: found.config.get(key, UNKNOWN[key]) for key in UNKNOWN}
         known |= {"date": found.config["date"]} if "date" in found.config else {}
-        rows = provenance.evaluation_rows(path, None, log)
+        rows = _read_figures(path, None, log)
     name = out.resolve().name
     rows = [r if r.model == "bicubic" else r._replace(model=name) for r in rows]
     known["figures"] = provenance.figures(rows) or known.get("figures", [])
-    # `dtype` is of training; an exported model computes in float32.
+    # `dtype` is a setting of training: an exported model computes in float32.
     model = dict(found.config["model"])
     model.pop("dtype", None)
     if data:
@@ -167,8 +184,35 @@ def _load(source, out, data, data_licence, formats, log):
     return Source(network_, found.variables, about), rows
 
 
+def _read_figures(folder, step, log):
+    """Returns the rows of the evaluation files of a run or an exported model, image by
+    image and means, of its own model and of bicubic.
+
+    A file that is older than the checkpoint of `step` was measured on another one: it
+    is left out, and named.
+    """
+    made = folder / checkpoint.FOLDER / str(step) / "about" / "metadata"
+    labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
+    found = {}
+    for path in sorted(folder.glob("*.csv")):
+        rows = [row for row in evaluation.read_csv(path) if row.model in labels]
+        if not rows:
+            continue
+        if made.exists() and path.stat().st_mtime < made.stat().st_mtime:
+            log(
+                f"{path.name} is older than step {step}: not in the model card"
+                " (evaluate again; a copy made without times, too, may look older)"
+            )
+            continue
+        for row in rows:
+            # The model may have had another name when it was measured.
+            model = "bicubic" if row.model == "bicubic" else ""
+            found[row._replace(model=model, psnr=0, ssim=0)] = row
+    return list(found.values())
+
+
 def _write(source, folder, formats, log):
-    """All files, each run after it was written; the card at last."""
+    """Writes all files, runs each after it was written, and writes the card last."""
     about = source.about
     images = _parity_images(source.model.halo)
     enlarge = reference(source.model)
@@ -199,14 +243,16 @@ def _write(source, folder, formats, log):
 
 
 def _parity_images(halo):
-    """(B, h, w, 3) in [0, 1]: odd; a batch, not square; smaller than the halo."""
+    """Returns three batches (B, h, w, 3) float32 in [0, 1]: of odd sides; of several
+    images that are not square; of sides below the halo."""
     noise = np.random.default_rng(0)
     sizes = (1, 19, 19), (2, 12, 20), (1, max(1, halo // 2), 1)
     return [noise.random((*size, 3), dtype=np.float32) for size in sizes]
 
 
 def _difference(found, expected):
-    """The largest one; nan and another shape are as wrong as can be."""
+    """Returns the largest difference; inf for values that are not finite, and for
+    another shape."""
     found = np.asarray(found)
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")

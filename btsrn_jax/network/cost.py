@@ -17,7 +17,9 @@ from jax.extend import core
 @functools.cache
 def shapes(model: Any) -> dict:
     """Returns a network's variables as `jax.ShapeDtypeStruct`s."""
-    return jax.eval_shape(model.init, jax.random.key(0), _lr(1, 2 * model.halo + 1))
+    # A real key would be made on a device; `btsrn info` takes none.
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(model.init, key, _lr(1, 2 * model.halo + 1))
 
 
 def _lr(batch, side):

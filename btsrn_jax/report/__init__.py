@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from btsrn_jax.report.published import released_tables, training_commands
     from btsrn_jax.report.write import write_report
 
-__all__ = ["write_report"]
+__all__ = ["released_tables", "training_commands", "write_report"]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "published": ["released_tables", "training_commands"],
         "write": ["write_report"],
     },
 )

@@ -1,45 +1,56 @@
-"""Which of the paper's experiments a run belongs to, and the tables that result."""
+"""The paper's experiments: which of them a run belongs to, and the resulting tables."""
 
+import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from btsrn_jax import config as schema
-from btsrn_jax import network
-from btsrn_jax.evaluation import Row
+from btsrn_jax import evaluation, network
 from btsrn_jax.report import plots
-from btsrn_jax.report.html_page import Table
 from btsrn_jax.report.tables import (
     NOT_SETTINGS,
     VARIED,
     ReportedModel,
+    Table,
     differences,
     reduction,
 )
 
 
 class Study(NamedTuple):
-    """A table, its runs, and their training curves as SVG."""
+    """A table; its runs; what to plot below it, as `plots.curves` takes it."""
 
     table: Table
-    curves: str | None = None
     runs: Sequence[ReportedModel] = ()
+    curves: Sequence[tuple[str, Sequence[Mapping]]] = ()
+    heading: str = ""
 
 
-class Kind(NamedTuple):
-    """One comparison of the paper. ratio: features over bottleneck. belongs and label:
-    of the config's model section. paper: PSNR by label, None where it is only a plot.
-    base: the row that others are compared with."""
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One comparison of the paper, at x2."""
 
     name: str
+    """The name of its table's files."""
     title: str
+    """The heading of its table."""
+    column: str
+    """The heading of the first column: what is varied."""
     ratio: int
+    """Features divided by bottleneck."""
     belongs: Callable[[Mapping], bool]
+    """Returns True for a config's section `model` that is one of its rows."""
     label: Callable[[Mapping], str]
+    """Returns the name of the row of a config's section `model`."""
     paper: Mapping[str, float | None]
+    """The paper's PSNR by row; None where the paper only has a plot."""
     base: str
-    remark: str
+    """The row with which the others are compared."""
+    remark: str = ""
+    """What the paper says in words."""
 
 
 def _counts(model):
@@ -56,61 +67,58 @@ def _six_four(model):
 
 KINDS = (
     Kind(
-        "table1",
-        "Table 1: blocks of the high stage",
-        2,
-        lambda m: _plain(m) and m["low_blocks"] == 6,
-        _counts,
-        {"6 + 3": 34.14024, "6 + 4": 34.16181, "6 + 5": 34.12123},
-        "6 + 4",
-        "",
+        name="table1",
+        title="Table 1: blocks of the high stage",
+        column="blocks, low + high",
+        ratio=2,
+        belongs=lambda m: _plain(m) and m["low_blocks"] == 6,
+        label=_counts,
+        paper=evaluation.TABLE_1,
+        base="6 + 4",
     ),
     Kind(
-        "table2",
-        "Table 2: blocks of the low stage",
-        2,
-        lambda m: _plain(m) and m["high_blocks"] == 4,
-        _counts,
-        {
-            "5 + 4": 34.15799,
-            "6 + 4": 34.16181,
-            "7 + 4": 34.15126,
-            "8 + 4": 34.16568,
-            "9 + 4": 34.18892,
-        },
-        "6 + 4",
-        "",
+        name="table2",
+        title="Table 2: blocks of the low stage",
+        column="blocks, low + high",
+        ratio=2,
+        belongs=lambda m: _plain(m) and m["high_blocks"] == 4,
+        label=_counts,
+        paper=evaluation.TABLE_2,
+        base="6 + 4",
     ),
     Kind(
-        "figure3",
-        "Figure 3: ten blocks, shared out",
-        2,
-        lambda m: _plain(m) and m["low_blocks"] + m["high_blocks"] == 10,
-        _counts,
-        {f"{n} + {10 - n}": None for n in range(1, 10)},
-        "6 + 4",
-        "The paper has a plot; 7 + 3 is best in it.",
+        name="figure3",
+        title="Figure 3: ten blocks, shared out",
+        column="blocks, low + high",
+        ratio=2,
+        belongs=lambda m: _plain(m) and m["low_blocks"] + m["high_blocks"] == 10,
+        label=_counts,
+        paper={f"{n} + {10 - n}": None for n in range(1, 10)},
+        base="6 + 4",
+        remark="The paper has a plot; 7 + 3 is best in it.",
     ),
     Kind(
-        "figure4",
-        "Figure 4: residual blocks",
-        4,
-        lambda m: m["norm"] == "none" and _six_four(m),
-        lambda m: m["block"],
-        dict.fromkeys(("gated_pp", "gated", "pconv", "pixelcnn")),
-        "pconv",
-        "The paper has a plot: gated_pp > pconv > pixelcnn, and the gated block at"
-        " nearly double time and memory.",
+        name="figure4",
+        title="Figure 4: residual blocks",
+        column="block",
+        ratio=4,
+        belongs=lambda m: m["norm"] == "none" and _six_four(m),
+        label=lambda m: m["block"],
+        paper=dict.fromkeys(("gated_pp", "gated", "pconv", "pixelcnn")),
+        base="pconv",
+        remark="The paper has a plot: gated_pp > pconv > pixelcnn, and the gated block"
+        " at nearly double time and memory.",
     ),
     Kind(
-        "normalisation",
-        "Section 3.4: normalisation",
-        2,
-        lambda m: m["block"] == "pconv" and _six_four(m),
-        lambda m: m["norm"],
-        dict.fromkeys(network.NORMS),
-        "none",
-        "The paper: batch normalisation hurts, weight normalisation makes no"
+        name="normalisation",
+        title="Section 3.4: normalisation",
+        column="normalisation",
+        ratio=2,
+        belongs=lambda m: m["block"] == "pconv" and _six_four(m),
+        label=lambda m: m["norm"],
+        paper=dict.fromkeys(network.NORMS),
+        base="none",
+        remark="The paper: batch normalisation hurts, weight normalisation makes no"
         " noticeable difference.",
     ),
 )
@@ -121,9 +129,12 @@ MEMORY_NOTE = (
 
 
 def find(runs: Sequence[ReportedModel]) -> list[Study]:
-    """The studies that runs belong to, runs of unlike settings apart: a table for each
-    set that they were evaluated on. A single row is a table only where the paper has a
-    figure for it and no fuller table has it: one network serves several."""
+    """Returns the studies that runs belong to.
+
+    There is a table for each group of equal settings and each set that the group was
+    evaluated on. One network can be a row of several tables. A table of a single row is
+    made only where the paper has a figure for it and no fuller table has that row.
+    """
     groups = [(kind, by_label) for kind in KINDS for by_label in _group(kind, runs)]
     compared = [run for _, g in groups if len(g) > 1 for m in g.values() for run in m]
     studies = []
@@ -134,18 +145,18 @@ def find(runs: Sequence[ReportedModel]) -> list[Study]:
             continue
         sets = {r.set: None for run in members for r in final(run)} or {"": None}
         lines = [(_line_label(kind, run), run.metrics) for run in members]
-        svg = plots.curves(lines, kind.title + reduction(members))
+        heading = kind.title + reduction(members)
         for set_name in sets:
             number = 1 + sum(s.table.name.startswith(kind.name) for s in studies)
             name = kind.name + (f"-{number}" if number > 1 else "")
             table = _table(kind, name, by_label, set_name)
-            studies.append(Study(table, svg, members))
-            svg = None
+            studies.append(Study(table, members, lines, heading))
+            lines = ()  # the same ones are below the first set's table
     return studies
 
 
 def _group(kind, runs):
-    """[{label: runs}], a dict for each setting."""
+    """Returns the runs of a kind by label, a dict for each setting."""
     groups = {}
     for run in runs:
         if _belongs(kind, run.config):
@@ -165,7 +176,7 @@ def _belongs(kind, config):
 
 
 def _setting(config):
-    """What comparable runs have in common, as text."""
+    """Returns what comparable runs have in common, as text."""
     flat = schema.flatten(config)
     for name in [*NOT_SETTINGS, *(f"model.{name}" for name in VARIED)]:
         flat.pop(name, None)
@@ -173,9 +184,9 @@ def _setting(config):
     return json.dumps(kept, sort_keys=True)
 
 
-def final(run: ReportedModel) -> list[Row]:
-    """A run's means without the ensemble under the protocol it was validated with, of
-    the best checkpoint."""
+def final(run: ReportedModel) -> list[evaluation.Row]:
+    """Returns the means of a run's best checkpoint, one a set: without the ensemble,
+    under the protocol that the run was validated with."""
     protocol = run.config["eval"]["protocol"]
     rows = {
         r.set: r
@@ -214,7 +225,7 @@ def _table(kind, name, by_label, set_name):
             line.append(_step(kind.paper, label, kind.base))
         lines.append(line + _cost(by_label.get(label)))
     measured = f"PSNR, {config['eval']['protocol']}"
-    header = [_HEADS[kind.name], measured, f"against {kind.base}"]
+    header = [kind.column, measured, f"against {kind.base}"]
     if has_figures:
         header += ["paper", "difference", f"paper's against {kind.base}"]
     header += ["parameters", "multiply-adds per HR pixel", "memory", "steps/s"]
@@ -232,12 +243,8 @@ def _table(kind, name, by_label, set_name):
     return Table(name, title, header, lines, notes)
 
 
-_HEADS = {kind.name: "blocks, low + high" for kind in KINDS[:3]}
-_HEADS |= {"figure4": "block", "normalisation": "normalisation"}
-
-
 def _mean_text(values):
-    """ "34.162", or with several seeds "34.162 ± 0.010 (3 seeds)"."""
+    """Returns "34.162", or with several seeds "34.162 ± 0.010 (3 seeds)"."""
     if not values:
         return "not run" if values is None else "unfinished"
     text = f"{statistics.mean(values):.3f}"
@@ -247,24 +254,30 @@ def _mean_text(values):
 
 
 def _step(values, label, base):
+    """Returns how far a row lies above the base row, as text."""
     if label == base or values.get(label) is None or values.get(base) is None:
         return ""
     return f"{values[label] - values[base]:+.3f}"
 
 
 def _cost(runs):
-    """Parameters, multiply-adds per HR pixel, what a step keeps for the gradient in
-    float32, and steps a second as the runs had it."""
+    """Returns four cells: parameters, multiply-adds per HR pixel, what a step keeps for
+    the gradient in float32, and the steps a second that the runs logged."""
     if not runs:
         return [""] * 4
     config = runs[0].config
     model = network.build(config["model"], config["scale"])
-    batch, side = config["train"]["batch_size"], config["train"]["patch"]
-    kept = network.kept_for_gradient(model, batch, side // config["scale"])
     rates = [m[plots.RATE] for r in runs for m in r.metrics if plots.RATE in m]
     rate = f"{statistics.median(rates):.3g}" if rates else ""
+    side = config["train"]["patch"] // config["scale"]
+    return [*_size(model, config["train"]["batch_size"], side), rate]
+
+
+@functools.cache  # one network is in several tables, and takes a second to trace
+def _size(model, batch, side):
+    kept = network.kept_for_gradient(model, batch, side)
     adds = f"{model.multiply_adds:,.0f}"
-    return [f"{network.parameter_count(model):,}", adds, f"{kept / 1e6:,.0f} MB", rate]
+    return f"{network.parameter_count(model):,}", adds, f"{kept / 1e6:,.0f} MB"
 
 
 def _line_label(kind, run):

@@ -1,4 +1,4 @@
-"""The report's HTML page: one file, no network, and its pictures (paper, Figure 5)."""
+"""The report's HTML page, one file that loads nothing, and the crops of Figure 5."""
 
 import base64
 import html
@@ -11,13 +11,14 @@ from PIL import Image
 
 from btsrn_jax import evaluation, images
 from btsrn_jax.data import Pair
+from btsrn_jax.report.tables import Table
 
 SIDE = 200  # of a crop, in HR pixels
 CROPS_NOTE = (
     "The busiest 200 x 200 pixels of each picture. PSNR is that of the whole picture;"
     " the maps are |difference from HR| summed over RGB, 255 and more being white."
 )
-
+CURVES = "Training curves"
 STYLE = """
 body { font: 15px/1.5 sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; }
 h2 { margin-top: 2em; border-bottom: 1px solid #ccc; }
@@ -26,7 +27,7 @@ td:first-child { white-space: nowrap; }
 th, td { padding: .2em .8em; border-bottom: 1px solid #ddd; text-align: left; }
 td { font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
-svg { max-width: 100%; min-width: 720px; height: auto; }
+.curves { max-width: 100%; height: auto; }
 .crops { display: flex; gap: 8px; overflow-x: auto; }
 .crops figure { margin: 0; font-size: 13px; flex: none; width: 200px; }
 .compare { margin: 1em 0; width: 600px; max-width: 100%; --at: 50%; }
@@ -41,26 +42,16 @@ svg { max-width: 100%; min-width: 720px; height: auto; }
 """
 
 
-class Table(NamedTuple):
-    """name: of the CSV file. header and lines: text. notes: sentences below it."""
-
-    name: str
-    title: str
-    header: list[str]
-    lines: list[list[str]]
-    notes: Sequence[str] = ()
-
-
 class Crops(NamedTuple):
-    """A row of Figure 5: [(label, (n, n, 3) uint8)] as bicubic, its error, the
-    network's, its error, HR."""
+    """A row of Figure 5, with its name: (label, (n, n, 3) uint8) of bicubic, its error,
+    the network, its error, HR."""
 
     name: str
     row: list[tuple[str, np.ndarray]]
 
 
 def figure5(pair: Pair, subject: evaluation.Upscaler) -> Crops:
-    """One image as the paper's Figure 5 shows it (CROPS_NOTE says how)."""
+    """Returns one image as the paper's Figure 5 shows it; CROPS_NOTE says how."""
     bicubic = evaluation.bicubic_upscaler(subject.scale)
     before, after, original = evaluation.crop_row(pair, [bicubic, subject], SIDE)
     row = []
@@ -71,14 +62,19 @@ def figure5(pair: Pair, subject: evaluation.Upscaler) -> Crops:
 
 
 def _error(crop, original):
-    """(n, n, 3) uint8."""
+    """Returns the map of differences: (n, n, 3) uint8, grey."""
     crop, original = images.as_rgb(crop), images.as_rgb(original)
     total = np.abs(crop.astype(int) - original).sum(axis=2)
     return images.as_rgb(np.minimum(total, 255).astype(np.uint8))
 
 
 def render(title: str, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A whole HTML document of (heading, HTML fragments)."""
+    """Returns an HTML document.
+
+    Args:
+      title: plain text.
+      sections: of each its heading, plain text, and its HTML fragments.
+    """
     body = "\n".join(
         "\n".join([f"<h2>{html.escape(heading)}</h2>", *fragments])
         for heading, fragments in sections
@@ -93,25 +89,29 @@ def render(title: str, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
 
 
 def table(table: Table) -> str:
-    """A table as HTML."""
+    """Returns a table with its notes and commands as HTML."""
 
     def row(cells, tag):
         return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)
 
     lines = [row(table.header, "th"), *(row(line, "td") for line in table.lines)]
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
-    return scroll(f"<table>{''.join(lines)}</table>") + notes
+    below = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
+    if table.commands:
+        commands = html.escape("\n".join(table.commands))
+        below += f'<pre class="scroll">{commands}</pre>'
+    # A narrow window moves through a wide table instead of squeezing it.
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>{below}'
 
 
-def scroll(fragment: str) -> str:
-    """A fragment that a narrow window moves through instead of squeezing it."""
-    return f'<div class="scroll">{fragment}</div>'
+def curves(svg: str) -> str:
+    """Returns a plot as HTML. As a picture of its own, its ids meet no others."""
+    return f'<img class="curves" src="{_uri(svg.encode(), "svg+xml")}" alt="{CURVES}">'
 
 
 def crops(crops: Crops) -> str:
-    """A row of crops, and bicubic against the network under a slider, as HTML."""
+    """Returns a row of crops as HTML, with bicubic and the network under a slider."""
     figures = "".join(
-        f'<figure><img src="{_uri(crop)}" alt="{html.escape(label)}" width="{SIDE}">'
+        f'<figure><img src="{_png(crop)}" alt="{html.escape(label)}" width="{SIDE}">'
         f"<figcaption>{html.escape(label)}</figcaption></figure>"
         for label, crop in crops.row
     )
@@ -120,8 +120,8 @@ def crops(crops: Crops) -> str:
     # The range input is the whole interaction: mouse, touch and arrow keys move it.
     return (
         f'<h3>{name}</h3><div class="crops">{figures}</div>'
-        f'<figure class="compare"><div><img src="{_uri(network)}" alt="{after}">'
-        f'<img class="before" src="{_uri(bicubic)}" alt="{before}"><i></i></div>'
+        f'<figure class="compare"><div><img src="{_png(network)}" alt="{after}">'
+        f'<img class="before" src="{_png(bicubic)}" alt="{before}"><i></i></div>'
         '<input type="range" min="0" max="100" value="50" step="any"'
         f' aria-label="{name}: how much of bicubic is shown, in per cent"'
         " oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\">"
@@ -130,8 +130,12 @@ def crops(crops: Crops) -> str:
     )
 
 
-def _uri(image):
-    """A picture inside the page."""
+def _png(image):
     buffer = io.BytesIO()
     Image.fromarray(images.as_rgb(image)).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _uri(buffer.getvalue(), "png")
+
+
+def _uri(data, kind):
+    """Returns an address that holds the picture itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

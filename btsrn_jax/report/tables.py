@@ -1,40 +1,66 @@
-"""The paper's Tables 3 and 4, and all figures, over any models; how far a model's
-setting is from the paper's."""
+"""Tables over any models: the paper's Tables 3 and 4, and all figures."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from btsrn_jax import config as schema
 from btsrn_jax import evaluation, network
-from btsrn_jax.evaluation import Row
-from btsrn_jax.report.html_page import Table
 
-# Challenge test set: BTSRN (900 training images, ensemble) and bicubic.
-TABLE_3 = {2: (34.19, 31.01), 3: (30.44, 28.22), 4: (28.49, 26.65)}
 # What runs of one comparison may differ in.
 VARIED = tuple(name.removeprefix("model.") for name in schema.STUDIED)
-NOT_SETTINGS = schema.NOT_SETTINGS
+NOT_SETTINGS = (*schema.NOT_SETTINGS, "config_file", "config_argument")
 IMAGES = {"folder": "images of a folder", "samples": "sample photographs"}
+PAPER_STEPS = 250_000  # at least: its sixteen passes over DIV2K are 290,000
 
 
-class ReportedModel(NamedTuple):
-    """What is reported on. source: as `weights.load` takes it; None where there are no
-    weights (yet). name: for tables. config: of a run, or an exported model's `scale`
-    and `model`. metrics: the lines of metrics.jsonl. rows: its figures; baseline:
-    bicubic's, on the same sets."""
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text, as Markdown, HTML and CSV show it."""
+
+    name: str
+    """The name of its CSV file, without the ending."""
+    title: str
+    """The heading above it."""
+    header: list[str]
+    """The names of its columns."""
+    lines: list[list[str]]
+    """Its rows: a text for each column."""
+    notes: Sequence[str] = ()
+    """Sentences below it."""
+    commands: Sequence[str] = ()
+    """Shell commands below it, one a line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportedModel:
+    """A run or an exported model, as a report shows it."""
 
     source: str | None
+    """What `inference.load_weights` takes; None where there are no weights yet."""
     name: str
+    """Its name in tables."""
     config: dict
+    """The config of a run, or the config.json of an exported model."""
     metrics: list[dict]
-    rows: list[Row]
-    baseline: list[Row]
+    """The lines of a run's metrics.jsonl; empty for an exported model."""
+    rows: list[evaluation.Row]
+    """Its own figures."""
+    baseline: list[evaluation.Row]
+    """Bicubic's figures, on the same sets."""
 
 
 def differences(config: Mapping) -> tuple[list[str], list[str]]:
-    """Where a model's setting is not the paper's: what makes it smaller ("features
-    32"), and the rest; what the paper itself varies left aside. Of an exported model
-    little more than its size and step are known."""
+    """Returns where a setting differs from the paper's, in words.
+
+    What the paper's own experiments vary is left out. Of an exported model, little more
+    than its size and its step is known.
+
+    Args:
+      config: of a run or an exported model.
+
+    Returns:
+      What makes the network or its training smaller ("features 32"), and the rest.
+    """
     defaults = schema.flatten(schema.defaults())
     if config["model"]["name"] == "vdsr":
         defaults["model.features"] = network.VDSR_FEATURES
@@ -50,14 +76,14 @@ def differences(config: Mapping) -> tuple[list[str], list[str]]:
             text = IMAGES.get(value, f"{leaf} {value}")
             (size if reduced else rest).append(text)
     steps = config["train"]["steps"] if "train" in config else config.get("step")
-    if steps and steps < 250_000:  # sixteen passes over DIV2K are 290,000
+    if steps and steps < PAPER_STEPS:
         size.append(f"{steps:,} steps")
     return size, rest
 
 
 def reduction(entries: Sequence[ReportedModel]) -> str:
-    """What a title says of models smaller, or trained on less, than the paper's: "" or
-    " (reduced: features 32, 600 steps)"."""
+    """Returns what a title says of models that are smaller than the paper's, or trained
+    on less: " (reduced: features 32, 600 steps)", or "" where none is."""
     texts = [", ".join(differences(entry.config)[0]) for entry in entries]
     named = "; ".join(dict.fromkeys(text for text in texts if text))
     some = "" if all(texts) else "some "
@@ -65,14 +91,17 @@ def reduction(entries: Sequence[ReportedModel]) -> str:
 
 
 def table3(entries: Sequence[ReportedModel]) -> Table | None:
-    """Challenge figures: `ntire`, ensemble. None where no model has any."""
+    """Returns Table 3: PSNR under `ntire` with the ensemble, beside the challenge's.
+
+    None where no BTSRN among `entries` has such a figure.
+    """
     lines, used = [], []
     for entry in entries:
         if entry.config["model"]["name"] != "btsrn":
             continue
         for row in entry.rows:
             if row.image == "mean" and row.ensemble and row.protocol == "ntire":
-                paper, paper_bicubic = TABLE_3[row.scale]
+                paper, paper_bicubic = evaluation.TABLE_3[row.scale]
                 line = [f"x{row.scale}", entry.name, row.set, f"{row.psnr:.2f}"]
                 line += [f"{paper:.2f}", f"{row.psnr - paper:+.2f}"]
                 base = _baseline(entry, row)
@@ -96,6 +125,7 @@ def table3(entries: Sequence[ReportedModel]) -> Table | None:
 
 
 def _baseline(entry, row):
+    """Returns bicubic's figure beside a row, or None."""
     keys = ("set", "image", "scale", "protocol")
     wanted = [getattr(row, key) for key in keys]
     same = (b for b in entry.baseline if [getattr(b, k) for k in keys] == wanted)
@@ -103,8 +133,11 @@ def _baseline(entry, row):
 
 
 def table4(entries: Sequence[ReportedModel]) -> Table | None:
-    """`benchmark` figures on the paper's four sets: of each system the first model that
-    has them, with the ensemble where it was used. None where no model has any."""
+    """Returns Table 4: PSNR under `benchmark` on the paper's four sets.
+
+    Each system (BTSRN, VDSR, bicubic) shows the first model that has a figure, with the
+    ensemble where one was measured. None where no model has a figure.
+    """
     cells, used = {}, {}
     for entry in entries:
         system = entry.config["model"]["name"]
@@ -120,11 +153,11 @@ def table4(entries: Sequence[ReportedModel]) -> Table | None:
     lines = []
     for set_name, scale in [(s, n) for s in evaluation.TABLE_4 for n in (2, 3, 4)]:
         line = [set_name, f"x{scale}"]
-        for system in evaluation.TABLE_4_MODELS:
-            paper = evaluation.TABLE_4[set_name][
-                evaluation.TABLE_4_MODELS.index(system)
-            ]
-            paper, row = paper[scale - 2], cells.get((system, set_name, scale))
+        systems = zip(
+            evaluation.TABLE_4_MODELS, evaluation.TABLE_4[set_name], strict=True
+        )
+        for system, published in systems:
+            paper, row = published[scale - 2], cells.get((system, set_name, scale))
             line += [f"{row.psnr:.2f}" if row else "", f"{paper:.2f}"]
             line.append(f"{row.psnr - paper:+.2f}" if row else "")
         if any(line[2::3]):
@@ -139,7 +172,7 @@ def table4(entries: Sequence[ReportedModel]) -> Table | None:
 
 
 def overview(entries: Sequence[ReportedModel]) -> Table:
-    """Every mean of every model; of models without figures the size alone."""
+    """Returns every mean of every model; of a model without figures, its size alone."""
     lines = []
     for entry in entries:
         model = entry.config["model"]

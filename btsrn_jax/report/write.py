@@ -1,9 +1,10 @@
-"""`btsrn report`: runs -> tables in the paper's layout, curves, crops, an HTML page."""
+"""`btsrn report`: tables in the paper's layout, curves, crops and one HTML page."""
 
 import csv
+import dataclasses
 import json
+import logging
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from btsrn_jax import (
@@ -19,9 +20,10 @@ from btsrn_jax.data import SAMPLES, check_set, evaluation_set, file_pair, set_na
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import Row
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
-from btsrn_jax.report import experiments, html_page, plots, results, tables
+from btsrn_jax.report import experiments, html_page, plots, published, tables
 from btsrn_jax.report.tables import ReportedModel
 
+LOGGER = logging.getLogger("btsrn")
 SHOWN = 3  # pictures of Figure 5 where none are chosen
 TITLE = "BTSRN-JAX: the paper's experiments"
 
@@ -36,16 +38,23 @@ def write_report(
 ) -> None:
     """Writes index.html, report.md, and every table, plot and row of crops as a file.
 
+    Figure 5 shows the first model of each scale. Curves need matplotlib; without it the
+    report has none, and one line says so.
+
     Args:
       sources: run directories, exported directories, released names.
-      sets: what every model is evaluated on, under all protocols; without it figures
-        are those that the runs hold (CSV files as of `btsrn evaluate --csv`).
-      chosen: Figure 5's images: files, or names in the first set (the sample
-        photographs where there is none); by default its first three.
-      ensemble: whether the self-ensemble is used, in evaluation and in Figure 5.
+      out: the folder to write; it is made where it is missing.
+      sets: the sets that every model is evaluated on first, under all protocols.
+        Without any, the figures are those that the runs hold (CSV files as
+        `btsrn evaluate --csv` writes them).
+      chosen: the images of Figure 5: files, or names in the first set (in the sample
+        photographs where there is no set); by default the first three.
+      ensemble: True to use the self-ensemble, in evaluation and in Figure 5.
+      data_dir: the folder where DIV2K was prepared.
 
-    Figure 5 shows the first model of each scale. Raises InputError for what is neither
-    a run nor a model, and for unknown sets and images, before anything is made.
+    Raises:
+      InputError: for a source that is neither a run nor a model, and for an unknown set
+        or image, before anything is written.
     """
     entries = [load(source) for source in dict.fromkeys(sources)]
     found = {
@@ -60,14 +69,15 @@ def write_report(
         if entry.source is None or not (sets or scale in shown):
             continue
         model = inference.open_model(entry.source, None, ensemble)
-        print(model.about, file=sys.stderr)
+        LOGGER.info(model.about)
         subject = evaluation.Upscaler(entry.name, scale, ensemble, model.enlarge)
         if sets:
             if scale not in baseline:
                 bicubic = evaluation.bicubic_upscaler(scale)
                 baseline[scale] = _measure(bicubic, found[scale])
             rows = _measure(subject, found[scale])
-            entries[i] = entry._replace(
+            entries[i] = dataclasses.replace(
+                entry,
                 rows=_latest(entry.rows + rows),
                 baseline=_latest(entry.baseline + baseline[scale]),
             )
@@ -78,7 +88,7 @@ def write_report(
 
 
 def load(source: str) -> ReportedModel:
-    """A run, finished or not, or a model; with the figures of its CSV files."""
+    """Returns a run, finished or not, or a model, with the figures of its CSV files."""
     path = folder = storage.local(source)
     metrics = training.read_metrics(path / training.METRICS)
     if metrics:
@@ -109,12 +119,13 @@ def load(source: str) -> ReportedModel:
 
 
 def _latest(rows):
-    """One row for each thing measured: the last."""
+    """Returns the last row of each thing that was measured."""
     return list({row._replace(model="", psnr=0, ssim=0): row for row in rows}.values())
 
 
 def _find_sets(names, scale, data_dir):
-    """{name: pairs}, of DIV2K those of this scale; every file can be read and fits."""
+    """Returns the pairs of each set by name, all of which can be read and fit; of
+    DIV2K's sets, those of this scale."""
     found = {
         set_name(name): evaluation_set(name, scale, data_dir)
         for name in names
@@ -126,7 +137,7 @@ def _find_sets(names, scale, data_dir):
 
 
 def _choose(by_name, chosen, scale):
-    """The pairs that Figure 5 shows."""
+    """Returns the pairs that Figure 5 shows."""
     pairs = next(iter(by_name.values()), [])
     if not chosen:
         return pairs[:SHOWN]
@@ -151,37 +162,47 @@ def _measure(subject, by_name):
 
 
 def _sections(entries):
-    """Studies, tables over all models, and what they leave: curves of other runs."""
-    sections = experiments.find([entry for entry in entries if "train" in entry.config])
-    found = (tables.table3(entries), tables.table4(entries))
+    """Returns all studies: of the paper's experiments, of tables over all models, and
+    the curves of the runs that belong to no experiment."""
+    runs = [entry for entry in entries if "train" in entry.config]
+    sections = experiments.find(runs)
     shown = [run for study in sections for run in study.runs]
-    found = [*results.make_tables(entries), *filter(None, found)]
+    found = (tables.table3(entries), tables.table4(entries))
+    found = [*published.released_tables(entries), *filter(None, found)]
     sections += map(experiments.Study, found)
     rest = [entry for entry in entries if entry not in shown]
-    title = "Training" + tables.reduction(rest)
-    curves = plots.curves([(entry.name, entry.metrics) for entry in rest], title)
-    return [*sections, experiments.Study(tables.overview(entries), curves)]
+    lines = [(entry.name, entry.metrics) for entry in rest]
+    heading = "Training" + tables.reduction(rest)
+    if runs and not plots.can_plot():
+        LOGGER.info(plots.HINT)
+    return [
+        *sections,
+        experiments.Study(tables.overview(entries), rest, lines, heading),
+    ]
 
 
 def _write_files(out, sections, crops, title):
+    """Writes the tables, curves and crops, and the two documents that show them all."""
     markdown, fragments = [f"# {title}"], []
-    for table, curves, _ in sections:
+    for table, _, lines, heading in sections:
         with (out / f"{table.name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([table.header, *table.lines])
         text = evaluation.markdown(table.header, table.lines)
         markdown += [f"## {table.title}", text, *table.notes]
+        if table.commands:
+            markdown.append("\n".join(["```sh", *table.commands, "```"]))
         parts = [html_page.table(table)]
+        curves = plots.curves(lines, heading)
         if curves:
             (out / f"{table.name}.svg").write_text(curves)
-            markdown.append(f"![Training curves]({table.name}.svg)")
-            parts.append(html_page.scroll(curves))
+            markdown.append(f"![{html_page.CURVES}]({table.name}.svg)")
+            parts.append(html_page.curves(curves))
         fragments.append((table.title, parts))
     if crops:
-        markdown += ["## Figure 5: crops", html_page.CROPS_NOTE]
-        note = f"<p>{html_page.CROPS_NOTE}</p>"
-        fragments.append(
-            ("Figure 5: crops", [note, *(html_page.crops(row) for row in crops)])
-        )
+        heading, note = "Figure 5: crops", html_page.CROPS_NOTE
+        markdown += [f"## {heading}", note]
+        rows = [html_page.crops(row) for row in crops]
+        fragments.append((heading, [f"<p>{note}</p>", *rows]))
     for i, row in enumerate(crops, 1):
         images.write_image(out / f"figure5-{i}.png", images.side_by_side([row.row], 2))
         markdown += [f"### {row.name}", f"![{row.name}](figure5-{i}.png)"]

@@ -8,9 +8,10 @@ import pytest
 from helpers import tiny
 
 from btsrn_jax import cli, mesh
-from btsrn_jax.benchmark import bench, worker
+from btsrn_jax.benchmark import bench
 from btsrn_jax.errors import InputError
 from btsrn_jax.network import btsrn as network
+from btsrn_jax.network import cost
 from btsrn_jax.training import step as train
 
 SMALL = {"features": 32, "bottleneck": 16, "low_blocks": 2, "high_blocks": 1}
@@ -32,7 +33,7 @@ def test_forward_flops_are_what_xla_counts(scale, fields):
     lowered = jax.jit(lambda v, x: model.apply(v, x)).lower(variables, lr)
     counted = lowered.cost_analysis()["flops"]
     # XLA counts biases and activations as well: some operations a pixel and channel.
-    assert 0.95 * counted < worker.forward_flops(model, 20) < counted
+    assert 0.95 * counted < cost.forward_flops(model, 20) < counted
 
 
 def test_forward_flops_of_one_block_by_hand():
@@ -41,8 +42,8 @@ def test_forward_flops_of_one_block_by_hand():
     )
     # 5 x 5 pixels: 3 -> 8, 8 -> 4; 3 x 3 pixels of 9 * 4 * 8; 6 x 6 of 8 * 8, 8 -> 3.
     expected = 25 * (24 + 32) + 9 * 288 + 36 * (64 + 24)
-    assert worker.forward_flops(model, 5) == 2 * expected
-    assert worker.train_flops(model, 5) == 6 * expected - 2 * 25 * 24
+    assert cost.forward_flops(model, 5) == 2 * expected
+    assert cost.train_flops(model, 5) == 6 * expected - 2 * 25 * 24
 
 
 def test_train_flops_are_what_xla_counts_and_divide_over_devices():
@@ -55,7 +56,7 @@ def test_train_flops_are_what_xla_counts_and_divide_over_devices():
         state = jax.eval_shape(lambda r=recipe, d=devices: train.create_state(r, d))
         step = train.compile_step(recipe, devices).lower(state, tiny.store())
         counted[count] = count * step.compile().cost_analysis()["flops"]
-    formula = 8 * worker.train_flops(recipe.model, recipe.side)
+    formula = 8 * cost.train_flops(recipe.model, recipe.side)
     # Beside the products there is the optimiser, done by every device.
     assert 0.75 * counted[2] < formula < counted[2]
     assert counted[8] < 1.25 * counted[2]

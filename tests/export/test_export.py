@@ -3,21 +3,20 @@
 import hashlib
 import importlib.util
 import json
-import os
 import pathlib
 import re
-import subprocess
+import shlex
 import sys
-import time
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from helpers import reference, runs
+from helpers import runs, tiny
 
 import btsrn_jax
-from btsrn_jax import checkpoint, cli, resize
+from btsrn_jax import checkpoint, cli, main, resize
+from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import figures
 from btsrn_jax.export import formats, provenance
@@ -29,7 +28,12 @@ needs_onnx = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")),
     reason="onnx and onnxruntime are not installed (the extra onnx)",
 )
-SIZES = [(1, 9, 9), (2, 6, 11), (1, 1, 1), (1, 2, 1)]  # the last two below the halo, 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_fast():
+    with tiny.quickly_compiled():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -50,58 +54,6 @@ def exported(run, tmp_path_factory):
     return out, said
 
 
-def expected(params, lr, scale=2, low=1, mid=0, high=2):
-    """The contract in NumPy and float64: network, imresize, np.pad, np.clip."""
-    pad, s = low + high + 2, scale
-    images = []
-    for image in lr.astype(np.float64):
-        padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="symmetric")
-        residual = reference.forward(params, padded, s, low, mid, high)
-        top = (residual.shape[0] - s * image.shape[0]) // 2
-        left = (residual.shape[1] - s * image.shape[1]) // 2
-        h, w = s * image.shape[0], s * image.shape[1]
-        residual = residual[top : top + h, left : left + w]
-        images.append(np.clip(resize.imresize(image, s) + residual, 0, 1))
-    return np.stack(images)
-
-
-def noise(size, seed=0):
-    return np.random.default_rng(seed).random((*size, 3), dtype=np.float32)
-
-
-def test_the_exported_stablehlo_runs_where_neither_this_package_nor_flax_is(
-    run, exported, tmp_path
-):
-    images = {str(i): noise(size) for i, size in enumerate(SIZES)}
-    np.savez(tmp_path / "lr.npz", **images)
-    code = """
-import sys
-import numpy as np
-from jax import export
-
-with open(sys.argv[1], "rb") as file:
-    model = export.deserialize(file.read())
-with np.load(sys.argv[2]) as images:
-    np.savez(sys.argv[3], **{name: model.call(images[name]) for name in images})
-print(model.platforms, [m for m in ("btsrn_jax", "flax") if m in sys.modules])
-"""
-    args = [exported[0] / "model.stablehlo", tmp_path / "lr.npz", tmp_path / "sr.npz"]
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code, *args],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "('cpu', 'cuda', 'tpu') []"
-    with np.load(tmp_path / "sr.npz") as sr:
-        for name, lr in images.items():
-            assert sr[name].dtype == np.float32
-            truth = expected(run[1]["params"], lr)
-            np.testing.assert_allclose(sr[name], truth, atol=2e-6)
-
-
 @needs_onnx
 def test_the_exported_onnx_file_computes_the_network_in_onnxruntime(run, exported):
     import onnxruntime
@@ -110,10 +62,10 @@ def test_the_exported_onnx_file_computes_the_network_in_onnxruntime(run, exporte
     (lr_info,), (sr_info,) = session.get_inputs(), session.get_outputs()
     assert (lr_info.name, lr_info.shape[1]) == ("lr", 3)
     assert (sr_info.name, sr_info.shape[1]) == ("sr", 3)
-    for size in SIZES:
-        lr = noise(size)
+    for size in runs.SIZES:
+        lr = runs.draw(size)
         (sr,) = session.run(None, {"lr": lr.transpose(0, 3, 1, 2)})
-        truth = expected(run[1]["params"], lr)
+        truth = runs.expected(run[1]["params"], lr)
         assert sr.shape == (size[0], 3, 2 * size[1], 2 * size[2])
         np.testing.assert_allclose(sr.transpose(0, 2, 3, 1), truth, atol=2e-6)
 
@@ -143,7 +95,7 @@ def test_every_variant_is_the_same_network_in_onnx(scale, fields):
     proto = onnx_graph.build_onnx(model, variables, {"scale": str(scale)})
     session = onnxruntime.InferenceSession(proto.SerializeToString())
     halo = model.halo
-    lr = noise((1, 5, 4))
+    lr = runs.draw((1, 5, 4))
     border = ((0, 0), (halo, halo), (halo, halo), (0, 0))
     padded = np.pad(lr, border, mode="symmetric")
     apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])
@@ -287,27 +239,6 @@ def test_a_damaged_evaluation_file_is_named(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_sigterm_leaves_nothing_of_an_export(exported, tmp_path):
-    """A real process, stopped when its first file is there."""
-    command = [sys.executable, "-m", "btsrn_jax.cli", "export", str(exported[0])]
-    process = subprocess.Popen(
-        [*command, str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(".out-*/new/model.safetensors")):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.terminate()
-        said = process.communicate(timeout=120)[1]
-    finally:
-        process.kill()
-    assert process.returncode == 1
-    assert said == "interrupted\n"
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_figures_older_than_the_checkpoint_are_left_out_and_named(exported):
     out, said = exported
     assert "99.0" not in (out / "config.json").read_text()
@@ -333,6 +264,52 @@ def test_the_training_command_names_every_field_that_differs(tmp_path):
     assert "--config.model.bottleneck=5" in command
     assert "learning_rate" not in command
     assert str(tmp_path) not in command
+
+
+@pytest.mark.parametrize(
+    ("file", "argument", "start"),
+    [
+        ("configs/release.py", "x2,fast", "configs/release.py:x2,fast"),
+        ("/opt/btsrn_jax/configs/ablation.py", "norm-batch", "configs/ablation.py:"),
+        ("configs/x2.py", None, "configs/x2.py "),
+        # The user's own files, one of them named as ours.
+        ("/home/me/mine.py", "fast", "configs/x2.py "),
+        ("mine/release.py", "night", "configs/x2.py "),
+        (None, None, "configs/x2.py "),  # a run of version 0.1.0
+    ],
+)
+def test_the_training_command_starts_from_the_config_that_was_used(
+    file, argument, start, monkeypatch
+):
+    """And whatever it starts from, it leads to the config that was trained."""
+    used = start.strip().removesuffix(":")
+    used += f":{argument}" if start.endswith(":") else ""
+    monkeypatch.chdir(tiny.ROOT)
+    flags = ["--config.train.batch_size=5", "--config.train.steps=70"]
+    flags += ["--config.data.source=folder", "--config.data.hr_dir=photos"]
+    options = main.parse(["main.py", "--config", used, *flags])
+    config = schema.resolve_steps(options.config, 1).to_dict()
+    if file:
+        config |= {"config_file": file, "config_argument": argument}
+    command = provenance.training_command(json.loads(json.dumps(config)))
+    assert f"--config {start}" in command
+    again = main.parse(shlex.split(command)[2:]).config
+    assert again.model.to_dict() == config["model"]
+    trained = {k: v for k, v in config["train"].items() if "_every" not in k}
+    assert {k: again.train[k] for k in trained} == trained
+    assert again.data.hr_dir == config["data"]["hr_dir"]
+    if used != "configs/x2.py":  # of the recipe nothing is repeated
+        assert command.count(" --config.") <= 5
+
+
+def test_no_config_file_of_the_users_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    for name in ("mine.py", "x2.py"):
+        (tmp_path / "configs" / name).write_text("raise SystemExit('was run')")
+        config, _ = runs.build()
+        config |= {"config_file": str(tmp_path / "configs" / name)}
+        assert "--config configs/x2.py " in provenance.training_command(config)
 
 
 def test_equal_parameters_give_equal_safetensors_whatever_the_name(exported, tmp_path):

@@ -7,11 +7,14 @@ import pathlib
 import jax
 import numpy as np
 
-from btsrn_jax import checkpoint
+from btsrn_jax import checkpoint, resize
 from btsrn_jax import config as schema
 from btsrn_jax.evaluation import figures
 from btsrn_jax.network import btsrn as network
+from helpers import reference
 
+# Of LR images; the last two are smaller than the halo of a tiny network, 2.
+SIZES = [(1, 9, 9), (2, 6, 11), (1, 1, 1), (1, 2, 1)]
 TINY = {"features": 6, "bottleneck": 4, "low_blocks": 1, "high_blocks": 2}
 
 
@@ -71,3 +74,22 @@ def write_figures(path: pathlib.Path, psnr: float, age: float = 0.0):
     figures.write_csv(path, rows)
     then = path.stat().st_mtime - age
     os.utime(path, (then, then))
+
+
+def expected(params, lr, scale=2, low=1, mid=0, high=2):
+    """The contract in NumPy and float64: network, imresize, np.pad, np.clip."""
+    pad, s = low + high + 2, scale
+    images = []
+    for image in lr.astype(np.float64):
+        padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="symmetric")
+        residual = reference.forward(params, padded, s, low, mid, high)
+        top = (residual.shape[0] - s * image.shape[0]) // 2
+        left = (residual.shape[1] - s * image.shape[1]) // 2
+        h, w = s * image.shape[0], s * image.shape[1]
+        residual = residual[top : top + h, left : left + w]
+        images.append(np.clip(resize.imresize(image, s) + residual, 0, 1))
+    return np.stack(images)
+
+
+def draw(size, seed=0):
+    return np.random.default_rng(seed).random((*size, 3), dtype=np.float32)

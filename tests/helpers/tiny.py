@@ -80,6 +80,19 @@ def compiled_once(folder):
         compilation_cache.reset_cache()
 
 
+@contextlib.contextmanager
+def quickly_compiled():
+    """Programs are compiled fast and run slowly within: values stay the same but for
+    rounding."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    jax.config.update(name, True)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
 def command(workdir, hr_dir, *more, sets=None, **train):
     """The command line of a tiny run on a folder of photos."""
     c = config(**train)

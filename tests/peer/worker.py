@@ -83,7 +83,7 @@ class Setting:
 
 
 def halo(spec):
-    """LR pixels that the network takes off on each side (PAPER.md, section 1)."""
+    """LR pixels that the network takes off on each side (docs/paper.md, section 1)."""
     per_side = 4 if spec.scale == 4 else spec.scale
     return max(2, spec.low_blocks + -(-spec.high_blocks // per_side))
 

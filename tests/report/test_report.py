@@ -1,7 +1,9 @@
 """Claims of the report: what its tables say of given figures, its curves, its page."""
 
 import csv
+import dataclasses
 import html.parser
+import importlib.util
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -23,6 +25,16 @@ from btsrn_jax.report import experiments, html_page, plots, tables
 from btsrn_jax.report import write as report
 
 SET = "div2k/bicubic_x2"
+needs_matplotlib = pytest.mark.skipif(
+    not importlib.util.find_spec("matplotlib"),
+    reason="matplotlib is not installed (the extra report)",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_fast():
+    with tiny.quickly_compiled():
+        yield
 
 
 def write_run(folder, psnr, name=SET, metrics=(), rows=(), **fields):
@@ -132,11 +144,11 @@ def test_every_title_says_what_is_reduced(tmp_path):
     assert table4.endswith(" (some reduced: sample photographs, 1,600 steps)")
     assert "1,600 steps; sample photographs, features 32, " in overview
     page_title = tables.reduction([entries[small]])
-    svg = experiments.find([entries[small]._replace(name="x")])
-    assert all(page_title in study.curves for study in svg)
+    found = experiments.find([dataclasses.replace(entries[small], name="x")])
+    assert all(page_title in study.heading for study in found)
     # An exported model knows its steps.
     released = {"scale": 2, "model": schema.defaults().model.to_dict(), "step": 300}
-    assert tables.reduction([entries[whole]._replace(config=released)]) == (
+    assert tables.reduction([dataclasses.replace(entries[whole], config=released)]) == (
         " (reduced: 300 steps)"
     )
 
@@ -196,7 +208,7 @@ def test_table_3_is_the_ensemble_under_ntire(tmp_path):
     assert table.lines == [
         ["x2", "x2", SET, "34.50", "34.19", "+0.31", "+3.50", "+3.18"]
     ]
-    assert tables.table3([entry._replace(rows=entry.rows[:1])]) is None
+    assert tables.table3([dataclasses.replace(entry, rows=entry.rows[:1])]) is None
 
 
 def test_table_4_has_three_systems_beside_the_papers_figures(tmp_path):
@@ -222,12 +234,12 @@ def test_table_4_has_three_systems_beside_the_papers_figures(tmp_path):
     assert line[8:] == ["33.64", "33.64", "+0.00"]
     assert "btsrn x2: ours, ensemble" in table.notes[0]
     assert "vdsr x2: peer, ensemble" in table.notes[0]
-    assert tables.table4([entries[0]._replace(rows=[])]) is None
+    assert tables.table4([dataclasses.replace(entries[0], rows=[])]) is None
 
 
 def test_the_overview_has_bicubic_beside_each_figure(tmp_path):
     done = report.load(write_run(tmp_path / "done", 34.1))
-    table = tables.overview([done, done._replace(name="begun", rows=[])])
+    table = tables.overview([done, dataclasses.replace(done, name="begun", rows=[])])
     assert table.lines == [
         ["done", "x2", "887,683", SET, "ntire", "no", "31.00", "34.10", "0.9000"],
         ["begun", "x2", "887,683", "none yet", "", "", "", "", ""],
@@ -235,14 +247,6 @@ def test_the_overview_has_bicubic_beside_each_figure(tmp_path):
 
 
 # --- curves
-
-
-def test_ticks_are_round_numbers_inside_the_range():
-    assert plots.ticks(0, 1000) == [0, 200, 400, 600, 800, 1000]
-    assert plots.ticks(30.3, 31.3) == pytest.approx([30.4, 30.6, 30.8, 31.0, 31.2])
-    assert plots.ticks(0.0012, 0.0019) == pytest.approx(
-        [0.0012, 0.0014, 0.0016, 0.0018]
-    )
 
 
 def test_training_time_leaves_out_validation_and_pauses():
@@ -257,33 +261,69 @@ def test_training_time_leaves_out_validation_and_pauses():
         {"step": 480, "time": 91000.0, "loss": 0.04, "steps_per_second": 1.0},
         {"step": 480, "time": 92000.0, "psnr_ntire": 31.0},
     ]
-    svg = plots.curves([("run <1>", metrics)], "Figure 4 (reduced)")
-    texts = [node.text for node in _svg(svg).iter()]
-    assert {"run <1>", "Figure 4 (reduced)"} <= set(texts)
-    assert "minutes of training" in texts
-    points = list(plots._points(metrics, "psnr_"))
-    assert points == [(120, 1.0, 30.0), (480, 4.0, 31.0)]
-    assert next(plots._points(metrics, "loss")) == (30, 0.25, 0.2)
+    points = list(plots.curve_points(metrics, "psnr_"))
+    assert points == [(120, 1.0, 30.0), (480, 4.0, 31.0)]  # nan cannot be drawn
+    assert next(plots.curve_points(metrics, "loss")) == (30, 0.25, 0.2)
+    zero = [{"step": 9, "time": 1.0, "loss": 0.0}]
+    assert list(plots.curve_points(zero, "loss")) == []  # of a logarithmic axis
 
 
-def _svg(text):
-    return ET.fromstring(text)
+def logged(*losses, psnr=()):
+    """Lines of metrics at steps 60, 120, ...: one step a second."""
+    steps = [60 * (i + 1) for i in range(len(losses))]
+    lines = [
+        {"step": step, "time": 0.0, "loss": loss, "steps_per_second": 1.0}
+        for step, loss in zip(steps, losses, strict=True)
+    ]
+    return lines + [{"step": steps[-1], "time": 0.0, "psnr_ntire": x} for x in psnr]
 
 
-def test_a_line_is_drawn_where_its_values_are():
-    line = plots.Line("a", [0, 50, 100], [1.0, 10.0, 100.0])
-    panel = plots.Panel("title", "x", "y", [line, line._replace(label="b")], log_y=True)
-    nodes = _svg(plots.sheet([panel], "")).iter()
-    drawn = [node for node in nodes if node.tag.endswith("polyline")]
-    assert len(drawn) == 2
-    assert drawn[0].get("stroke") != drawn[1].get("stroke")
-    points = [tuple(map(float, p.split(","))) for p in drawn[0].get("points").split()]
-    (x0, y0), (x1, y1), (x2, y2) = points
-    right, bottom = plots.WIDTH - plots.RIGHT, plots.HEIGHT - plots.BOTTOM
-    assert (x0, x2) == (plots.LEFT, right)
-    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)
-    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1)  # logarithmic
-    assert plots.TOP < y2 < y1 < y0 < bottom
+@needs_matplotlib
+def test_lines_are_drawn_where_the_values_are():
+    runs = [("a", logged(1.0, 10.0, 100.0)), ("b", logged(2.0, psnr=[30.0]))]
+    figure = plots.draw([*runs, ("c", [])], "Figure 4 (reduced)")
+    assert figure.get_suptitle() == "Figure 4 (reduced)"
+    by_step, by_time, psnr_by_step, _ = figure.axes
+    a, b = by_step.lines
+    assert (list(a.get_xdata()), list(a.get_ydata())) == ([60, 120, 180], [1, 10, 100])
+    assert list(by_time.lines[0].get_xdata()) == [1, 2, 3]
+    assert (by_step.get_xlabel(), by_time.get_xlabel()) == (
+        "steps",
+        "minutes of training",
+    )
+    assert by_step.get_yscale() == by_time.get_yscale() == "log"
+    assert psnr_by_step.get_yscale() == "linear"
+    # A single point is a marker; equal labels have equal colours, others another.
+    assert (a.get_marker(), b.get_marker()) == ("None", "o")
+    assert psnr_by_step.lines[0].get_color() == b.get_color() != a.get_color()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+@needs_matplotlib
+def test_equal_runs_give_an_equal_picture_that_needs_no_fonts():
+    runs = [("run <1>", logged(1.0, 0.5, psnr=[30.0]))]
+    svg = plots.curves(runs, "a & b")
+    assert svg == plots.curves(runs, "a & b")
+    assert ET.fromstring(svg).tag.endswith("svg")
+    assert "<text" not in svg
+    assert "<title>a &amp; b</title>" in svg
+    assert "<dc:date>" not in svg
+
+
+def test_without_matplotlib_a_report_has_no_curves_and_says_so(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(plots, "can_plot", lambda: False)
+    caplog.set_level("INFO", "btsrn")
+    run = write_run(tmp_path / "run", 34.1)
+    # The sample photographs are not needed without a model to show.
+    report.write_report([run], tmp_path / "out")
+    said = [r.message for r in caplog.records if "matplotlib" in r.message]
+    assert said == [plots.HINT]
+    assert "btsrn-jax[report]" in plots.HINT
+    assert (tmp_path / "out" / "index.html").is_file()
+    assert not list((tmp_path / "out").glob("*.svg"))
 
 
 def test_nothing_logged_is_no_plot():
@@ -320,7 +360,7 @@ def test_error_maps_sum_over_rgb_and_stop_at_white():
 def test_a_page_is_whole_in_itself_and_escapes_names():
     crop = np.zeros((4, 4, 3), np.uint8)
     row = [(label, crop) for label in ("bicubic", "e1", "<ours>", "e2", "HR")]
-    table = html_page.Table("t", "t", ["<h>"], [["a&b"]], ["<n>"])
+    table = tables.Table("t", "t", ["<h>"], [["a&b"]], ["<n>"])
     fragments = [
         html_page.table(table),
         html_page.crops(html_page.Crops("<i>photo", row)),
@@ -340,11 +380,12 @@ def test_a_page_is_whole_in_itself_and_escapes_names():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A tiny untrained network, that is bicubic, as an exported directory."""
+    """A tiny network of zeros, that is bicubic, as an exported directory."""
     folder = tmp_path_factory.mktemp("exported") / "tiny-x2"
     config = tiny.config()
     built = network.build(config.model, 2)
-    variables = jax.jit(lambda: network.init(built, jax.random.key(0)))()
+    shapes = jax.eval_shape(lambda: network.init(built, jax.random.key(0)))
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     folder.mkdir()
     (folder / weights.WEIGHTS).write_bytes(weights.weights_to_bytes(variables))
     about = {"scale": 2, "model": config.model.to_dict()}
@@ -368,13 +409,15 @@ def test_runs_and_models_become_one_report(tmp_path, exported):
     with (out / "table4.csv").open(newline="") as file:
         header, line = csv.reader(file)
     assert header[:3] == ["set", "scale", "BTSRN"]
-    # Untrained, the network is bicubic but for rounding: once instead of twice.
+    # The network is bicubic but for rounding: once instead of twice.
     assert float(line[2]) == pytest.approx(float(line[8]), abs=0.02)
     crops = np.asarray(Image.open(out / "figure5-2.png"))
     assert crops.shape[1] > 5 * 400
     found = Links((out / "index.html").read_text())
     assert len(found.inputs) == 2
-    assert len(found.links) == 14
+    plots_shown = [x for x in found.links if x.startswith("data:image/svg+xml;base64,")]
+    assert len(plots_shown) == len(list(out.glob("*.svg"))) == 2 * plots.can_plot()
+    assert len(found.links) == 14 + len(plots_shown)
 
 
 def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):

@@ -1,9 +1,9 @@
-"""Claims of results.py: the README's tables say what the models' figures say."""
+"""Claims of published.py: the README's tables say what the models' figures say."""
 
 from helpers import tiny
 
 from btsrn_jax.evaluation.figures import Row
-from btsrn_jax.report import results
+from btsrn_jax.report import published
 from btsrn_jax.report.tables import ReportedModel
 
 
@@ -30,7 +30,7 @@ def released(name="btsrn-x3", **figures):
 
 def test_each_figure_stands_in_its_set_scale_and_protocol():
     entry = released(Set5_benchmark_0=33.004, Set5_benchmark_1=33.1, B100_modern_1=28.5)
-    benchmark, modern, _ = results.make_tables([entry])
+    benchmark, modern, _ = published.released_tables([entry])
     assert benchmark.lines == [
         ["Set5", "x3", "30.00", "33.00", "33.10", "34.03", "33.66"]
     ]
@@ -42,25 +42,26 @@ def test_each_figure_stands_in_its_set_scale_and_protocol():
 
 
 def test_the_same_images_under_another_name_are_found():
-    benchmark, *_ = results.make_tables([released(BSD100_benchmark_0=28.0)])
+    benchmark, *_ = published.released_tables([released(BSD100_benchmark_0=28.0)])
     assert benchmark.lines[0][:4] == ["B100", "x3", "30.00", "28.00"]
 
 
 def test_training_is_told_beside_the_figures():
-    *_, training = results.make_tables([released(Set5_modern_0=33.0)])
+    *_, training = published.released_tables([released(Set5_modern_0=33.0)])
     (line,) = training.lines
     assert line[0] == "btsrn-x3"
     assert line[2:] == [
         "photographs",
         "1,200 of 4 x 108 px",
         "1 x cpu",
-        "`python -m btsrn_jax.main`",
     ]
+    assert training.header[-1] == "on"  # the command stands below
+    assert training.commands == ["python -m btsrn_jax.main"]
 
 
 def test_runs_and_models_without_figures_make_no_tables():
     entry = released(Kodak24_modern_0=30.0)
-    assert results.make_tables([entry]) == []
+    assert published.released_tables([entry]) == []
     run = released(Set5_modern_0=33.0)
     del run.config["training_command"]
-    assert results.make_tables([run]) == []
+    assert published.released_tables([run]) == []
