@@ -3,6 +3,8 @@
 import functools
 import logging
 import shutil
+import threading
+import types
 
 import jax
 import numpy as np
@@ -12,7 +14,12 @@ from helpers import tiny
 from btsrn_jax import mesh
 from btsrn_jax.data import datasets, feeder, host_store, sampler
 from btsrn_jax.errors import InputError
-from btsrn_jax.training import step as train
+
+
+def recipe(**fields):
+    """What a recipe of training says about its patches."""
+    sizes = {"seed": 0, "batch_size": 8, "side": 8, "target": 10}
+    return types.SimpleNamespace(**sizes | {"candidates": 1} | fields)
 
 
 @pytest.fixture
@@ -26,17 +33,15 @@ def store(tmp_path):
 @pytest.mark.parametrize(("devices", "candidates"), [(1, 1), (8, 1), (1, 3), (8, 3)])
 def test_both_ways_give_equal_batches(store, devices, candidates):
     on = mesh.make_mesh(jax.devices()[:devices])
-    recipe = train.make_recipe(tiny.config(candidates=candidates), on)
-    seed, n, side, target = recipe.seed, recipe.batch_size, recipe.side, recipe.target
     batch = functools.partial(sampler.batch, candidates=candidates)
     quick = {"xla_backend_optimization_level": 0}  # of integers, almost
     batch = jax.jit(batch, static_argnums=(1, 3, 4, 5), compiler_options=quick)
-    batches = feeder.open_batches(store, recipe, on, 3, 6)
+    batches = feeder.open_batches(store, recipe(candidates=candidates), on, 3, 6)
     for step in range(3, 6):
         patches = batches(step)
         assert patches.lr.sharding.is_equivalent_to(mesh.split(on), 4)
-        ours = batch(patches, seed, step, n, side, target)
-        theirs = batch(tiny.store(), seed, step, n, side, target)
+        ours = batch(patches, 0, step, 8, 8, 10)
+        theirs = batch(tiny.store(), 0, step, 8, 8, 10)
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
     batches.close()
@@ -153,10 +158,17 @@ def test_a_cache_that_may_not_be_written_to_matters_to_a_host_store_alone(
         load(photos, "host")
 
 
-def test_what_goes_wrong_ahead_is_raised_in_the_loop(store):
+def test_what_goes_wrong_ahead_is_raised_in_the_loop(store, monkeypatch):
+    cut = host_store.cut
+
+    def fails_once(*args):
+        monkeypatch.setattr(host_store, "cut", cut)
+        raise OSError(5, "Input/output error")
+
     on = mesh.make_mesh(jax.devices()[:1])
-    recipe = train.make_recipe(tiny.config(), on)._replace(side=9)  # one is 9 x 8
-    batches = feeder.open_batches(store, recipe, on, 0, 50)
-    with pytest.raises(ValueError, match="shape"):
-        [batches(step) for step in range(50)]
+    monkeypatch.setattr(host_store, "cut", fails_once)
+    batches = feeder.open_batches(store, recipe(), on, 0, 50)
+    with pytest.raises(OSError, match="Input/output error"):
+        batches(0)
     batches.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("feeder")]
