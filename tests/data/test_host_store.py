@@ -17,14 +17,14 @@ from btsrn_jax.errors import InputError
 
 
 def recipe(**fields):
-    """What a recipe of training says about its patches."""
+    """Returns what a recipe of training says about its patches."""
     sizes = {"seed": 0, "batch_size": 8, "side": 8, "target": 10}
     return types.SimpleNamespace(**sizes | {"candidates": 1} | fields)
 
 
 @pytest.fixture
 def store(tmp_path):
-    """The tiny images as a host store."""
+    """Puts the tiny images into a host store."""
     found = host_store.make_store(tiny.pairs(), 2, "host", 0, tmp_path / "store")
     assert isinstance(found, host_store.HostStore)
     return found
@@ -68,7 +68,8 @@ def test_images_on_the_devices_are_the_source_of_every_step():
 
 
 def test_auto_takes_the_device_until_the_images_do_not_fit(tmp_path):
-    """40 rows of 40 LR pixels, 120 bytes, in 128; 80 rows of 240 bytes in 256."""
+    """LR has 40 rows of 40 pixels, 120 bytes filled up to 128. HR has 80 rows of 240
+    bytes, filled up to 256."""
     need = 40 * 128 + 80 * 256
     make = functools.partial(host_store.make_store, tiny.pairs(), 2)
     fits = make("auto", need, tmp_path / "a")
@@ -104,7 +105,7 @@ def test_the_store_of_a_process_that_was_faster_is_taken(store, tmp_path):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """A config of photographs in a folder, with a cache of its own."""
+    """Makes a folder of photographs and a cache; returns the config of a run on it."""
     monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
     config = tiny.config()
     config.data.source = "folder"

@@ -1,4 +1,4 @@
-"""Image files made here in every form: read right, written whole, or named."""
+"""Claims about image files of every kind: read right, written whole, or named."""
 
 import concurrent.futures
 import io
@@ -38,7 +38,7 @@ def chunk(kind, payload):
 
 
 def png(pixels, colour, depth=16, before=b"", after=b"", filters=(0,)):
-    """A PNG written by the book, all five filters at choice: an independent writer."""
+    """Writes a PNG by the book, with any of the five filters: another writer."""
     h, w = pixels.shape[:2]
     rows = pixels.reshape(h, w, -1).astype(f">u{depth // 8}").view(np.uint8)
     rows = rows.reshape(h, -1).astype(int)
@@ -61,7 +61,7 @@ def png(pixels, colour, depth=16, before=b"", after=b"", filters=(0,)):
 
 
 def cmyk_profile():
-    """The least ICC profile of CMYK: paper is white, and every ink makes it greyer."""
+    """Returns the smallest ICC profile of CMYK: each ink makes white paper greyer."""
     ink = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), -1).reshape(16, 4)
     lab = np.stack([255 - 60 * ink.sum(1), *np.full((2, 16), 128)], axis=1)
     ramp = bytes(range(256))
@@ -444,7 +444,7 @@ def test_reading_in_threads_leaves_the_warning_filters_alone(tmp_path):
 def test_what_other_threads_write_while_a_tiff_is_decoded_arrives(
     tmp_path, capfd, monkeypatch
 ):
-    """On the descriptor of standard error, where C libraries write, and as warnings."""
+    """Both on the descriptor of standard error, where C libraries write, and warnings."""
     path = tmp_path / "a.tif"
     saved(path, Image.fromarray(noise(8, 8, 3)), compression="tiff_lzw")
     load = TiffImagePlugin.TiffImageFile.load
@@ -567,7 +567,7 @@ def test_the_eight_views_are_distinct_invertible_and_equal_in_jax():
 
 @jax.jit
 def all_eight(x):
-    """The views of x by vmap over their numbers, and the way back from them."""
+    """Returns the views of x, made by vmap over their numbers, and each turned back."""
     k = jnp.arange(8)
     turned = jax.vmap(lambda k: views.turn(x, k))(k)
     return turned, jax.vmap(views.turn_back)(turned, k)
