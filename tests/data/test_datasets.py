@@ -122,7 +122,7 @@ def test_a_folder_without_images_is_named(tmp_path, folder):
 
 
 def damaged(folder):
-    """Makes folders in which each image but one has another fault; returns the pairs."""
+    """Returns pairs of which one is whole, and each of the others has another fault."""
     save(folder / "hr/whole.png", photo(32, 32))
     save(folder / "lr/whole.png", photo(16, 16))
     for name in ("truncated", "text", "mismatched", "small"):

@@ -181,6 +181,28 @@ def test_16_bit_tiff_of_another_writer_keeps_all_bits(tmp_path, order, options):
             np.testing.assert_array_equal(picture.alpha, pixels[..., 3])
 
 
+@pytest.mark.parametrize("order", [b"II", b"MM"])
+def test_16_bit_tiff_with_lzw_keeps_all_bits(tmp_path, order):
+    """Photoshop's usual compression: tifffile reads it only with imagecodecs."""
+    pixels = noise(20, 30, 3, dtype=np.uint16)
+    data = pixels.astype("<u2" if order == b"II" else ">u2").tobytes()
+    codes = []  # of 9 bits, and a new table before they would need more
+    for start in range(0, len(data), 200):
+        codes += [256, *data[start : start + 200]]
+    bits = np.array([*codes, 257])[:, None] >> np.arange(9)[::-1] & 1
+    strip = np.packbits(bits.astype(np.uint8)).tobytes()
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=order)
+    tags.update({256: 30, 257: 20, 258: (16, 16, 16), 259: 5, 262: 2, 277: 3})
+    tags.update({278: 20, 273: (0,), 279: (len(strip),)})
+    tags.tagtype[273] = 4
+    with (tmp_path / "a.tif").open("wb") as file:
+        tags.save(file)
+        file.write(strip)
+    np.testing.assert_array_equal(
+        decode.read_picture(tmp_path / "a.tif").pixels, pixels
+    )
+
+
 def test_our_16_bit_tiff_is_read_by_another_reader(tmp_path):
     pixels = noise(700, 501, 3, dtype=np.uint16)  # several strips
     images.write_image(tmp_path / "a.tif", pixels)
@@ -444,7 +466,7 @@ def test_reading_in_threads_leaves_the_warning_filters_alone(tmp_path):
 def test_what_other_threads_write_while_a_tiff_is_decoded_arrives(
     tmp_path, capfd, monkeypatch
 ):
-    """Both on the descriptor of standard error, where C libraries write, and warnings."""
+    """What they write to the descriptor of standard error, and their warnings."""
     path = tmp_path / "a.tif"
     saved(path, Image.fromarray(noise(8, 8, 3)), compression="tiff_lzw")
     load = TiffImagePlugin.TiffImageFile.load
