@@ -20,7 +20,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def photo(h, w, seed=0, channels=3):
-    """Smooth colours with noise, so that JPEG keeps their size small and sane."""
+    """Returns an image of noise; `channels` 0 means grey, (h, w)."""
     rng = np.random.default_rng(seed)
     shape = (h, w, channels) if channels else (h, w)
     return rng.integers(0, 256, shape, np.uint8)
@@ -122,7 +122,7 @@ def test_a_folder_without_images_is_named(tmp_path, folder):
 
 
 def damaged(folder):
-    """A folder in which every image has another fault, and one is whole."""
+    """Returns pairs of which one is whole, and each of the others has another fault."""
     save(folder / "hr/whole.png", photo(32, 32))
     save(folder / "lr/whole.png", photo(16, 16))
     for name in ("truncated", "text", "mismatched", "small"):

@@ -1,4 +1,4 @@
-"""DIV2K from its archives to arrays, on a few small images in DIV2K's own layout."""
+"""Claims about DIV2K, on archives of a few small images in its own layout."""
 
 import concurrent.futures
 import hashlib
@@ -51,8 +51,11 @@ def info(data_dir: pathlib.Path) -> dict:
 
 
 def stock_way(data_dir: pathlib.Path, zips: pathlib.Path, sources) -> None:
-    """Prepares with TFDS's own sorting and writing, which does up to 1 GB without
-    TensorFlow: only the walk through extracted folders is replaced."""
+    """Prepares with TFDS's own sorting and writing.
+
+    Up to 1 GB these need no TensorFlow. Only the walk through extracted folders, which
+    does, is replaced.
+    """
     stock = tfds.builder_cls("div2k")
 
     class Builder(stock, skip_registration=True):

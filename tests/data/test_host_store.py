@@ -3,6 +3,8 @@
 import functools
 import logging
 import shutil
+import threading
+import types
 
 import jax
 import numpy as np
@@ -12,12 +14,17 @@ from helpers import tiny
 from btsrn_jax import mesh
 from btsrn_jax.data import datasets, feeder, host_store, sampler
 from btsrn_jax.errors import InputError
-from btsrn_jax.training import step as train
+
+
+def recipe(**fields):
+    """Returns what a recipe of training says about its patches."""
+    sizes = {"seed": 0, "batch_size": 8, "side": 8, "target": 10}
+    return types.SimpleNamespace(**sizes | {"candidates": 1} | fields)
 
 
 @pytest.fixture
 def store(tmp_path):
-    """The tiny images as a host store."""
+    """Puts the tiny images into a host store."""
     found = host_store.make_store(tiny.pairs(), 2, "host", 0, tmp_path / "store")
     assert isinstance(found, host_store.HostStore)
     return found
@@ -26,17 +33,15 @@ def store(tmp_path):
 @pytest.mark.parametrize(("devices", "candidates"), [(1, 1), (8, 1), (1, 3), (8, 3)])
 def test_both_ways_give_equal_batches(store, devices, candidates):
     on = mesh.make_mesh(jax.devices()[:devices])
-    recipe = train.make_recipe(tiny.config(candidates=candidates), on)
-    seed, n, side, target = recipe.seed, recipe.batch_size, recipe.side, recipe.target
     batch = functools.partial(sampler.batch, candidates=candidates)
     quick = {"xla_backend_optimization_level": 0}  # of integers, almost
     batch = jax.jit(batch, static_argnums=(1, 3, 4, 5), compiler_options=quick)
-    batches = feeder.open_batches(store, recipe, on, 3, 6)
+    batches = feeder.open_batches(store, recipe(candidates=candidates), on, 3, 6)
     for step in range(3, 6):
         patches = batches(step)
         assert patches.lr.sharding.is_equivalent_to(mesh.split(on), 4)
-        ours = batch(patches, seed, step, n, side, target)
-        theirs = batch(tiny.store(), seed, step, n, side, target)
+        ours = batch(patches, 0, step, 8, 8, 10)
+        theirs = batch(tiny.store(), 0, step, 8, 8, 10)
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
     batches.close()
@@ -63,7 +68,8 @@ def test_images_on_the_devices_are_the_source_of_every_step():
 
 
 def test_auto_takes_the_device_until_the_images_do_not_fit(tmp_path):
-    """40 rows of 40 LR pixels, 120 bytes, in 128; 80 rows of 240 bytes in 256."""
+    """LR has 40 rows of 40 pixels, 120 bytes filled up to 128. HR has 80 rows of 240
+    bytes, filled up to 256."""
     need = 40 * 128 + 80 * 256
     make = functools.partial(host_store.make_store, tiny.pairs(), 2)
     fits = make("auto", need, tmp_path / "a")
@@ -99,7 +105,7 @@ def test_the_store_of_a_process_that_was_faster_is_taken(store, tmp_path):
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """A config of photographs in a folder, with a cache of its own."""
+    """Makes a folder of photographs and a cache; returns the config of a run on it."""
     monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
     config = tiny.config()
     config.data.source = "folder"
@@ -153,10 +159,17 @@ def test_a_cache_that_may_not_be_written_to_matters_to_a_host_store_alone(
         load(photos, "host")
 
 
-def test_what_goes_wrong_ahead_is_raised_in_the_loop(store):
+def test_what_goes_wrong_ahead_is_raised_in_the_loop(store, monkeypatch):
+    cut = host_store.cut
+
+    def fails_once(*args):
+        monkeypatch.setattr(host_store, "cut", cut)
+        raise OSError(5, "Input/output error")
+
     on = mesh.make_mesh(jax.devices()[:1])
-    recipe = train.make_recipe(tiny.config(), on)._replace(side=9)  # one is 9 x 8
-    batches = feeder.open_batches(store, recipe, on, 0, 50)
-    with pytest.raises(ValueError, match="shape"):
-        [batches(step) for step in range(50)]
+    monkeypatch.setattr(host_store, "cut", fails_once)
+    batches = feeder.open_batches(store, recipe(), on, 0, 50)
+    with pytest.raises(OSError, match="Input/output error"):
+        batches(0)
     batches.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("feeder")]

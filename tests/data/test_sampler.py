@@ -23,19 +23,19 @@ ROUNDING = {"rtol": 1e-6, "atol": 0}  # of the division by 255
 
 
 def views(image):
-    """All eight flips and rotations, by NumPy alone."""
+    """Returns all eight flips and rotations, made by NumPy alone."""
     return [np.rot90(m, k) for m in (image, np.fliplr(image)) for k in range(4)]
 
 
 def numpy_turn(image, k):
-    """Bit 0 flips left-right, bit 1 top-bottom, bit 2 transposes."""
+    """Flips left-right by bit 0, top-bottom by bit 1, transposes by bit 2."""
     image = image[:, ::-1] if k & 1 else image
     image = image[::-1] if k & 2 else image
     return image.transpose(1, 0, 2) if k & 4 else image
 
 
 def draws(steps, sizes=tiny.SIZES):
-    """Many steps' draws as one, each field (steps * BATCH,)."""
+    """Returns the draws of many steps as one: each field is (steps * BATCH,)."""
     index = sampler.make_store(tiny.pairs(sizes), 2).index
     drawn = [draw_of(index, 0, step, BATCH, SIDE) for step in range(steps)]
     return sampler.Draw(*(np.concatenate(part) for part in zip(*drawn, strict=True)))
@@ -77,7 +77,7 @@ def test_hr_shows_the_place_that_lr_shows_turned_alike():
 
 @jax.jit
 def turn_of_version_1(x, k):
-    """The views of version 0.1.0, whose batches are to stay the same."""
+    """Turns as version 0.1.0 did: its batches are to stay the same."""
     bit = [(k >> i & 1).astype(bool)[:, None, None, None] for i in range(3)]
     x = jnp.where(bit[0], x[:, :, ::-1], x)
     x = jnp.where(bit[1], x[:, ::-1], x)
@@ -160,7 +160,7 @@ def test_one_image_alone_is_always_drawn():
 
 
 def test_a_pass_is_counted_as_the_released_code_counts_it():
-    """PAPER, section 2: per image 2 * rows * columns patches, 32 a step."""
+    """docs/PAPER.md, section 2: 2 * rows * columns patches an image, 32 a step."""
     assert sampler.steps_per_pass([(132, 132)] * 32, 32) == 2  # 2 patches each
     assert sampler.steps_per_pass([(216, 300)] * 8, 32) == 3  # 2 * 2 * 3 = 12 each
     assert sampler.steps_per_pass([(215, 299)] * 8, 32) == 1  # 2 * 1 * 2 = 4 each
@@ -179,8 +179,8 @@ def test_a_pass_over_the_shared_photographs_is_664_steps(shared_data):
 
 
 def test_rows_of_a_store_are_filled_up_to_what_a_tpu_can_gather_without_a_copy():
-    """v5e keeps (1124000, 6120) uint8 transposed, and copied 6.9 GB of it a step; with
-    6144 bytes a row nothing is copied (both compiled by libtpu)."""
+    """A v5e keeps (1124000, 6120) uint8 transposed, and copied 6.9 GB of it at every
+    step. With 6144 bytes a row nothing is copied. Both were compiled by libtpu."""
     lr, hr = sampler.store_shapes(562000, 1020, 2)
     assert lr == (562000, 3072)
     assert hr == (1124000, 6144)

@@ -15,7 +15,7 @@ NUMBERS = {"train": range(1, 8), "validation": range(801, 804)}
 
 
 def picture(number: int, kind: str) -> np.ndarray:
-    """A picture that no other number or kind has; sizes differ, as DIV2K's do."""
+    """Returns a picture of this number and kind; sizes differ, as DIV2K's do."""
     h, w = 12 + number % 5, 10 + number % 3
     s = SCALE if kind == "hr" else 1
     rng = np.random.default_rng([number, s])
@@ -34,7 +34,7 @@ def describe(path: pathlib.Path, url: str) -> archives.Archive:
 
 
 def make_archives(folder: pathlib.Path, config: str) -> dict[str, archives.Archive]:
-    """Four zips named and nested as the real ones, under the names of the real URLs."""
+    """Makes four zips, named and nested as the real ones; returns what they are."""
     folder.mkdir(exist_ok=True)
     track, scale = config.split("_x")
     sources = {}

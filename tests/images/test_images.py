@@ -1,4 +1,4 @@
-"""Image files made here in every form: read right, written whole, or named."""
+"""Claims about image files of every kind: read right, written whole, or named."""
 
 import concurrent.futures
 import io
@@ -38,7 +38,7 @@ def chunk(kind, payload):
 
 
 def png(pixels, colour, depth=16, before=b"", after=b"", filters=(0,)):
-    """A PNG written by the book, all five filters at choice: an independent writer."""
+    """Writes a PNG by the book, with any of the five filters: another writer."""
     h, w = pixels.shape[:2]
     rows = pixels.reshape(h, w, -1).astype(f">u{depth // 8}").view(np.uint8)
     rows = rows.reshape(h, -1).astype(int)
@@ -61,7 +61,7 @@ def png(pixels, colour, depth=16, before=b"", after=b"", filters=(0,)):
 
 
 def cmyk_profile():
-    """The least ICC profile of CMYK: paper is white, and every ink makes it greyer."""
+    """Returns the smallest ICC profile of CMYK: each ink makes white paper greyer."""
     ink = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), -1).reshape(16, 4)
     lab = np.stack([255 - 60 * ink.sum(1), *np.full((2, 16), 128)], axis=1)
     ramp = bytes(range(256))
@@ -179,6 +179,28 @@ def test_16_bit_tiff_of_another_writer_keeps_all_bits(tmp_path, order, options):
         np.testing.assert_array_equal(picture.pixels, pixels[..., : min(channels, 3)])
         if channels == 4:
             np.testing.assert_array_equal(picture.alpha, pixels[..., 3])
+
+
+@pytest.mark.parametrize("order", [b"II", b"MM"])
+def test_16_bit_tiff_with_lzw_keeps_all_bits(tmp_path, order):
+    """Photoshop's usual compression: tifffile reads it only with imagecodecs."""
+    pixels = noise(20, 30, 3, dtype=np.uint16)
+    data = pixels.astype("<u2" if order == b"II" else ">u2").tobytes()
+    codes = []  # of 9 bits, and a new table before they would need more
+    for start in range(0, len(data), 200):
+        codes += [256, *data[start : start + 200]]
+    bits = np.array([*codes, 257])[:, None] >> np.arange(9)[::-1] & 1
+    strip = np.packbits(bits.astype(np.uint8)).tobytes()
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=order)
+    tags.update({256: 30, 257: 20, 258: (16, 16, 16), 259: 5, 262: 2, 277: 3})
+    tags.update({278: 20, 273: (0,), 279: (len(strip),)})
+    tags.tagtype[273] = 4
+    with (tmp_path / "a.tif").open("wb") as file:
+        tags.save(file)
+        file.write(strip)
+    np.testing.assert_array_equal(
+        decode.read_picture(tmp_path / "a.tif").pixels, pixels
+    )
 
 
 def test_our_16_bit_tiff_is_read_by_another_reader(tmp_path):
@@ -444,7 +466,7 @@ def test_reading_in_threads_leaves_the_warning_filters_alone(tmp_path):
 def test_what_other_threads_write_while_a_tiff_is_decoded_arrives(
     tmp_path, capfd, monkeypatch
 ):
-    """On the descriptor of standard error, where C libraries write, and as warnings."""
+    """What they write to the descriptor of standard error, and their warnings."""
     path = tmp_path / "a.tif"
     saved(path, Image.fromarray(noise(8, 8, 3)), compression="tiff_lzw")
     load = TiffImagePlugin.TiffImageFile.load
@@ -567,7 +589,7 @@ def test_the_eight_views_are_distinct_invertible_and_equal_in_jax():
 
 @jax.jit
 def all_eight(x):
-    """The views of x by vmap over their numbers, and the way back from them."""
+    """Returns the views of x, made by vmap over their numbers, and each turned back."""
     k = jnp.arange(8)
     turned = jax.vmap(lambda k: views.turn(x, k))(k)
     return turned, jax.vmap(views.turn_back)(turned, k)

