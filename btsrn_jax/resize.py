@@ -50,14 +50,13 @@ def _resize_axis(image, axis, scale):
     size = image.shape[axis]
     out_size = math.ceil(scale * size)
     index, weight = _contributions(size, out_size, scale)
-    x = np.moveaxis(image, axis, 0)
-    out = np.zeros((out_size, *x.shape[1:]))
-    columns = (slice(None), *[None] * (x.ndim - 1))
+    out = np.zeros((*image.shape[:axis], out_size, *image.shape[axis + 1 :]))
+    along_axis = (slice(None), *[None] * (image.ndim - 1 - axis))
     for k in range(index.shape[1]):
-        out += weight[:, k][columns] * x[index[:, k]]
+        out += weight[:, k][along_axis] * np.take(image, index[:, k], axis)
     if image.dtype == np.uint8:
         out = np.clip(np.floor(out + 0.5), 0, 255).astype(np.uint8)
-    return np.moveaxis(out, 0, axis)
+    return out
 
 
 def _contributions(size, out_size, scale):

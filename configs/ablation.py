@@ -1,5 +1,5 @@
-"""Every row of the paper's Tables 1 and 2, Figures 3 and 4, of its normalisation study
-(Sec. 3.4), and the peer of its Table 4; x2.
+"""The paper's own comparisons, row by row: Tables 1 and 2, Figures 3 and 4, and its
+study of normalisation (Sec. 3.4), all at x2; and VDSR, the peer of its Table 4.
 
     python -m btsrn_jax.main --config configs/ablation.py:table1-high3
     btsrn report runs/ablation-* --out report
@@ -21,23 +21,28 @@ figure4-pconv         6 + 4, pconv, 128/32
 norm-none             6 + 4, pconv, 128/64           "batch" hurts, "weight" changes
 norm-batch            the same, batch normalised     nothing to speak of
 norm-weight           the same, weight normalised
-vdsr-x2, -x3, -x4     VDSR, 20 layers of 64          Table 4, see btsrn_jax/evaluate.py
+vdsr-x2, -x3, -x4     VDSR, 20 layers of 64          Table 4: evaluation/paper.py
 
-Widths are features/bottleneck. The paper does not state scale, projected width and
-ensemble of Tables 1, 2 and Figure 3: here x2, 128/64, no ensemble. table1-high4,
+Widths are features/bottleneck. The paper does not state scale, bottleneck and ensemble
+of Tables 1, 2 and Figure 3: here they are x2, 64, and no ensemble. table1-high4,
 table2-low6, figure3-6+4 and norm-none are one network: one run serves all of them.
 
-Each row: DIV2K (`btsrn prepare div2k/bicubic_x2 --data-dir data` once), 290,000 steps
-of 32 patches in 16 passes. Expected time: a step of the 6 + 4 network is 0.32 T
-multiply-adds forward and backward, a row 93 P: half an hour on an accelerator that
-sustains 50 T a second (reckoned, not measured); other rows in proportion to the
-multiply-adds that `btsrn info` prints. Several seeds (--config.train.seed=1 with a
---workdir of its own) become a mean and a deviation in the report.
+Data: DIV2K, prepared once by `btsrn prepare div2k/bicubic_x2 --data-dir data`.
 
-ROW,small: the same comparison in minutes on a CPU: a quarter of the width, 600 steps of
-16 patches of 64 pixels, cosine decay, on scikit-image's photographs unless
---config.data.source=folder --config.data.hr_dir=DIR names others. Not the paper's
-experiment, and the order of its rows need not be the paper's: docs/experiments.md.
+Recipe: as in configs/x2.py, 290,000 steps of 32 patches in 16 passes. Several seeds
+(--config.train.seed=1 and a --workdir of its own) become a mean and a deviation in the
+report.
+
+Expected time: half an hour a row on an accelerator that sustains 50 T multiply-adds a
+second. A step of the 6 + 4 network takes 0.32 T, forward and backward, and a row 93 P;
+other rows are in proportion to the multiply-adds that `btsrn info` prints. This is
+reckoned, not measured.
+
+ROW,small: the same comparison in minutes on a CPU. It is reduced to a quarter of the
+width and 600 steps of 16 patches of 64 pixels with a cosine decay, on scikit-image's
+photographs unless --config.data.source=folder --config.data.hr_dir=DIR names others.
+This is not the paper's experiment, and the order of its rows need not be the paper's:
+docs/experiments.md.
 
 The challenge setting trains on 900 images and is evaluated with the self-ensemble:
 
@@ -46,6 +51,8 @@ The challenge setting trains on 900 images and is evaluated with the self-ensemb
     btsrn evaluate --model runs/challenge-x2 --sets DIR --protocol ntire
 """
 
+from ml_collections import ConfigDict
+
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 
@@ -53,7 +60,7 @@ BLOCKS = ("pixelcnn", "gated", "gated_pp", "pconv")
 
 
 def _rows():
-    """{row: (scale, fields of config.model)}."""
+    """Returns (scale, changed fields of config.model) by the name of the row."""
     rows = {f"table1-high{n}": (2, {"high_blocks": n}) for n in (3, 4, 5)}
     rows |= {f"table2-low{n}": (2, {"low_blocks": n}) for n in (5, 6, 7, 8, 9)}
     rows |= {
@@ -71,7 +78,8 @@ def _rows():
     }
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the config of a row, such as "table1-high3" or "vdsr-x2,small"."""
     rows = _rows()
     row, comma, variant = (arg or "").partition(",")
     if row not in rows or (comma and variant != "small"):
@@ -91,6 +99,7 @@ def get_config(arg=None):
 
 
 def _reduce(config):
+    """Changes a row's config to its reduced size."""
     config.data.source = "samples"
     config.model.features //= 4
     train = config.train

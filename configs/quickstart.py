@@ -1,17 +1,23 @@
-"""Two minutes of training on scikit-image's photographs: a first look, x2.
+"""A first look: BTSRN x2 at half its width, trained on scikit-image's photographs.
 
     python -m btsrn_jax.main --config configs/quickstart.py
 
-The network of the paper at half its width. Cosine decay, L1 loss and averaged weights
-make more of few steps than the paper's schedule would.
+Recipe: 400 steps of 16 patches. L1 loss, a cosine decay and averaged weights make more
+of so few steps than the paper's schedule would.
+
+Expected time: about two minutes on two CPU cores.
 """
 
+from ml_collections import ConfigDict
+
 from btsrn_jax import config as schema
+from btsrn_jax.errors import InputError
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the config; there are no variants."""
     if arg:
-        raise schema.InputError(f"configs/quickstart.py takes no argument, not {arg!r}")
+        raise InputError(f"configs/quickstart.py takes no argument, not {arg!r}")
     config = schema.defaults()
     config.scale = 2
     config.data.source = "samples"

@@ -1,19 +1,24 @@
-"""The released weights: the paper's network, trained as well as the data allows.
+"""The released weights: the paper's network (Sec. 3), by a recipe of this project.
 
     python -m btsrn_jax.main --config configs/release.py:x2 --config.data.hr_dir=DIR
     python -m btsrn_jax.main --config configs/release.py:x2,fast \
         --config.data.hr_dir=DIR
 
-x2, x3, x4: 200,000 steps, for an accelerator. With ,fast: 9,000 small steps of 4
-patches, about 40 minutes at x2 on two CPU cores of 150 GFLOP/s (a step is 0.25 s).
+The arguments x2, x3 and x4 ask for 200,000 steps of 32 patches, on an accelerator. With
+`,fast` after them it is 9,000 steps of 4 smaller patches, on a CPU.
 
-What differs from the paper's recipe (configs/x2.py), none of it costs anything at test
-time: L1 loss, Muon instead of Adam, of four places drawn for a patch the one with most
-detail, cosine decay, averaged weights, and x3 and x4 started from x2's layers
-(--config.train.init_from=runs/release-x2).
+Expected time: x2,fast takes about 40 minutes on two CPU cores of 150 GFLOP/s, where a
+step is 0.25 s. The long runs were not measured.
 
-What each brought, on 24 crops of DIV2K's validation images at x2 (modern; bicubic
-32.26), after 500 steps of 4 patches of 36 LR pixels, one run each:
+Expected PSNR: `btsrn models` lists the released weights with their figures.
+
+The recipe differs from the paper's (configs/x2.py) in what costs nothing at test time:
+L1 loss; Muon instead of Adam; four places drawn for each patch, of which the one with
+most detail is taken; a cosine decay; averaged weights; x3 and x4 started from the
+layers of x2 (--config.train.init_from=runs/release-x2).
+
+What each brought, on 24 crops of DIV2K's validation images at x2 (protocol modern;
+bicubic 32.26), after 500 steps of 4 patches of 36 LR pixels, one run each:
 
     Adam, rate 1e-3                                                 34.48 dB
     the same with 4 candidates for a patch                          34.64
@@ -37,9 +42,11 @@ What each brought, on 24 crops of DIV2K's validation images at x2 (modern; bicub
     from the layers of btsrn-x2, itself of 28,500 steps             31.18
 
 The bound and the warm-up brought nothing and are left out. The averages bring nothing
-after a decay to 0 (x4, 3,000 steps: 29.22 with and without) but 0.13 dB halfway: a run
-may be stopped early.
+after a decay to 0 (x4, 3,000 steps: 29.22 with and without), but 0.13 dB halfway: they
+are kept so that a run may be stopped early.
 """
+
+from ml_collections import ConfigDict
 
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
@@ -47,7 +54,8 @@ from btsrn_jax.errors import InputError
 SCALES = {"x2": 2, "x3": 3, "x4": 4}
 
 
-def get_config(arg=None):
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the config of "x2", "x3" or "x4", or of one of them with ",fast"."""
     name, comma, variant = (arg or "").partition(",")
     if name not in SCALES or (comma and variant != "fast"):
         raise InputError(

@@ -223,7 +223,8 @@ def init(model: BTSRN | vdsr.VDSR, key: jax.Array) -> dict:
     The last layer starts at zero, so that an untrained network is bicubic.
     """
     side = 2 * model.halo + 1
-    return model.init(key, jnp.zeros((1, side, side, 3)))
+    lr = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return model.lazy_init(key, lr)  # without running the network
 
 
 def super_resolve(

@@ -123,7 +123,7 @@ def _super_resolve(graph, model, variables):
     )
     if isinstance(model, vdsr.VDSR):
         valid = graph.crop(skip, s * geometry.SKIP_MARGIN)
-        residual = _vdsr_residual(graph, variables["params"], valid)
+        residual = _vdsr_residual(graph, model, variables["params"], valid)
     else:
         residual = _residual(graph, model, variables, padded)
     residual = graph.crop(residual, s * halo - model.valid_border)
@@ -197,12 +197,12 @@ def _residual(graph, model, variables, x):
     return conv(pre(x, "pre_out"), "out")
 
 
-def _vdsr_residual(graph, params, skip):
+def _vdsr_residual(graph, model, params, skip):
     """Adds `vdsr.VDSR`, from the bicubic-enlarged image on."""
     weights = np.array(vdsr.LUMINANCE).reshape(1, 3, 1, 1)
     x = graph.add("Conv", skip, graph.floats("luminance", weights))
     x = graph.add("Sub", x, graph.floats("half", 0.5))
-    for i in range(geometry.VDSR_LAYERS):
+    for i in range(model.layers):
         x = graph.add("Relu", x) if i else x
         kernel = np.asarray(params[f"kernel{i}"]).transpose(3, 2, 0, 1)
         kernel = graph.floats(f"kernel{i}", kernel)

@@ -41,17 +41,19 @@ class VDSR(Geometry, nn.Module):
       scale: Factor of the enlargement.
       features: Channels of its layers; 64 in its paper.
       compute: How the arithmetic is done, a `btsrn.Compute`.
+      layers: Number of its layers; no config changes it.
     """
 
     scale: int
     features: int
     compute: Any
+    layers: int = VDSR_LAYERS
 
     # Its sizes are those of a BTSRN with these blocks: two LR pixels a side for the
     # bicubic skip, then one HR pixel a layer.
     low_blocks = SKIP_MARGIN
     mid_blocks = 0
-    high_blocks = VDSR_LAYERS
+    high_blocks = property(lambda self: self.layers)
     bottleneck = 0
     norm = "none"
 
@@ -70,11 +72,11 @@ class VDSR(Geometry, nn.Module):
         del train
         dtype, platform, precision = self.compute
         x = luminance(ops.bicubic_skip(lr, self.scale)) - 0.5
-        for i, features in enumerate([self.features] * (VDSR_LAYERS - 1) + [1]):
+        for i, features in enumerate([self.features] * (self.layers - 1) + [1]):
             shape = (3, 3, x.shape[-1], features)
             # He's initialisation, as in its paper: twenty plain layers would fade under
             # Glorot's. The last one is zero: the untrained network is bicubic.
-            last = i == VDSR_LAYERS - 1
+            last = i == self.layers - 1
             start = nn.initializers.zeros if last else nn.initializers.he_normal()
             kernel = self.param(f"kernel{i}", start, shape, jnp.float32)
             bias = self.param(f"bias{i}", nn.initializers.zeros, (features,))

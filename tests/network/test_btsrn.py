@@ -257,15 +257,20 @@ def test_the_skip_of_the_upsampler_is_not_activated(activation, copies):
 # --- counts
 
 
+@functools.cache
+def started(scale, mid):
+    """Fresh parameters of the paper's network."""
+    return btsrn.init(BTSRN(scale, mid_blocks=mid), jax.random.key(0))["params"]
+
+
 @pytest.mark.parametrize(
     ("scale", "mid", "count"),
     [(2, 0, 887_683), (3, 0, 969_603), (4, 0, 953_347), (4, 1, 1_035_459)],
 )
 def test_the_papers_networks_have_their_parameters(scale, mid, count):
-    model = BTSRN(scale, mid_blocks=mid)
-    params = btsrn.init(model, jax.random.key(0))["params"]
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
-    assert cost.parameter_count(model) == count
+    leaves = jax.tree.leaves(started(scale, mid))
+    assert sum(leaf.size for leaf in leaves) == count
+    assert cost.parameter_count(BTSRN(scale, mid_blocks=mid)) == count
 
 
 def test_each_layer_has_the_papers_parameters():
@@ -289,7 +294,7 @@ def test_each_layer_has_the_papers_parameters():
 
 @pytest.mark.parametrize("kind", choices.BLOCKS)
 @pytest.mark.parametrize("norm", choices.NORMS)
-def test_the_parameter_formula_holds_for_every_variant(kind, norm):
+def test_the_parameter_count_holds_for_every_variant(kind, norm):
     for scale, (low, mid, high) in itertools.product(SCALES, [(2, 1, 3), (0, 0, 0)]):
         model = BTSRN(
             scale,
@@ -473,7 +478,7 @@ def test_a_network_without_blocks_is_cut_to_the_two_pixels_of_the_skip():
 
 @pytest.mark.parametrize(("scale", "mid"), [(2, 0), (3, 0), (4, 1)])
 def test_kernels_start_glorot_uniform_biases_and_the_last_layer_zero(scale, mid):
-    params = btsrn.init(BTSRN(scale, mid_blocks=mid), jax.random.key(0))["params"]
+    params = started(scale, mid)
     for path, kernel in kernels_of(params):
         if "'out'" in path:
             assert not kernel.any()

@@ -16,7 +16,7 @@ from btsrn_jax.evaluation import evaluate, figures
 from btsrn_jax.inference import models
 from btsrn_jax.inference import tiling as inference
 from btsrn_jax.network import btsrn as network
-from btsrn_jax.network import cost
+from btsrn_jax.network import cost, vdsr
 from btsrn_jax.network.btsrn import Compute
 from btsrn_jax.resize import imresize
 from btsrn_jax.training import step as train
@@ -25,11 +25,14 @@ EXACT = Compute(precision=jax.lax.Precision.HIGHEST)
 SECTION = schema.defaults().model.to_dict() | {"name": "vdsr"}
 
 super_resolve = jax.jit(network.super_resolve, static_argnums=0)
-init = jax.jit(lambda model: network.init(model, jax.random.key(0)), static_argnums=0)
 
 
 def build(scale=2, features=64, compute=EXACT):
     return network.build(SECTION | {"features": features}, scale, compute)
+
+
+def init(model):
+    return network.init(model, jax.random.key(0))
 
 
 def random_variables(model, seed=0):
@@ -100,23 +103,20 @@ def test_halo_and_output_size_of_each_scale(scale, halo, side, size):
 
 @pytest.mark.parametrize("scale", [2, 3])
 def test_an_untrained_network_is_bicubic_and_tiles_are_seamless(scale):
-    model = build(scale, 2)
+    model = build(scale, 4).clone(layers=5)  # fewer layers compile sooner
     lr = (255 * images(21, 30, 3)).astype(np.uint8)
     one = mesh.make_mesh(jax.devices()[:1])
-    fresh = init(model)
-    enlarged = inference.TiledUpscaler(model, one, tile=16)(fresh, lr)
+    small, large = (inference.TiledUpscaler(model, one, tile=n) for n in (10, 32))
+    enlarged = small(init(model), lr)
     wanted = np.floor(imresize(lr / 255.0, scale).clip(0, 1) * 255 + 0.5)
     assert np.abs(enlarged - wanted).max() <= 1  # rounding of float32
     assert (enlarged != wanted).mean() < 0.01
 
     variables = random_variables(model)
-    small, large = (
-        inference.TiledUpscaler(model, one, tile=tile)(variables, lr)
-        for tile in (10, 32)
-    )
-    assert (small != enlarged).any()
-    assert np.abs(small.astype(int) - large).max() <= 1
-    assert (small != large).mean() < 0.01
+    in_tiles, whole = (enlarge(variables, lr) for enlarge in (small, large))
+    assert (in_tiles != enlarged).any()
+    assert np.abs(in_tiles.astype(int) - whole).max() <= 1
+    assert (in_tiles != whole).mean() < 0.01
 
 
 def test_its_loss_sees_luminance_alone():
@@ -169,6 +169,8 @@ def test_a_run_from_before_the_field_goes_on():
 
 def test_it_trains_is_evaluated_and_opened_by_the_same_commands(tmp_path, monkeypatch):
     monkeypatch.chdir(tiny.ROOT)
+    fewer = functools.partial(vdsr.VDSR, layers=3)  # they compile sooner
+    monkeypatch.setattr(vdsr, "VDSR", fewer)
     photos = tiny.write_photos(tmp_path / "photos", ((64, 72), (60, 60)))
     run = tmp_path / "run"
     row = ["main", "--config", "configs/ablation.py:vdsr-x2,small", f"--workdir={run}"]
