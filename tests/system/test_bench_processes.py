@@ -18,9 +18,10 @@ SMALL = {"features": 32, "bottleneck": 16, "low_blocks": 2, "high_blocks": 1}
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
-    """The processes that measure have not the eight devices of the tests."""
-    jax.devices()  # this process has them from here on
+    """The processes that measure have one device, and compile quickly."""
+    jax.devices()  # this process keeps the eight of the tests
     monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 def test_training_is_measured_and_written(tmp_path, capfd, caplog):
@@ -47,7 +48,7 @@ def test_training_is_measured_and_written(tmp_path, capfd, caplog):
 
 
 def test_inference_is_measured_beside_the_peer(tmp_path, monkeypatch):
-    """The peer's place is taken by another process of ours."""
+    """Another process of ours takes the peer's place."""
     monkeypatch.setattr(
         bench, "find_peer", lambda name: ["-m", "btsrn_jax.benchmark.worker"]
     )
