@@ -4,6 +4,7 @@ JAX is imported inside the commands, so that `btsrn --help` answers at once.
 """
 
 import argparse
+import dataclasses
 import io
 import itertools
 import os
@@ -420,12 +421,8 @@ def run_bench(args) -> int:
         size = size // scale if name == "side" else size
         patch = args.patch // scale * scale
         spec = benchmark.Spec(args.mode, scale, patch=patch, dtype=args.dtype)
-        specs.append(spec._replace(loop=args.loop, **{name: size}))
-
-    def say(line):
-        print(line, file=sys.stderr, flush=True)
-
-    benchmark.run_benchmark(specs, args.peer, args.repeats, args.json, say)
+        specs.append(dataclasses.replace(spec, loop=args.loop, **{name: size}))
+    benchmark.run_benchmark(specs, args.peer, args.repeats, args.json)
     return 0
 
 

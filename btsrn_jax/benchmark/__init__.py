@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from btsrn_jax.benchmark.bench import Spec, run_benchmark
+    from btsrn_jax.benchmark.bench import run_benchmark
     from btsrn_jax.benchmark.fit import (
         describe_config,
         largest_batch,
         report_fit,
         topology_mesh,
     )
+    from btsrn_jax.benchmark.protocol import Spec
 
 __all__ = [
     "Spec",
@@ -28,7 +29,8 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "bench": ["Spec", "run_benchmark"],
+        "bench": ["run_benchmark"],
         "fit": ["describe_config", "largest_batch", "report_fit", "topology_mesh"],
+        "protocol": ["Spec"],
     },
 )

@@ -1,117 +1,35 @@
-"""`btsrn bench`: speed, memory, utilisation, beside PyTorch where it is asked for.
+"""`btsrn bench`: speed, memory and utilisation, beside PyTorch where it is asked for.
 
-What is measured runs in processes of its own (`workload.py`; the peer's in
-`tests/peer/`): each says a line of facts when it is ready, then answers every line it
-is sent with the seconds that one repetition took. So the two sides take turns under
-the same conditions, and their peaks of memory are their own. This module, which both
-import, needs no JAX.
+Each side runs in a process of its own, a worker (`worker.py`; the peer's is
+`tests/peer/worker.py`), so that both take turns under the same conditions, and each has
+its own peak of memory. This module loads no JAX.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
+import logging
 import os
 import pathlib
 import platform
-import resource
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from typing import NamedTuple
 
+from btsrn_jax import evaluation
+from btsrn_jax.benchmark.protocol import FRAMES, Spec, Worker
 from btsrn_jax.errors import InputError
 
+LOGGER = logging.getLogger("btsrn")
 PEER = pathlib.Path("tests/peer/worker.py")
 LEAST = 3  # repetitions of whatever is measured
-FRAMES = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
 ONCE = ("compile_ensemble", "loop")
 SLOW = 40.0  # seconds; a frame that would take longer is not measured
 
 
-class Spec(NamedTuple):
-    """What a worker is asked to measure. batch, patch (HR pixels): of a training step.
-    side: LR pixels of a square image. dtype: of the convolutions. frames: whole ones to
-    time as well, of `FRAMES`. loop: time a whole run as well."""
-
-    mode: str
-    scale: int
-    batch: int = 32
-    patch: int = 108
-    side: int = 0
-    features: int = 128
-    bottleneck: int = 64
-    low_blocks: int = 6
-    high_blocks: int = 4
-    dtype: str = "auto"
-    frames: tuple[str, ...] = tuple(FRAMES)
-    loop: bool = False
-
-
-def answer(prepare: Callable[[Spec], tuple[dict, dict]]) -> None:
-    """A worker's life. `prepare` gives its actions, each returning the seconds of one
-    repetition, or for "peak" bytes of memory; and its facts, said first."""
-    with os.fdopen(os.dup(1), "w") as out:
-        os.dup2(2, 1)  # whatever else is printed must not come between the answers
-        try:
-            actions, facts = prepare(Spec(*json.loads(sys.argv[1])))
-        except InputError as error:
-            actions, facts = {}, {"error": str(error)}
-        print(json.dumps(facts), file=out, flush=True)
-        for line in sys.stdin:
-            print(json.dumps(actions[line.strip()]()), file=out, flush=True)
-
-
-def resident_peak() -> int:
-    """The most memory that this process has had, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)
-
-
-class Worker:
-    """A process that measures; `about` is what it said at its start."""
-
-    def __init__(self, command: list[str], spec: Spec):
-        self.process = subprocess.Popen(
-            [sys.executable, *command, json.dumps(spec)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # On a GPU both sides share the memory.
-            env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
-        )
-        self.about = self._read()
-        if "error" in self.about:
-            self.end()
-            raise InputError(self.about["error"])
-
-    def measure(self, action: str) -> float:
-        """What the worker answers: seconds of one repetition."""
-        self.process.stdin.write(action + "\n")
-        self.process.stdin.flush()
-        return self._read()
-
-    def end(self):
-        """Ends the process: by closing its stdin, or the hard way."""
-        try:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
-
-    def _read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            self.end()
-            code = self.process.returncode
-            raise RuntimeError(f"a measuring process ended with exit code {code}")
-        return json.loads(line)
-
-
 def find_peer(name: str | None) -> list[str] | None:
-    """The command of the peer's worker; InputError where it cannot run."""
+    """Returns the command of the peer's worker, None without a name; raises InputError
+    where it cannot run."""
     if name is None:
         return None
     if not PEER.is_file():
@@ -125,33 +43,29 @@ def find_peer(name: str | None) -> list[str] | None:
     return [str(PEER)]
 
 
-def measure(
-    spec: Spec,
-    peer: list[str] | None,
-    repeats: int,
-    seconds: float,
-    say: Callable[[str], None],
-) -> dict:
-    """Everything about one scale; times in seconds.
+def measure(spec: Spec, peer: list[str] | None, repeats: int, seconds: float) -> dict:
+    """Measures everything about one spec; times are in seconds.
 
     Args:
-      repeats: of the main measurement, unless `seconds` run out before (but `LEAST`).
-      say: takes lines of progress.
+      spec: what to measure.
+      peer: the command of the peer's worker, None without one.
+      repeats: how often the main measurement is repeated.
+      seconds: after this time it ends earlier, but not before LEAST repetitions.
     """
     workers = {}
-    result = {"spec": spec._asdict()}
+    result = {"spec": dataclasses.asdict(spec)}
     with contextlib.ExitStack() as stack:
         for name, command in (
             ("ours", ["-m", "btsrn_jax.benchmark.worker"]),
             ("peer", peer),
         ):
             if command:
-                say(f"x{spec.scale} {spec.mode}: {name} compiles and warms up")
+                LOGGER.info(f"x{spec.scale} {spec.mode}: {name} compiles and warms up")
                 workers[name] = Worker(command, spec)
                 stack.callback(workers[name].end)
                 result[name] = dict(workers[name].about)
         action = "step" if spec.mode == "train" else "image"
-        times = take_turns(workers, action, repeats, seconds, say)
+        times = take_turns(workers, action, repeats, seconds)
         for name, values in times.items():
             result[name] |= spread(values)
             result[name]["peak_bytes"] = workers[name].measure("peak")
@@ -160,7 +74,7 @@ def measure(
         for action in result["ours"].pop("more"):
             expected = result["ours"]["seconds"] * result["ours"]["times"][action]
             if expected < SLOW or action == "loop":  # which was asked for
-                say(f"x{spec.scale} {spec.mode}: {action}")
+                LOGGER.info(f"x{spec.scale} {spec.mode}: {action}")
                 # Short ones often, so that their median means something.
                 count = LEAST if expected > 0.3 else 10
                 count = 1 if expected > 10 or action in ONCE else count
@@ -170,23 +84,27 @@ def measure(
     return result | derived(spec, result["ours"])
 
 
-def take_turns(workers, action, repeats, seconds, say) -> dict[str, list[float]]:
-    """Seconds by worker, one repetition each in turn."""
+def take_turns(
+    workers: dict[str, Worker], action: str, repeats: int, seconds: float
+) -> dict[str, list[float]]:
+    """Returns the seconds of each repetition by worker; the workers take turns."""
     times = {name: [] for name in workers}
     end = time.monotonic() + seconds
     for i in range(repeats):
         if i >= LEAST and time.monotonic() > end:
-            say(f"stopped after {i} of {repeats} repetitions: {seconds:.0f} s are over")
+            LOGGER.info(
+                f"stopped after {i} of {repeats} repetitions: {seconds:.0f} s are over"
+            )
             break
         for name, worker in workers.items():
             times[name].append(worker.measure(action))
         taken = ", ".join(f"{name} {1e3 * t[-1]:.1f} ms" for name, t in times.items())
-        say(f"{action} {i + 1} of {repeats}: {taken}")
+        LOGGER.info(f"{action} {i + 1} of {repeats}: {taken}")
     return times
 
 
 def spread(values: list[float]) -> dict:
-    """The median and what lies around it."""
+    """Returns the median of times and their range."""
     return {
         "seconds": statistics.median(values),
         "fastest": min(values),
@@ -196,8 +114,8 @@ def spread(values: list[float]) -> dict:
 
 
 def compared(ours: list[float], theirs: list[float]) -> dict:
-    """ratio: the peer's median time over ours; above 1, ours is faster. ratio_range:
-    the quartiles of the same over neighbouring repetitions."""
+    """Returns `ratio`, the peer's median time over ours (above 1, ours is faster), and
+    `ratio_range`, the quartiles of that ratio over neighbouring repetitions."""
     pairs = [b / a for a, b in zip(ours, theirs, strict=True)]
     low, _, high = statistics.quantiles(pairs, n=4)
     return {
@@ -207,7 +125,7 @@ def compared(ours: list[float], theirs: list[float]) -> dict:
 
 
 def derived(spec: Spec, ours: dict) -> dict:
-    """What follows from the times and facts of our side."""
+    """Returns what follows from the times and facts of our side."""
     seconds = ours["seconds"]
     achieved = ours["flops"] / seconds
     found = {"flops_per_second": achieved, "utilisation": achieved / ours["matmul"]}
@@ -229,7 +147,7 @@ def derived(spec: Spec, ours: dict) -> dict:
 
 
 def machine() -> dict:
-    """What the figures hold for."""
+    """Returns the machine that the figures hold for."""
     model = platform.machine()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         names = [line for line in file if line.startswith("model name")]
@@ -245,7 +163,7 @@ def machine() -> dict:
 
 
 def table(report: dict) -> str:
-    """A report in Markdown."""
+    """Returns the results of a report as a Markdown table."""
     rows = []
     for result in report["results"]:
         spec = result["spec"]
@@ -271,11 +189,11 @@ def table(report: dict) -> str:
         row["utilisation"] = f"{result['utilisation']:.0%}"
         row["compile"] = f"{result['ours']['compile']:.1f} s"
         rows.append(row)
-    return markdown(rows)
+    return evaluation.markdown(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _frames(result):
-    """Frames a second, alone / with the ensemble; the latter by the ratio measured."""
+    """Returns frames a second, alone / with the ensemble: by the measured ratio."""
     ratio = result.get("ensemble_ratio")
     row = {"ensemble": f"{ratio:.2f} x" if ratio else "-"}
     for name in FRAMES:
@@ -294,16 +212,20 @@ def _times(prefix, side):
     }
 
 
-def markdown(rows: list[dict]) -> str:
-    """Rows of equal keys as a table."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *[list(r.values()) for r in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def run_benchmark(
-    specs: list[Spec], peer: str | None, repeats: int, path, say: Callable
+    specs: list[Spec], peer: str | None, repeats: int, path: pathlib.Path | None
 ) -> None:
-    """Measures each spec, prints a table, writes JSON to `path` if there is one."""
+    """Measures each spec, prints a table, and writes every figure as JSON.
+
+    Args:
+      specs: what to measure, all of one mode.
+      peer: "torch" to measure PyTorch as well, in turns with ours.
+      repeats: of the main measurement, at least LEAST.
+      path: the JSON file, None for none.
+
+    Raises:
+      InputError: for what cannot be measured, before anything is.
+    """
     command = find_peer(peer)
     if repeats < LEAST:
         raise InputError(f"--repeats {repeats}: at least {LEAST}")
@@ -314,7 +236,7 @@ def run_benchmark(
     report = {"mode": specs[0].mode, "machine": machine(), "results": []}
     for spec in specs:
         seconds = 240 / (1 + len(specs))  # with the peer's trials under 12 minutes
-        report["results"].append(measure(spec, command, repeats, seconds, say))
+        report["results"].append(measure(spec, command, repeats, seconds))
     if len(specs) == 1 and peer:
         report["ratio"] = report["results"][0]["ratio"]
     if path is not None:

@@ -1,35 +1,38 @@
-"""What a config is, and whether it fits: parameters, arithmetic, memory, collectives.
+"""`btsrn info`: what a config is, and whether it fits a device.
 
-No data is opened. Compiling is asked for: here with `--compile`, for a slice of TPUs
-that is not here with `--topology` (libtpu compiles without any TPU).
+No data is opened. Programs are compiled only where that is asked for: `--compile` takes
+the devices that are here, `--topology` a slice of TPUs that need not be here, since
+libtpu compiles without any TPU.
 """
 
 import collections
 import math
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from btsrn_jax import config as schema
 from btsrn_jax import inference, mesh, network, training
 from btsrn_jax.data import sampler
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import InputError, first_line
 
-# HBM of one JAX device, bytes: what the compiler is given is a little less.
+# HBM of one JAX device in bytes; the compiler may use a little less.
 HBM = {"v4": 32e9, "v5e": 16e9, "v5p": 95e9, "v6e": 32e9}
-# DIV2K's training images as the device store holds them: 800, at most 2040 wide.
+# DIV2K's 800 training images as the device store holds them: rows and width.
 DIV2K_HR_ROWS, DIV2K_HR_WIDTH = 800 * 1405, 2040
 COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
 class Compiled(NamedTuple):
-    """What the compiler says of one program, per device. used: bytes, most of them at
-    once. flops: of one call. collectives: how many of each kind; None where the
-    program cannot be read."""
+    """What the compiler says of one program, for each device: the bytes used in all,
+    those of them that are temporary, the operations of a call, and how many collectives
+    of each kind there are (None where the program cannot be read)."""
 
     used: float
     temporary: float
@@ -38,7 +41,7 @@ class Compiled(NamedTuple):
 
 
 def describe_config(config: ConfigDict) -> str:
-    """The facts of a config, one `name: value` a line; takes no device."""
+    """Returns the facts of a config, a line `name: value` each; takes no device."""
     model = network.build(config.model, config.scale)
     parameters = network.parameter_count(model)
     settings = config.train
@@ -54,7 +57,7 @@ def describe_config(config: ConfigDict) -> str:
     steps = settings.steps
     if steps is None and decay_steps is not None:
         steps = schema.resolve_steps(config, 1).train.steps
-    # Parameters, gradient, two moments (Muon: of the kernels one), average.
+    # Parameters, gradient, two moments (Muon keeps one, of the kernels), average.
     copies = 4 - (settings.optimizer == "muon") + bool(settings.ema)
     lines = {
         "scale": config.scale,
@@ -72,7 +75,8 @@ def describe_config(config: ConfigDict) -> str:
 
 
 def _kept(config, side):
-    """Activations of a whole batch; "auto" is the one or the other by platform."""
+    """Returns the size of a batch's activations. The dtype "auto" is float32 or
+    bfloat16 by platform, hence both are told."""
     dtype = config.model.dtype
     found = []
     for name in ("float32", "bfloat16") if dtype == "auto" else (dtype,):
@@ -83,8 +87,15 @@ def _kept(config, side):
     return ", ".join(found)
 
 
-def topology_mesh(name: str):
-    """A mesh over the devices of a slice that need not be here, such as v5e:2x4."""
+def topology_mesh(name: str) -> Mesh:
+    """Returns a mesh over the devices of a slice of TPUs that need not be here.
+
+    Args:
+      name: KIND:AxB or KIND:AxBxC, such as v5e:2x4.
+
+    Raises:
+      InputError: for another name, or where libtpu does not know the slice.
+    """
     from jax.experimental import topologies
 
     kind = name.partition(":")[0]
@@ -96,16 +107,22 @@ def topology_mesh(name: str):
     try:
         found = topologies.get_topology_desc(name, "tpu")
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"--topology {name}: libtpu does not give it ({first[:200]}); it comes with"
-            " pip install 'btsrn-jax[tpu]'"
+            f"--topology {name}: libtpu does not know it ({first_line(error, 200)});"
+            " libtpu comes with pip install 'btsrn-jax[tpu]'"
         ) from None
     return mesh.make_mesh(list(found.devices))
 
 
-def compile_training(config: ConfigDict, devices, kept: bool = True) -> Compiled:
-    """Compiles the train step for a mesh. kept: DIV2K's images lie on every device."""
+def compile_training(config: ConfigDict, devices: Mesh, kept: bool = True) -> Compiled:
+    """Compiles the train step for a mesh.
+
+    Args:
+      config: a whole config.
+      devices: the mesh.
+      kept: True if DIV2K's images lie on every device, False if batches come from the
+        host.
+    """
     config = schema.resolve_steps(config, 1000)
     schema.validate(config, devices.size)
     recipe = training.make_recipe(config, devices)
@@ -116,7 +133,7 @@ def compile_training(config: ConfigDict, devices, kept: bool = True) -> Compiled
 
 
 def _store(config):
-    """The shapes of a device store of DIV2K."""
+    """Returns the shapes of a device store of DIV2K."""
     scale, image = config.scale, jax.ShapeDtypeStruct((800,), jnp.int32)
     index = sampler.Index(*3 * [image], jax.ShapeDtypeStruct((800,), jnp.uint32))
     rows, width = DIV2K_HR_ROWS // scale, DIV2K_HR_WIDTH // scale
@@ -126,6 +143,7 @@ def _store(config):
 
 
 def _patches(recipe):
+    """Returns the shapes of a batch from the host."""
     n = recipe.batch_size
     return sampler.Patches(
         *(
@@ -136,8 +154,14 @@ def _patches(recipe):
     )
 
 
-def compile_evaluation(config: ConfigDict, devices, memory_gb: float) -> Compiled:
-    """Compiles the tiled evaluation, self-ensemble included, for a mesh."""
+def compile_evaluation(config: ConfigDict, devices: Mesh, memory_gb: float) -> Compiled:
+    """Compiles the tiled evaluation of a config for a mesh.
+
+    Args:
+      config: a whole config.
+      devices: the mesh.
+      memory_gb: for the activations, where config.eval.memory_gb does not say.
+    """
     settings = config.eval
     dtype = jnp.dtype(settings.dtype)
     exact = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
@@ -164,15 +188,15 @@ def _read(compiled) -> Compiled:
     flops = compiled.cost_analysis()["flops"]
     try:
         text = compiled.as_text()
-    except jax.errors.JaxRuntimeError:  # jaxlib cannot parse all that libtpu compiles
+    except jax.errors.JaxRuntimeError:  # libtpu's programs may be newer than jaxlib
         return Compiled(used, memory.temp_size_in_bytes, flops, None)
     kinds = re.findall(rf" ({COLLECTIVES})(?:-start)?\(", text)
     kinds = dict(collections.Counter(kinds))
     return Compiled(used, memory.temp_size_in_bytes, flops, kinds)
 
 
-def memory_of(devices) -> float:
-    """Bytes of one device of a mesh; inf where nobody says."""
+def memory_of(devices: Mesh) -> float:
+    """Returns the memory of one device of a mesh in bytes, inf where it is unknown."""
     device = devices.devices.flat[0]
     kind = device.device_kind.lower().replace(" ", "")
     names = {"v5lite": "v5e", "v6lite": "v6e", "v5": "v5p"}
@@ -181,12 +205,12 @@ def memory_of(devices) -> float:
             return HBM[name]
     try:
         return (device.memory_stats() or {}).get("bytes_limit", math.inf)
-    except Exception:  # a described device answers nothing
+    except Exception:  # a device that is only described answers no questions
         return math.inf
 
 
-def report_fit(config: ConfigDict, devices) -> str:
-    """Compiles training and evaluation; says whether they fit."""
+def report_fit(config: ConfigDict, devices: Mesh) -> str:
+    """Compiles training and evaluation, and returns in lines whether they fit."""
     total = memory_of(devices)
     kept = config.data.source == "div2k" and config.data.cache != "host"
     training, kept = _training_that_fits(config, devices, kept, total)
@@ -200,7 +224,8 @@ def report_fit(config: ConfigDict, devices) -> str:
 
 
 def _training_that_fits(config, devices, kept, total):
-    """With the images on the device; without, where `auto` would leave them out."""
+    """Returns what the compiler says, and whether the images are on the device: where
+    they do not fit, `data.cache=auto` leaves them on the host."""
     found = _attempt(config, devices, kept)
     if kept and config.data.cache == "auto" and (not found or found.used > total):
         return _attempt(config, devices, False), False
@@ -208,7 +233,7 @@ def _training_that_fits(config, devices, kept, total):
 
 
 def _attempt(config, devices, kept):
-    """None where the compiler itself says that memory does not suffice."""
+    """Returns what the compiler says, None where it runs out of the device's memory."""
     try:
         return compile_training(config, devices, kept)
     except jax.errors.JaxRuntimeError as error:
@@ -235,9 +260,13 @@ def _lines(name, found, total):
     ]
 
 
-def largest_batch(config: ConfigDict, devices, log) -> int:
-    """The largest batch whose training fits, found by doubling; 0 if not even the
-    config's own does."""
+def largest_batch(config: ConfigDict, devices: Mesh, log: Callable[[str], None]) -> int:
+    """Returns the largest batch whose training fits, found by doubling the config's
+    own; 0 if not even that fits.
+
+    Raises:
+      InputError: where the memory of the devices is unknown.
+    """
     total, largest = memory_of(devices), 0
     if not math.isfinite(total):
         raise InputError("--largest needs a device of known memory, or --topology")

@@ -1,8 +1,8 @@
-"""Our side of `btsrn bench`, in a process of its own: what a user runs, as he runs it.
+"""Our side of `btsrn bench`, in a process of its own, set up as a user's would be.
 
     python -m btsrn_jax.benchmark.worker SPEC
 
-SPEC is `bench.Spec` in JSON; `bench.answer` says what is printed.
+SPEC is a `protocol.Spec` as JSON; `protocol.answer` says what is printed.
 """
 
 import functools
@@ -10,21 +10,24 @@ import os
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from btsrn_jax import config as schema
 from btsrn_jax import images, inference, mesh, network, training
-from btsrn_jax.benchmark import bench
+from btsrn_jax.benchmark import protocol
 from btsrn_jax.data import sampler
 
 
-def matmul_rate(dtype) -> float:
-    """Operations per second of a large matrix product: the most that can be hoped
-    for."""
+def matmul_rate(dtype: DTypeLike) -> float:
+    """Returns the operations per second of a large matrix product: the most that can be
+    hoped for."""
     n = 2048 if jax.default_backend() == "cpu" else 8192
     a = jnp.ones((n, n), dtype)
     product = jax.jit(lambda a: a @ a).lower(a).compile()
@@ -32,15 +35,15 @@ def matmul_rate(dtype) -> float:
     return 2 * n**3 / min(timed(product, a) for _ in range(5))
 
 
-def timed(function, *args) -> float:
-    """Seconds until the result is there."""
+def timed(function: Callable, *args) -> float:
+    """Returns the seconds until the result of a call is there."""
     start = time.perf_counter()
     jax.block_until_ready(function(*args))
     return time.perf_counter() - start
 
 
-def make_config(spec: bench.Spec) -> ConfigDict:
-    """The configuration that a spec is about."""
+def make_config(spec: protocol.Spec) -> ConfigDict:
+    """Returns the config that a spec is about."""
     config = schema.defaults()
     config.scale = spec.scale
     for name in ("features", "bottleneck", "low_blocks", "high_blocks", "dtype"):
@@ -52,8 +55,9 @@ def make_config(spec: bench.Spec) -> ConfigDict:
     return config
 
 
-def measure_training(spec: bench.Spec):
-    """(actions, facts) of a training step, batch included, on all devices."""
+def measure_training(spec: protocol.Spec) -> tuple[dict, dict]:
+    """Returns the actions and facts, as `protocol.answer` takes them, of a training
+    step with the cutting of its batch, on all devices."""
     config, devices = make_config(spec), mesh.make_mesh()
     schema.validate(config, devices.size)
     recipe = training.make_recipe(config, devices)
@@ -106,10 +110,9 @@ def measure_training(spec: bench.Spec):
     }
 
 
-def loop_seconds(config: ConfigDict, devices, pairs) -> float:
-    """Seconds a step of a whole run: images from files, metrics, and a checkpoint in
-    24 steps."""
-
+def loop_seconds(config: ConfigDict, devices: Mesh, pairs: list) -> float:
+    """Returns the seconds a step of a whole run: images from files, metrics, and one
+    checkpoint in 24 steps."""
     first, steps = 8, 32
     config = ConfigDict(config)
     config.train.steps = steps
@@ -130,8 +133,9 @@ def loop_seconds(config: ConfigDict, devices, pairs) -> float:
     return (times[steps] - times[first]) / (steps - first)
 
 
-def measure_inference(spec: bench.Spec):
-    """(actions, facts) of enlarging uint8 images to uint8, from memory to memory."""
+def measure_inference(spec: protocol.Spec) -> tuple[dict, dict]:
+    """Returns the actions and facts, as `protocol.answer` takes them, of enlarging
+    uint8 images to uint8, from memory to memory."""
     config, devices = make_config(spec), mesh.make_mesh()
     enlarge = inference.tiled_upscaler(config, devices, ensemble=False)
     rng = np.random.default_rng(0)
@@ -149,7 +153,7 @@ def measure_inference(spec: bench.Spec):
     actions = {"image": timing(enlarge, spec.side, spec.side), "peak": peak_bytes}
     times = {}
     for name in spec.frames:
-        w, h = (side // spec.scale for side in bench.FRAMES[name])
+        w, h = (side // spec.scale for side in protocol.FRAMES[name])
         actions[name] = timing(enlarge, h, w)
         times[name] = w * h / spec.side**2
     eight = inference.tiled_upscaler(config, devices, ensemble=True)
@@ -169,8 +173,8 @@ def measure_inference(spec: bench.Spec):
     }
 
 
-def about(devices, dtype) -> dict:
-    """The devices, and how they were set up."""
+def about(devices: Mesh, dtype: DTypeLike) -> dict:
+    """Returns the devices, and how they were set up."""
     return {
         "devices": mesh.describe(devices),
         "dtype": jnp.dtype(dtype).name,
@@ -180,19 +184,16 @@ def about(devices, dtype) -> dict:
 
 
 def peak_bytes() -> int:
-    """The device's peak where it keeps one, else the process's."""
+    """Returns the device's peak of memory where it keeps one, else the process's."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("peak_bytes_in_use") or bench.resident_peak()
+    return stats.get("peak_bytes_in_use") or protocol.resident_peak()
 
 
-def main():
+def main() -> None:
     """Measures what the first argument asks for."""
     mesh.prepare()
-    bench.answer(
-        lambda spec: (measure_training if spec.mode == "train" else measure_inference)(
-            spec
-        )
-    )
+    measures = {"train": measure_training, "infer": measure_inference}
+    protocol.answer(lambda spec: measures[spec.mode](spec))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         markdown,
         paper_psnr,
         read_csv,
+        read_figures,
         write_csv,
     )
     from btsrn_jax.evaluation.paper import (
@@ -54,6 +55,7 @@ __all__ = [
     "network_upscaler",
     "paper_psnr",
     "read_csv",
+    "read_figures",
     "run_evaluation",
     "split_names",
     "write_csv",
@@ -70,7 +72,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "evaluate_set",
             "network_upscaler",
         ],
-        "figures": ["Row", "markdown", "paper_psnr", "read_csv", "write_csv"],
+        "figures": [
+            "Row",
+            "markdown",
+            "paper_psnr",
+            "read_csv",
+            "read_figures",
+            "write_csv",
+        ],
         "paper": [
             "NEIGHBOURS",
             "PUBLISHED",

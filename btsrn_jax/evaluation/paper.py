@@ -1,7 +1,7 @@
 """Every published number, in one place (docs/paper.md, sections 4 and 5)."""
 
-# Tables 1 and 2 of the paper: PSNR on DIV2K's validation images by the number of blocks
-# in the low and the high stage.
+# Tables 1 and 2: PSNR of DIV2K's validation images at x2, by the blocks of the low and
+# the high stage.
 TABLE_1 = {"6 + 3": 34.14024, "6 + 4": 34.16181, "6 + 5": 34.12123}
 TABLE_2 = {
     "5 + 4": 34.15799,
@@ -11,11 +11,11 @@ TABLE_2 = {
     "9 + 4": 34.18892,
 }
 
-# Table 3, the challenge's test images, by scale: BTSRN (900 training images, ensemble)
-# and bicubic.
+# Table 3, the challenge's test images (protocol `ntire`), by scale: BTSRN (900 training
+# images, ensemble) and bicubic.
 TABLE_3 = {2: (34.19, 31.01), 3: (30.44, 28.22), 4: (28.49, 26.65)}
 
-# Table 4 of the paper (protocol `benchmark`): BTSRN, VDSR, bicubic at x2, x3, x4.
+# Table 4 (protocol `benchmark`): BTSRN, VDSR, bicubic at x2, x3, x4.
 TABLE_4 = {
     "Set5": ((37.75, 34.03, 31.85), (37.53, 33.66, 31.35), (33.64, 30.38, 28.42)),
     "Set14": ((33.20, 29.90, 28.20), (33.03, 29.77, 28.01), (30.22, 27.51, 25.95)),
@@ -25,8 +25,8 @@ TABLE_4 = {
 TABLE_4_MODELS = ("btsrn", "vdsr", "bicubic")
 SAME_SETS = {"BSD100": "B100", "BSDS100": "B100"}  # the same images
 
-# Published networks of about a million parameters, PSNR of luminance at x2, x3, x4 (of
-# VDSR it is that of TABLE_4).
+# Other networks, as they published it: PSNR of luminance (protocol `modern`) at x2, x3,
+# x4. What VDSR published is in Table 4.
 NEIGHBOURS = ("CARN (1.59 M)", "EDSR-baseline (1.37 M)", "NinaSR-B1 (1.02 M)")
 PUBLISHED = {
     "Set5": ((37.76, 34.29, 32.13), (37.99, 34.37, 32.09), (38.14, 34.48, 32.28)),

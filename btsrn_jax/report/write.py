@@ -18,7 +18,6 @@ from btsrn_jax import (
 )
 from btsrn_jax.data import SAMPLES, check_set, evaluation_set, file_pair, set_name
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import Row
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
 from btsrn_jax.report import experiments, html_page, plots, published, tables
 from btsrn_jax.report.tables import ReportedModel
@@ -102,11 +101,7 @@ def load(source: str) -> ReportedModel:
         loaded = inference.load_weights(source)
         config, folder, has_weights = loaded.config, loaded.folder, True
     config["model"].setdefault("name", "btsrn")
-    files = sorted(folder.glob("*.csv"))
-    rows = [row for file in files for row in evaluation.read_csv(file)]
-    if not rows:  # an exported model's config has the means at least
-        figures = config.get("figures", [])
-        rows = [Row(**{k: f.get(k, "mean") for k in Row._fields}) for f in figures]
+    rows = evaluation.read_figures(folder, config)
     name = path.resolve().name if path.exists() else source
     return ReportedModel(
         source if has_weights else None,

@@ -1,6 +1,5 @@
 """The peer that `btsrn bench --peer torch` measures is the same network."""
 
-import json
 import pathlib
 import sys
 
@@ -8,10 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny
 
 from btsrn_jax import checkpoint
-from btsrn_jax.benchmark import bench
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.network import geometry, ops
 
@@ -86,17 +83,3 @@ def test_the_peers_skip_is_ours_when_the_network_says_nothing(pair):
         skip[:, border : skip.shape[1] - border, border : skip.shape[2] - border],
         atol=1e-6,
     )
-
-
-@pytest.mark.parametrize("mode", ["train", "infer"])
-def test_bench_measures_the_two_in_turns(mode, tmp_path, monkeypatch):
-    monkeypatch.chdir(tiny.ROOT)
-    monkeypatch.setenv("XLA_FLAGS", "")
-    spec = bench.Spec(mode, 2, batch=2, patch=48, side=20, frames=(), **SIZES)
-    bench.run_benchmark([spec], "torch", 3, tmp_path / "bench.json", print)
-    report = json.loads((tmp_path / "bench.json").read_text())
-    (result,) = report["results"]
-    peer = result["peer"]
-    assert report["ratio"] == peer["seconds"] / result["ours"]["seconds"]
-    assert len(peer["tried"]) >= 2
-    assert peer["setting"] == min(peer["tried"], key=peer["tried"].get)

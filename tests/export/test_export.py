@@ -19,7 +19,7 @@ from btsrn_jax import checkpoint, cli, main, resize
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import figures
-from btsrn_jax.export import formats, provenance
+from btsrn_jax.export import formats, model_card, provenance
 from btsrn_jax.export import write as export
 from btsrn_jax.inference import weights
 from btsrn_jax.network import btsrn as network
@@ -160,6 +160,17 @@ def test_the_card_says_what_the_model_is(exported):
         hashlib.sha256((exported[0] / "config.json").read_bytes()).hexdigest(),
     ):
         assert part in text, text
+
+
+@pytest.mark.parametrize("name", weights.released_models())
+def test_a_released_models_card_is_that_of_its_config(name):
+    folder = weights.RELEASED / name
+    text = (folder / "config.json").read_text()
+    about = json.loads(text)
+    assert model_card.render(about, text) == (folder / "README.md").read_text()
+    for file, digest in about["sha256"].items():
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest
+    assert f" btsrn_jax/{folder.parent.name}/{name} " in about["export_command"]
 
 
 @needs_onnx

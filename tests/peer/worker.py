@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from network import BTSRN
 
-from btsrn_jax.benchmark import bench
+from btsrn_jax.benchmark import protocol
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
@@ -138,7 +138,7 @@ def try_settings(spec):
 
 
 def prepare(spec):
-    """What `bench.answer` asks for; settings are tried in a process of their own, so
+    """What `protocol.answer` asks for; settings are tried in a process of their own, so
     that their memory does not count."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         tried = pool.apply(try_settings, (spec,))
@@ -148,7 +148,7 @@ def prepare(spec):
     say(f"takes {setting.name}")
     actions = {
         "step" if spec.mode == "train" else "image": lambda: timed(function),
-        "peak": torch.cuda.max_memory_allocated if CUDA else bench.resident_peak,
+        "peak": torch.cuda.max_memory_allocated if CUDA else protocol.resident_peak,
     }
     return actions, {
         "setting": setting.name,
@@ -160,4 +160,4 @@ def prepare(spec):
 
 
 if __name__ == "__main__":
-    bench.answer(prepare)
+    protocol.answer(prepare)

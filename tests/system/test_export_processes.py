@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from helpers import runs
+from helpers import processes, runs
 
 from btsrn_jax.export import write as export
 
@@ -62,11 +61,8 @@ def test_sigterm_leaves_nothing_of_an_export(exported, tmp_path):
         [*command, str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
     )
     try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(".out-*/new/model.safetensors")):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        written = ".out-*/new/model.safetensors"
+        processes.until(process, lambda: list(tmp_path.glob(written)))
         process.terminate()
         said = process.communicate(timeout=120)[1]
     finally:

@@ -20,11 +20,12 @@ import btsrn_jax
 from btsrn_jax.export import write as export
 
 ROOT = pathlib.Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 
 
 def python(*args, cwd, path=None):
-    """A Python process outside of the repository that sees `path` alone."""
+    """Runs Python outside of the repository, with `path` alone to import from."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     if path:
         env["PYTHONPATH"] = str(path)
@@ -48,8 +49,8 @@ def setuptools_is_new_enough():
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """(wheel, sdist, the folder where the wheel is installed) of the tree with a tiny
-    released model in it."""
+    """The wheel, the sdist, and the folder where the wheel is installed, all of a tree
+    with one tiny released model."""
     if not setuptools_is_new_enough():
         pytest.skip("build and setuptools 77 are not installed (the extra test)")
     folder = tmp_path_factory.mktemp("packaging")
@@ -78,15 +79,29 @@ def built(tmp_path_factory):
 def test_the_wheel_holds_modules_configs_weights_and_licence(built):
     with zipfile.ZipFile(built[0]) as archive:
         names = set(archive.namelist())
-    wanted = {f"btsrn_jax/{p.name}" for p in (ROOT / "btsrn_jax").glob("*.py")}
+    modules = (ROOT / "btsrn_jax").rglob("*.py")
+    wanted = {p.relative_to(ROOT).as_posix() for p in modules} | {"btsrn_jax/py.typed"}
     wanted |= {f"btsrn_jax/configs/{p.name}" for p in (ROOT / "configs").glob("*.py")}
     wanted |= {
         f"btsrn_jax/pretrained/btsrn-x2/{name}"
-        for name in ("config.json", "model.safetensors", "README.md")
+        for name in ("config.json", "model.safetensors", "README.md", "figures.csv")
     }
     assert wanted <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if "test" in name]
+
+
+def test_every_room_is_among_the_packages_of_the_wheel():
+    """Nothing else of the package is data but what package-data names."""
+    rooms = (ROOT / "btsrn_jax").rglob("__init__.py")
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in rooms}
+    settings = PYPROJECT["tool"]["setuptools"]
+    assert found | {"btsrn_jax.configs"} == set(settings["packages"])
+    package = ROOT / "btsrn_jax"
+    patterns = settings["package-data"]["btsrn_jax"]
+    data = {p for pattern in patterns for p in package.glob(pattern)}
+    others = {p for p in package.rglob("*") if p.is_file() and p.suffix != ".py"}
+    assert {p for p in others if "__pycache__" not in p.parts} == data
 
 
 def test_the_sdist_holds_the_tests_and_what_the_readme_speaks_of(built):
@@ -109,7 +124,7 @@ def test_the_wheel_enlarges_a_picture_without_the_repository(built, tmp_path):
     command = ["-m", "btsrn_jax.cli", "upscale", "photo.png", "out.png", "--scale=2"]
     done = python(*command, cwd=tmp_path, path=built[2])
     assert done.returncode == 0, done.stderr
-    # The weights that were used, and how good they are.
+    # The command names the weights that it used, and how good they are.
     assert "btsrn-x2 x2, 10 steps" in done.stderr
     assert "31.00 dB on Kodak24 (modern; bicubic 30.00)" in done.stderr
     with Image.open(tmp_path / "out.png") as image:
