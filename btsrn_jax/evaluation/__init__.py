@@ -21,13 +21,28 @@ if TYPE_CHECKING:
         markdown,
         paper_psnr,
         read_csv,
+        read_figures,
         write_csv,
     )
-    from btsrn_jax.evaluation.paper import SAME_SETS, TABLE_4, TABLE_4_MODELS
+    from btsrn_jax.evaluation.paper import (
+        NEIGHBOURS,
+        PUBLISHED,
+        SAME_SETS,
+        TABLE_1,
+        TABLE_2,
+        TABLE_3,
+        TABLE_4,
+        TABLE_4_MODELS,
+    )
     from btsrn_jax.evaluation.sets import run_evaluation, split_names
 
 __all__ = [
+    "NEIGHBOURS",
+    "PUBLISHED",
     "SAME_SETS",
+    "TABLE_1",
+    "TABLE_2",
+    "TABLE_3",
     "TABLE_4",
     "TABLE_4_MODELS",
     "Row",
@@ -40,6 +55,7 @@ __all__ = [
     "network_upscaler",
     "paper_psnr",
     "read_csv",
+    "read_figures",
     "run_evaluation",
     "split_names",
     "write_csv",
@@ -56,8 +72,24 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "evaluate_set",
             "network_upscaler",
         ],
-        "figures": ["Row", "markdown", "paper_psnr", "read_csv", "write_csv"],
-        "paper": ["SAME_SETS", "TABLE_4", "TABLE_4_MODELS"],
+        "figures": [
+            "Row",
+            "markdown",
+            "paper_psnr",
+            "read_csv",
+            "read_figures",
+            "write_csv",
+        ],
+        "paper": [
+            "NEIGHBOURS",
+            "PUBLISHED",
+            "SAME_SETS",
+            "TABLE_1",
+            "TABLE_2",
+            "TABLE_3",
+            "TABLE_4",
+            "TABLE_4_MODELS",
+        ],
         "sets": ["run_evaluation", "split_names"],
     },
 )

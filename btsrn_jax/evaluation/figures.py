@@ -1,8 +1,9 @@
-"""Figures: rows of PSNR and SSIM, their CSV files, and Markdown tables of them."""
+"""Rows of PSNR and SSIM, the CSV files that hold them, Markdown tables of them."""
 
 import csv
 import io
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ from btsrn_jax.evaluation.paper import SAME_SETS, TABLE_4, TABLE_4_MODELS
 
 
 class Row(NamedTuple):
-    """One line of the CSV: an image under a protocol, or a set's mean (image "mean").
-    psnr in dB; ensemble 0 or 1."""
+    """One line of the CSV: an image under a protocol, or, where `image` is "mean", a
+    whole set. `psnr` is in dB, `ensemble` 0 or 1. A tuple, since its fields are the
+    columns of the CSV."""
 
     set: str
     image: str
@@ -27,7 +29,7 @@ class Row(NamedTuple):
 
 
 def mean_row(rows: list[Row], protocol: str) -> Row:
-    """The mean over the images of one set, of the PSNRs (not of the errors)."""
+    """Returns the mean over the images of one set: of their PSNRs, not their errors."""
     of_protocol = [row for row in rows if row.protocol == protocol]
     return of_protocol[0]._replace(
         image="mean",
@@ -37,7 +39,7 @@ def mean_row(rows: list[Row], protocol: str) -> Row:
 
 
 def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
-    """Writes all rows, whole or not at all; InputError where that is not possible."""
+    """Writes a CSV file, whole or not at all; raises InputError where it cannot."""
     path = storage.path(path)
     file = io.StringIO()
     writer = csv.writer(file)
@@ -53,7 +55,7 @@ def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
 
 
 def read_csv(path: pathlib.Path) -> list[Row]:
-    """The figures of a CSV file that `write_csv` wrote; of another one, none.
+    """Reads a CSV file that `write_csv` wrote; any other gives no rows.
 
     Raises InputError where a line is damaged.
     """
@@ -71,34 +73,39 @@ def read_csv(path: pathlib.Path) -> list[Row]:
             raise InputError(f"{path}: {where} is damaged: {error}") from None
 
 
+def read_figures(folder: pathlib.Path, config: Mapping) -> list[Row]:
+    """Reads the figures that lie with a model: those of all CSV files in its folder,
+    or, where there are none, the means that its config.json holds."""
+    rows = [row for path in sorted(folder.glob("*.csv")) for row in read_csv(path)]
+    return rows or [
+        Row(**{name: figure.get(name, "mean") for name in Row._fields})
+        for figure in config.get("figures", [])
+    ]
+
+
 def paper_psnr(row: Row, model: str = "btsrn") -> float | None:
-    """The paper's figure beside a mean, where Table 4 has one."""
+    """Returns the figure in Table 4 of the paper for the set, scale and protocol of a
+    mean; None where there is none. `model` is one of TABLE_4_MODELS."""
     name = SAME_SETS.get(row.set, row.set)
     if row.protocol != "benchmark" or name not in TABLE_4:
         return None
     return TABLE_4[name][TABLE_4_MODELS.index(model)][row.scale - 2]
 
 
-def table(rows: list[Row], baseline: list[Row] = ()) -> str:
-    """The means as a Markdown table: a line per scale, set, protocol and model; with
-    the baseline's figures (bicubic) and the paper's beside them where there are any."""
-    known = {(r.set, r.scale, r.protocol): r for r in baseline if r.image == "mean"}
+def table(rows: Sequence[Row]) -> str:
+    """Returns the means as a Markdown table: a line per scale, set, protocol and model,
+    with the paper's figures beside them if there are any."""
     means = [row for row in rows if row.image == "mean"]
     for field in ("protocol", "set", "scale"):  # each in the order of its first row
         order = list(dict.fromkeys(getattr(row, field) for row in means))
         means.sort(key=lambda row, f=field, o=order: o.index(getattr(row, f)))
-    header = ["set", "scale", "protocol"]
-    header += ["bicubic PSNR"] if known else []
-    header += ["model", "PSNR", "SSIM"]
+    header = ["set", "scale", "protocol", "model", "PSNR", "SSIM"]
     with_paper = any(paper_psnr(row) for row in means)
     header += ["paper's PSNR"] if with_paper else []
     lines = []
     for row in means:
-        line = [row.set, f"x{row.scale}", row.protocol]
-        if known:
-            line.append(f"{known[row.set, row.scale, row.protocol].psnr:.2f}")
-        name = row.model + (" + ensemble" if row.ensemble else "")
-        line += [name, f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
+        line = [row.set, f"x{row.scale}", row.protocol, _label(row)]
+        line += [f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
         if with_paper:
             named = (name for name in TABLE_4_MODELS if name in row.model.lower())
             value = paper_psnr(row, next(named, "btsrn"))
@@ -108,20 +115,24 @@ def table(rows: list[Row], baseline: list[Row] = ()) -> str:
 
 
 def per_image_table(rows: list[Row], baseline: list[Row]) -> str:
-    """Bicubic and a model beside each other, image by image, as Markdown."""
+    """Returns bicubic and a model beside each other, image by image, as Markdown."""
     lines = []
     for row, base in zip(rows, baseline, strict=True):
         gain = row.psnr - base.psnr
         figures = [f"{base.psnr:.2f}", f"{row.psnr:.2f}", f"{gain:+.2f}"]
         figures += [f"{base.ssim:.4f}", f"{row.ssim:.4f}"]
         lines.append([row.set, row.image, f"x{row.scale}", row.protocol, *figures])
-    label = rows[0].model + (" + ensemble" if rows[0].ensemble else "")
+    label = _label(rows[0])
     header = ["set", "image", "scale", "protocol", "bicubic PSNR", f"{label} PSNR"]
     return markdown([*header, "gain", "bicubic SSIM", f"{label} SSIM"], lines)
 
 
+def _label(row):
+    return row.model + (" + ensemble" if row.ensemble else "")
+
+
 def markdown(header: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table, aligned so that it reads well on a console, too."""
+    """Returns a Markdown table, aligned so that it reads well on a console, too."""
     widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
 
     def text(cells):

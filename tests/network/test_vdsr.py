@@ -104,14 +104,14 @@ def test_an_untrained_network_is_bicubic_and_tiles_are_seamless(scale):
     lr = (255 * images(21, 30, 3)).astype(np.uint8)
     one = mesh.make_mesh(jax.devices()[:1])
     fresh = init(model)
-    enlarged = inference.TiledUpscaler(model, one, tile=16)(fresh, lr)
+    enlarged = inference.TiledUpscaler(model, one, inference.Plan(16, 1, 1))(fresh, lr)
     wanted = np.floor(imresize(lr / 255.0, scale).clip(0, 1) * 255 + 0.5)
     assert np.abs(enlarged - wanted).max() <= 1  # rounding of float32
     assert (enlarged != wanted).mean() < 0.01
 
     variables = random_variables(model)
     small, large = (
-        inference.TiledUpscaler(model, one, tile=tile)(variables, lr)
+        inference.TiledUpscaler(model, one, inference.Plan(tile, 1, 1))(variables, lr)
         for tile in (10, 32)
     )
     assert (small != enlarged).any()
