@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 
-from btsrn_jax import checkpoint, evaluation, training
+from btsrn_jax import evaluation, training
 from btsrn_jax import config as schema
 from btsrn_jax.data import SAMPLES_TRAIN
 
@@ -108,6 +108,8 @@ def evaluation_rows(
     Files that are older than the run's checkpoint were measured on another one: they
     are left out, and named.
     """
+    from btsrn_jax import checkpoint  # loads JAX
+
     made = folder / checkpoint.FOLDER / str(step) / "about" / "metadata"
     labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
     found = {}
