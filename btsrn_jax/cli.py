@@ -1,19 +1,21 @@
-"""`btsrn`: what one does with images and models; thin, no logic.
+"""`btsrn`: what one does with pictures and models. A parser and a call per command.
 
-JAX is imported inside the commands, so that `btsrn --help` answers at once.
+JAX is loaded inside the commands that need it, so that help, `btsrn models` and
+whatever is refused answer at once.
 """
 
 import argparse
 import dataclasses
 import io
 import itertools
+import logging
 import os
 import pathlib
 import re
 import signal
 import sys
 
-from absl import logging
+from absl import logging as absl_logging
 
 from btsrn_jax import (
     __version__,
@@ -22,16 +24,37 @@ from btsrn_jax import (
     evaluation,
     export,
     inference,
+    progress,
     report,
     storage,
 )
 from btsrn_jax.errors import InputError
 
-MODEL = "a released name, an exported directory, a run directory, or bicubic"
+MODEL = "A released name, or the folder of an exported model or of a run"
+ENSEMBLE = "Average over eight flips and rotations."
+PATH = {"type": pathlib.Path}
+FILE = {**PATH, "metavar": "FILE"}
+FOLDER = {**PATH, "metavar": "DIR"}
+SWITCH = {"action": "store_true"}
+SWITCHES = {"action": argparse.BooleanOptionalAction}
+AVERAGED = {**SWITCHES, "default": True, "help": f"{ENSEMBLE} Default: on."}
+DATA_DIR = {
+    "default": "data",
+    "metavar": "DIR",
+    "help": "The folder of prepared data (default: data).",
+}
+MEMORY = {
+    "type": float,
+    "default": 0.0,
+    "metavar": "GB",
+    "help": "Memory for activations on each device (default: half of what is free).",
+}
+
+log = logging.getLogger(progress.LOGGER)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """Returns the parser of all commands and their options."""
     parser = argparse.ArgumentParser(
         prog="btsrn",
         description="Super-resolution by balanced two-stage residual networks, in JAX."
@@ -40,273 +63,112 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name, help, function, description=None):
-        sub = commands.add_parser(name, help=help, description=description or help)
+    def command(function):
+        """Adds the command that a function runs; returns its `add_argument`."""
+        name, text = function.__name__.removeprefix("run_"), function.__doc__ or ""
+        sub = commands.add_parser(name, help=text.partition("\n")[0], description=text)
         sub.set_defaults(function=function)
-        return sub
+        return sub.add_argument
 
-    for add in (
-        _add_prepare,
-        _add_upscale,
-        _add_evaluate,
-        _add_export,
-        _add_report,
-        _add_bench,
-        _add_info,
-    ):
-        add(command)
-    command(
-        "models",
-        "the models in this package, with their figures and training data",
-        run_models,
-        "Lists the models that come with this package: what --model takes, how good"
-        " they are (beside bicubic and the paper), and what they were trained on.",
-    )
+    _add_prepare(command(run_prepare))
+    _add_upscale(command(run_upscale))
+    _add_evaluate(command(run_evaluate))
+    _add_export(command(run_export))
+    _add_report(command(run_report))
+    _add_bench(command(run_bench))
+    _add_info(command(run_info))
+    command(run_models)
     return parser
 
 
-def _add_prepare(command):
-    sub = command(
-        "prepare", "download and prepare DIV2K (needs no TensorFlow)", run_prepare
-    )
-    sub.add_argument("dataset", help="div2k/CONFIG, such as div2k/bicubic_x4")
-    sub.add_argument(
-        "--data-dir",
-        default="data",
-        metavar="DIR",
-        help="where prepared data goes (default: data)",
-    )
-    sub.add_argument(
-        "--zips",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="a folder with DIV2K's zip files; only missing ones are downloaded",
-    )
+def _add_prepare(add):
+    add("dataset", help="What to prepare: div2k/CONFIG, such as div2k/bicubic_x4.")
+    add("--data-dir", **DATA_DIR)
+    add("--zips", **FOLDER, help="A folder that holds zip files of DIV2K already.")
 
 
-def _add_upscale(command):
-    sub = command("upscale", "enlarge pictures", run_upscale)
-    sub.add_argument(
-        "inputs",
-        nargs="+",
-        type=pathlib.Path,
-        metavar="IN",
-        help="a picture or a folder of pictures",
-    )
-    sub.add_argument(
-        "output",
-        type=pathlib.Path,
-        metavar="OUT",
-        help="a file for one picture, else a folder",
-    )
-    sub.add_argument("--model", help=MODEL + " (default: the released one)")
-    sub.add_argument("--scale", type=int, help="2, 3 or 4 (default: the model's, or 2)")
-    sub.add_argument(
-        "--ensemble",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="average over eight flips and rotations: a little better,"
-        " eight times slower (default: off)",
-    )
-    _add_memory(sub)
-    group = sub.add_mutually_exclusive_group()
-    group.add_argument(
-        "--force", action="store_true", help="overwrite existing outputs"
-    )
-    group.add_argument("--resume", action="store_true", help="skip existing outputs")
+def _add_upscale(add):
+    add("inputs", **PATH, nargs="+", metavar="IN", help="Pictures, or folders of them.")
+    add("output", **PATH, metavar="OUT", help="A file for one picture, else a folder.")
+    add("--model", help=f"{MODEL}, or bicubic (default: the released one).")
+    add("--scale", type=int, help="2, 3 or 4 (default: the model's, or 2).")
+    more = " A little better, eight times slower. Default: off."
+    add("--ensemble", **SWITCHES, default=False, help=ENSEMBLE + more)
+    add("--memory-gb", **MEMORY)
+    add("--force", **SWITCH, help="Replace outputs that exist.")
+    add("--resume", **SWITCH, help="Skip outputs that exist.")
 
 
-def _add_evaluate(command):
-    sub = command("evaluate", "PSNR and SSIM on sets of images", run_evaluate)
-    sub.add_argument(
-        "--model",
-        required=True,
-        metavar="MODEL[,MODEL]",
-        help=MODEL + "; btsrn for the released ones of the scales",
-    )
-    sub.add_argument(
-        "--sets",
-        required=True,
-        metavar="SET[,SET]",
-        help="folders of HR images (with LR folders, if any), div2k/CONFIG, or samples",
-    )
-    sub.add_argument(
-        "--scale", default="", metavar="S[,S]", help="2, 3 or 4 (default: the model's)"
-    )
-    sub.add_argument(
-        "--protocol",
-        default="ntire,benchmark,modern",
-        help="one or several of ntire, benchmark, modern (default: all)",
-    )
-    _add_ensemble(sub)
-    _add_data_dir(sub)
-    sub.add_argument(
-        "--csv",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="write every figure to a CSV file",
-    )
-    sub.add_argument(
-        "--save-images",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="write the enlarged images",
-    )
-    _add_memory(sub)
+def _add_evaluate(add):
+    more = ", bicubic, or btsrn for the released ones of the scales."
+    add("--model", required=True, metavar="MODEL[,MODEL]", help=MODEL + more)
+    what = "Folders of HR images (with LR folders, if any), div2k/CONFIG, or samples."
+    add("--sets", required=True, metavar="SET[,SET]", help=what)
+    add("--scale", default="", metavar="S[,S]", help="2, 3 or 4; or those of MODEL.")
+    what = "How to measure: ntire, benchmark, modern, or several (default: all)."
+    add("--protocol", default="ntire,benchmark,modern", help=what)
+    add("--ensemble", **AVERAGED)
+    add("--data-dir", **DATA_DIR)
+    add("--csv", **FILE, help="Write every figure to this CSV file.")
+    add("--save-images", **FOLDER, help="Write the upscaled images to this folder.")
+    add("--memory-gb", **MEMORY)
 
 
-def _add_export(command):
-    sub = command(
-        "export",
-        "write a model for others to use",
-        run_export,
-        "Writes the parameters of a run that did best in validation (averaged ones, if"
-        " it keeps them) as a directory: safetensors, StableHLO, ONNX, an Orbax"
-        " checkpoint, config.json, and a model card. Every file is run and compared"
-        " with the network; where one differs, nothing is written.",
-    )
-    sub.add_argument("model", metavar="MODEL", help=MODEL.removesuffix(", or bicubic"))
-    sub.add_argument(
-        "output", type=pathlib.Path, metavar="OUT", help="the directory to write"
-    )
-    sub.add_argument(
-        "--formats",
-        metavar="FORMAT[,FORMAT]",
-        help="some of safetensors, stablehlo, onnx, orbax (default: all; onnx where"
-        " the package onnx is installed)",
-    )
-    sub.add_argument(
-        "--force", action="store_true", help="replace an exported model in OUT"
-    )
-    sub.add_argument(
-        "--data", metavar="TEXT", help="the training images, for the model card"
-    )
-    sub.add_argument("--data-licence", metavar="TEXT", help="their terms, likewise")
+def _add_export(add):
+    add("model", metavar="MODEL", help=f"{MODEL}.")
+    add("output", **PATH, metavar="OUT", help="The folder to write.")
+    what = "Some of safetensors, stablehlo, onnx, orbax (default: all that can be)."
+    add("--formats", metavar="FORMAT[,FORMAT]", help=what)
+    add("--force", **SWITCH, help="Replace an exported model in OUT.")
+    add("--data", metavar="TEXT", help="The training images, for the model card.")
+    add("--data-licence", metavar="TEXT", help="The terms of the training images.")
 
 
-def _add_report(command):
-    sub = command(
-        "report", "tables, curves and crops of runs, and one HTML page", run_report
+def _add_report(add):
+    add("runs", nargs="+", metavar="RUN", help=f"{MODEL}.")
+    add("--out", **FOLDER, required=True, help="The folder to write.")
+    what = "Measure every model on these sets first, as btsrn evaluate does."
+    add("--sets", default="", metavar="SET[,SET]", help=what)
+    what = (
+        "What to show crops of, by the first model of each scale: files, or names of"
+        " images in the first set, or of the sample photographs (default: three)."
     )
-    sub.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="a run directory, an exported directory, or a released name",
-    )
-    sub.add_argument(
-        "--out", type=pathlib.Path, required=True, metavar="DIR", help="where to write"
-    )
-    sub.add_argument(
-        "--sets",
-        default="",
-        metavar="SET[,SET]",
-        help="evaluate every model on these first (as btsrn evaluate does)",
-    )
-    sub.add_argument(
-        "--images",
-        default="",
-        metavar="NAME[,NAME]",
-        help="what to show crops of, by the first model of each scale: files, or names"
-        " of images in the first set, or of the sample photographs (default: three)",
-    )
-    _add_ensemble(sub)
-    _add_data_dir(sub)
+    add("--images", default="", metavar="NAME[,NAME]", help=what)
+    add("--ensemble", **AVERAGED)
+    add("--data-dir", **DATA_DIR)
 
 
-def _add_bench(command):
-    sub = command("bench", "speed and memory, beside PyTorch if asked for", run_bench)
-    sub.add_argument("mode", choices=("train", "infer"), help="what to measure")
-    sub.add_argument("--scale", type=int, choices=(2, 3, 4), help="default: all three")
-    sub.add_argument(
-        "--peer",
-        choices=("torch",),
-        help="measure the same in PyTorch, in turns (in a checkout of the source)",
-    )
-    sub.add_argument(
-        "--json", type=pathlib.Path, metavar="FILE", help="write every figure"
-    )
+def _add_bench(add):
+    add("mode", choices=("train", "infer"), help="What to measure.")
+    add("--scale", type=int, choices=(2, 3, 4), help="One scale (default: all three).")
+    what = "Measure the same in PyTorch, in turns (in a checkout of the source)."
+    add("--peer", choices=("torch",), help=what)
+    add("--json", **FILE, help="Write every figure to this file.")
     for name, default, what in (
-        ("batch", "32", "patches of a training step"),
-        ("side", "512", "HR side of the image to enlarge to"),
+        ("--batch", "32", "Patches in a training step"),
+        ("--side", "512", "The HR side of the image to upscale to"),
     ):
-        sub.add_argument(
-            f"--{name}",
-            default=default,
-            metavar="N[,N]",
-            help=f"{what} (default: {default})",
-        )
-    sub.add_argument(
-        "--patch", type=int, default=108, help="HR pixels a side (default: 108)"
-    )
-    sub.add_argument(
-        "--repeats", type=int, default=10, help="at most so many (default: 10)"
-    )
-    sub.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="of the convolutions (default: what training and inference take)",
-    )
-    sub.add_argument(
-        "--loop", action="store_true", help="train: time a run's whole loop as well"
-    )
+        what += f" (default: {default})."
+        add(name, default=default, metavar="N[,N]", help=what)
+    add("--patch", type=int, default=108, help="HR pixels a side (default: 108).")
+    add("--repeats", type=int, default=10, help="At most so many (default: 10).")
+    what = "The type of the convolutions (default: what training and inference take)."
+    add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help=what)
+    add("--loop", **SWITCH, help="With train: also time the whole loop of a run.")
 
 
-def _add_info(command):
-    sub = command("info", "what a config is, and whether it fits a device", run_info)
-    sub.add_argument("--config", required=True, metavar="FILE[:ARG]")
-    sub.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile it for the devices that are here",
-    )
-    sub.add_argument(
-        "--topology",
-        metavar="KIND:AxB",
-        help="compile it for a slice of TPUs, such as v5e:2x4; none need be here",
-    )
-    sub.add_argument(
-        "--largest", action="store_true", help="find the largest batch that fits"
-    )
-    sub.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="-- --config.FIELD=VALUE",
-        help="fields to change",
-    )
-
-
-def _add_ensemble(sub):
-    sub.add_argument(
-        "--ensemble",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="average over eight flips and rotations (default: on)",
-    )
-
-
-def _add_data_dir(sub):
-    sub.add_argument(
-        "--data-dir",
-        default="data",
-        metavar="DIR",
-        help="where DIV2K was prepared (default: data)",
-    )
-
-
-def _add_memory(sub):
-    sub.add_argument(
-        "--memory-gb",
-        type=float,
-        default=0.0,
-        metavar="GB",
-        help="for the activations on each device (default: half of what is free)",
-    )
+def _add_info(add):
+    add("--config", required=True, metavar="FILE[:ARG]", help="The config file.")
+    add("--compile", **SWITCH, help="Compile it for the devices of this machine.")
+    what = "Compile it for TPUs such as v5e:2x4, which need not be here."
+    add("--topology", metavar="KIND:AxB", help=what)
+    add("--largest", **SWITCH, help="Find the largest batch that fits.")
+    what = "Fields to change: -- --config.FIELD=VALUE."
+    add("overrides", nargs="*", metavar="FIELD", help=what)
 
 
 def run_info(args) -> int:
-    """btsrn info"""
+    """Say what a config is, and whether it fits a device."""
     if args.topology:  # before JAX is imported: no TPU is here, and none is asked for
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -330,8 +192,7 @@ def run_info(args) -> int:
 
 
 def run_prepare(args) -> int:
-    """btsrn prepare"""
-
+    """Download and prepare DIV2K, without TensorFlow."""
     name = args.dataset.removeprefix("div2k/")
     if name == args.dataset:
         known = ", ".join(f"div2k/{config}" for config in data.div2k.CONFIGS)
@@ -341,28 +202,21 @@ def run_prepare(args) -> int:
 
 
 def run_upscale(args) -> int:
-    """btsrn upscale"""
-    from btsrn_jax import mesh
-
-    mesh.prepare()
-    model = inference.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
-    figures = f"; {export.summary(model.config)}" if model.config.get("figures") else ""
-    print(model.about + figures, file=sys.stderr)
-    return inference.upscale_files(
-        args.inputs,
-        args.output,
-        model.enlarge,
-        model.scale,
-        force=args.force,
-        resume=args.resume,
+    """Upscale pictures."""
+    work = inference.plan_files(
+        args.inputs, args.output, force=args.force, resume=args.resume
     )
+    inference.find_model(args.model, args.scale)
+    _prepare_devices()
+    model = inference.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
+    figures = f"; {export.summary(model.config)}" if model.figures else ""
+    log.info(model.about + figures)
+    return inference.upscale_files(work, model.upscale, model.scale)
 
 
 def run_evaluate(args) -> int:
-    """btsrn evaluate"""
-    from btsrn_jax import mesh
-
-    mesh.prepare()
+    """Measure PSNR and SSIM on sets of images."""
+    _prepare_devices()
     scales = [_scale(text) for text in args.scale.split(",") if text]
     evaluation.run_evaluation(
         args.model,
@@ -379,10 +233,14 @@ def run_evaluate(args) -> int:
 
 
 def run_export(args) -> int:
-    """btsrn export"""
-    from btsrn_jax import mesh
+    """Write a model for others to use.
 
-    mesh.prepare()
+    Takes the parameters of a run that did best in validation (averaged ones, if it
+    keeps them) and writes a folder: safetensors, StableHLO, ONNX, an Orbax checkpoint,
+    config.json, and a model card. Every file is run and compared with the network;
+    where one differs, nothing is written.
+    """
+    _prepare_devices()
     try:
         export.export_model(
             args.model,
@@ -393,15 +251,17 @@ def run_export(args) -> int:
             data_licence=args.data_licence,
         )
     except export.ParityError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _failed(error)
     print(f"{args.output}: written, see its README.md")
     return 0
 
 
 def run_models(args) -> int:
-    """btsrn models"""
+    """List the models that come with this package.
 
+    That is what --model takes, how good each model is (beside bicubic and the paper),
+    and what it was trained on.
+    """
     for name in inference.released_models():
         about = inference.read_config(inference.RELEASED / name)
         print(f"{name}  x{about['scale']}  {export.summary(about)}")
@@ -412,8 +272,7 @@ def run_models(args) -> int:
 
 
 def run_bench(args) -> int:
-    """btsrn bench"""
-
+    """Measure speed and memory, beside PyTorch if asked for."""
     scales = [args.scale] if args.scale else [2, 3, 4]
     name = "batch" if args.mode == "train" else "side"
     specs = []
@@ -427,10 +286,8 @@ def run_bench(args) -> int:
 
 
 def run_report(args) -> int:
-    """btsrn report"""
-    from btsrn_jax import mesh
-
-    mesh.prepare()
+    """Write tables, curves and crops of runs, and one HTML page."""
+    _prepare_devices()
     sets, chosen = (
         [name for name in evaluation.split_names(text) if name]
         for text in (args.sets, args.images)
@@ -438,6 +295,12 @@ def run_report(args) -> int:
     report.write_report(args.runs, args.out, sets, chosen, args.ensemble, args.data_dir)
     print(args.out / "index.html")
     return 0
+
+
+def _prepare_devices():
+    from btsrn_jax import mesh  # loads JAX
+
+    mesh.prepare()
 
 
 def _numbers(name, text):
@@ -452,29 +315,34 @@ def _scale(text):
     return int(text)
 
 
+def _failed(what, code=1):
+    log.error(f"error: {what}")
+    return code
+
+
 def main(argv: list[str] | None = None) -> None:
-    """The process: exit codes, and one line for what a user did wrong."""
+    """Runs the process: ends it with the exit code of the command, and says in one line
+    what a user did wrong."""
     args = build_parser().parse_args(argv)
-    logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it reads
+    progress.log_to_stderr()
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells of every file it reads
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     # As Ctrl-C: what was half written is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(args.function(args))
+        code = args.function(args)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = _failed(error, 2)
     except OSError as error:  # a full disk, a folder that is gone
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = _failed(error)
     except MemoryError as error:
-        print(f"error: out of memory: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = _failed(f"out of memory: {error}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(1)
+        log.error("interrupted")
+        code = 1
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def check_writable_folder(path: pathlib.Path) -> None:
     Args:
       path: the folder; if it is missing, its nearest existing parent is asked.
     """
-    existing = path  # relative ones stay so: a parent of `.` may be closed
+    existing = path  # as it was given: parents above the working folder may be closed
     while not os.path.exists(existing):
         existing = existing.parent
     if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK):

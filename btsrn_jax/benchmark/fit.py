@@ -162,19 +162,14 @@ def compile_evaluation(config: ConfigDict, devices: Mesh, memory_gb: float) -> C
       devices: the mesh.
       memory_gb: for the activations, where config.eval.memory_gb does not say.
     """
-    settings = config.eval
-    dtype = jnp.dtype(settings.dtype)
-    exact = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-    compute = network.Compute(dtype, mesh.platform(devices), exact)
-    model = network.build(config.model, config.scale, compute)
-    memory_gb = settings.memory_gb or memory_gb
-    enlarger = inference.TiledUpscaler(
-        model, devices, settings.tile, settings.ensemble, memory_gb
-    )
+    limit = {"memory_gb": config.eval.memory_gb or memory_gb}
+    config = config.to_dict() | {"eval": config.eval.to_dict() | limit}
+    tiled = inference.tiled_upscaler(config, devices, config["eval"]["ensemble"])
+    model, tile, batch = tiled.model, tiled.plan.tile, tiled.plan.batch
     variables = jax.eval_shape(lambda: network.init(model, jax.random.key(0)))
-    side = enlarger.tile + 2 * model.halo
-    tiles = jax.ShapeDtypeStruct((enlarger.batch, side, side, 3), np.uint8)
-    return _read(enlarger.compiled.lower(variables, tiles).compile())
+    side = tile + 2 * model.halo
+    tiles = jax.ShapeDtypeStruct((batch, side, side, 3), np.uint8)
+    return _read(tiled.compiled.lower(variables, tiles).compile())
 
 
 def _read(compiled) -> Compiled:

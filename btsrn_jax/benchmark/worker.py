@@ -134,27 +134,27 @@ def loop_seconds(config: ConfigDict, devices: Mesh, pairs: list) -> float:
 
 
 def measure_inference(spec: protocol.Spec) -> tuple[dict, dict]:
-    """Returns the actions and facts, as `protocol.answer` takes them, of enlarging
+    """Returns the actions and facts, as `protocol.answer` takes them, of upscaling
     uint8 images to uint8, from memory to memory."""
     config, devices = make_config(spec), mesh.make_mesh()
-    enlarge = inference.tiled_upscaler(config, devices, ensemble=False)
+    upscale = inference.tiled_upscaler(config, devices, ensemble=False)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: (rng.standard_normal(leaf.shape) / 50).astype(leaf.dtype),
         jax.eval_shape(
-            functools.partial(network.init, enlarge.model), jax.random.key(0)
+            functools.partial(network.init, upscale.model), jax.random.key(0)
         ),
     )
 
-    def timing(enlarge, h, w):
+    def timing(upscale, h, w):
         image = rng.integers(0, 256, (h, w, 3), np.uint8)
-        return lambda: timed(enlarge, variables, image)
+        return lambda: timed(upscale, variables, image)
 
-    actions = {"image": timing(enlarge, spec.side, spec.side), "peak": peak_bytes}
+    actions = {"image": timing(upscale, spec.side, spec.side), "peak": peak_bytes}
     times = {}
     for name in spec.frames:
         w, h = (side // spec.scale for side in protocol.FRAMES[name])
-        actions[name] = timing(enlarge, h, w)
+        actions[name] = timing(upscale, h, w)
         times[name] = w * h / spec.side**2
     eight = inference.tiled_upscaler(config, devices, ensemble=True)
     actions["ensemble"] = timing(eight, spec.side, spec.side)
@@ -164,12 +164,12 @@ def measure_inference(spec: protocol.Spec) -> tuple[dict, dict]:
     first, second = actions["image"](), actions["image"]()
     return actions, {
         "compile": max(first - second, 0.0),
-        "flops": 2 * enlarge.model.multiply_adds * pixels,
-        "matmul": matmul_rate(enlarge.model.compute.dtype),
-        "tile": enlarge.tile,
+        "flops": 2 * upscale.model.multiply_adds * pixels,
+        "matmul": matmul_rate(upscale.model.compute.dtype),
+        "tile": upscale.plan.tile,
         "more": list(times),
         "times": times,
-        **about(devices, enlarge.model.compute.dtype),
+        **about(devices, upscale.model.compute.dtype),
     }
 
 

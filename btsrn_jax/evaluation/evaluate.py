@@ -1,10 +1,11 @@
-"""Sets x protocols -> figures, tables, CSV, images."""
+"""Measures upscalers on sets of images, under protocols."""
 
+import dataclasses
 import functools
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,28 +17,43 @@ from btsrn_jax.progress import progress_bar
 from btsrn_jax.resize import imresize
 
 
-class Upscaler(NamedTuple):
-    """What is evaluated: enlarge(lr, progress=None) -> sr, both (h, w, 3) uint8, and
-    its labels; progress(done, total) is called with LR pixels."""
+@dataclasses.dataclass(frozen=True)
+class Upscaler:
+    """What is evaluated: a function, and its labels in tables."""
 
     name: str
+    """As tables and CSV files call it."""
+
     scale: int
+    """2, 3 or 4."""
+
     ensemble: bool
-    enlarge: Callable
+    """Whether it averages over the eight flips and rotations."""
+
+    upscale: Callable[..., np.ndarray]
+    """upscale(lr, progress=None): (h, w, 3) uint8 -> (s h, s w, 3) uint8. It calls
+    progress(done, total) with LR pixels."""
 
 
 def evaluate_set(
     set_name: str,
     pairs: list[Pair],
-    subject: Upscaler,
+    upscaler: Upscaler,
     protocols: Iterable[str],
     save_images: pathlib.Path | None = None,
     progress: bool = True,
 ) -> list[Row]:
-    """Evaluates every image of a set under every protocol.
+    """Measures every image of a set under every protocol.
 
-    LR that is not given is made from HR by `imresize`: once for equal sizes, so that
-    protocols that crop alike share one enlargement.
+    LR that is not given is made from HR by `imresize`. Protocols that crop HR alike
+    share one upscaled image.
+
+    Args:
+      set_name: for the rows.
+      pairs: as of `data.evaluation_set`.
+      protocols: names of `metrics.PROTOCOLS`.
+      save_images: a folder for the upscaled images, as PNG.
+      progress: whether to show a bar.
 
     Returns:
       A row per image and protocol, then the mean of each protocol.
@@ -53,7 +69,7 @@ def evaluate_set(
         leave=False,
     )
     for number, pair in enumerate(pairs):
-        found, sr = _evaluate_pair(set_name, pair, subject, rules, bar)
+        found, sr = _evaluate_pair(set_name, pair, upscaler, rules, bar)
         rows += found
         if save_images:
             images.write_image(save_images / f"{pair.name}.png", sr)
@@ -62,41 +78,39 @@ def evaluate_set(
     return rows + [mean_row(rows, protocol) for protocol in rules]
 
 
-def _evaluate_pair(set_name, pair, subject, rules, bar):
-    """The rows of one image, and its enlargement, of HR's size if LR was made."""
+def _evaluate_pair(set_name, pair, upscaler, rules, bar):
+    """Returns the rows of one image, and the upscaled image: of HR's size if LR was
+    made from HR."""
     lr_given, hr_full = pair.load()
     inputs = {
-        name: _inputs(lr_given, hr_full, subject.scale, rule.mod_crop, pair.name)
+        name: _inputs(lr_given, hr_full, upscaler.scale, rule.mod_crop, pair.name)
         for name, rule in rules.items()
     }
     sizes = {hr.shape[:2] for _, hr in inputs.values()}
-    enlarged, rows = {}, []  # by HR size
+    upscaled, rows = {}, []  # by HR size
     for protocol, (lr, hr) in inputs.items():
         size = hr.shape[:2]
-        if size not in enlarged:
+        if size not in upscaled:
             if lr is None:
-                lr = imresize(hr, 1 / subject.scale)
+                lr = imresize(hr, 1 / upscaler.scale)
             start = bar.n
 
             def advance(done, total, start=start):
                 bar.update(start + done / total / len(sizes) - bar.n)
 
-            enlarged[size] = subject.enlarge(images.as_rgb(lr), advance)
-        sr = enlarged[size]
+            upscaled[size] = upscaler.upscale(images.as_rgb(lr), advance)
+        sr = upscaled[size]
         try:
             values = [
-                measure(sr, hr, protocol, subject.scale)
+                measure(sr, hr, protocol, upscaler.scale)
                 for measure in (metrics.psnr, metrics.ssim)
             ]
         except InputError as error:
             raise InputError(f"{set_name}/{pair.name}: {error}") from None
-        rows.append(Row(set_name, pair.name, *_labels(subject), protocol, *values))
-    first = next(iter(enlarged.values()))
+        labels = upscaler.scale, upscaler.name, int(upscaler.ensemble)
+        rows.append(Row(set_name, pair.name, *labels, protocol, *values))
+    first = next(iter(upscaled.values()))
     return rows, first[: hr_full.shape[0], : hr_full.shape[1]]
-
-
-def _labels(subject):
-    return subject.scale, subject.name, int(subject.ensemble)
 
 
 def _inputs(lr, hr, scale, mod_crop, name):
@@ -113,37 +127,41 @@ def _fit(lr, hr, scale, name):
 
 
 def network_upscaler(
-    name: str, config: Mapping, variables: Mapping, devices, ensemble: bool
+    name: str, config: Mapping, variables: Mapping, devices: Any, ensemble: bool
 ) -> Upscaler:
-    """A trained network, for evaluation on a mesh."""
-    enlarge = inference.tiled_upscaler(config, devices, ensemble)
-    function = functools.partial(enlarge, variables)
+    """Returns a trained network for evaluation on a mesh of devices."""
+    tiled = inference.tiled_upscaler(config, devices, ensemble)
+    function = functools.partial(tiled, variables)
     return Upscaler(name, config["scale"], ensemble, function)
 
 
 def bicubic_upscaler(scale: int) -> Upscaler:
-    """What every table starts with."""
-    return Upscaler("bicubic", scale, False, inference.make_bicubic(scale))
+    """Returns bicubic interpolation, which every table starts with."""
+    model = inference.bicubic_model(scale)
+    return Upscaler(model.name, scale, False, model.upscale)
 
 
 def compare(
-    subject: Upscaler,
+    upscaler: Upscaler,
     sets: Mapping[str, list[Pair]],
     protocols: list[str],
     workdir: pathlib.Path,
     name: str,
     log: Callable[[str], None] = print,
 ) -> None:
-    """A network against bicubic on whole sets: a table to `log`, NAME.csv, and crops of
-    the first images as NAME.png, both in `workdir`."""
-    peer = bicubic_upscaler(subject.scale)
+    """Measures a network and bicubic on whole sets.
+
+    The table goes to `log`; the figures go to NAME.csv, and crops of the first images
+    to NAME.png, both in `workdir`.
+    """
+    peer = bicubic_upscaler(upscaler.scale)
     rows, baseline = [], []
     for set_name, pairs in sets.items():
-        rows += evaluate_set(set_name, pairs, subject, protocols)
+        rows += evaluate_set(set_name, pairs, upscaler, protocols)
         baseline += evaluate_set(set_name, pairs, peer, protocols)
     write_csv(workdir / f"{name}.csv", baseline + rows)
     log(per_image_table(rows, baseline))
-    crops = [crop_row(pair, [peer, subject]) for pair in next(iter(sets.values()))[:3]]
+    crops = [crop_row(pair, [peer, upscaler]) for pair in next(iter(sets.values()))[:3]]
     with tempfile.TemporaryDirectory() as folder:
         made = pathlib.Path(folder) / "crops.png"
         images.write_image(made, images.side_by_side(crops))
@@ -151,10 +169,12 @@ def compare(
     log(f"figures: {workdir / name}.csv  crops side by side: {workdir / name}.png")
 
 
-def crop_row(pair: Pair, subjects: list[Upscaler], side: int = 96) -> list:
-    """[(label with PSNR, crop)] of one image for `pictures.side_by_side`: its busiest
-    square as each subject gives it, then HR."""
-    scale = subjects[0].scale
+def crop_row(
+    pair: Pair, upscalers: list[Upscaler], side: int = 96
+) -> list[tuple[str, np.ndarray]]:
+    """Returns the busiest square of one image as each upscaler gives it, then of HR:
+    (label with PSNR, crop) each, as `images.side_by_side` takes them."""
+    scale = upscalers[0].scale
     lr, hr = pair.load()
     hr = metrics.mod_crop(hr, scale) if lr is None else _fit(lr, hr, scale, pair.name)
     lr = imresize(hr, 1 / scale) if lr is None else lr
@@ -162,8 +182,8 @@ def crop_row(pair: Pair, subjects: list[Upscaler], side: int = 96) -> list:
     top, left = images.busiest_square(hr, side)
     square = np.s_[top : top + side, left : left + side]
     row = []
-    for subject in subjects:
-        sr = subject.enlarge(images.as_rgb(lr))
+    for upscaler in upscalers:
+        sr = upscaler.upscale(images.as_rgb(lr))
         psnr = metrics.psnr(sr, hr, "ntire", scale)
-        row.append((f"{subject.name} {psnr:.2f} dB (ntire)", sr[square]))
+        row.append((f"{upscaler.name} {psnr:.2f} dB (ntire)", sr[square]))
     return [*row, (f"original: {pair.name}", hr[square])]

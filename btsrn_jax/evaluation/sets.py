@@ -1,15 +1,18 @@
 """`btsrn evaluate`: models and sets by name, checked before anything is computed."""
 
+import logging
 import os
 import pathlib
-import sys
 
-from btsrn_jax import inference
+from btsrn_jax import inference, storage
 from btsrn_jax.config import SCALES
 from btsrn_jax.data import check_set, evaluation_set, origin, raise_together, set_name
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
 from btsrn_jax.metrics import get_protocol, most_ignored
+from btsrn_jax.progress import LOGGER
+
+log = logging.getLogger(LOGGER)
 
 
 def run_evaluation(
@@ -23,14 +26,25 @@ def run_evaluation(
     save_images: pathlib.Path | None = None,
     memory_gb: float = 0.0,
 ) -> list[figures.Row]:
-    """`btsrn evaluate`: tables to standard output, figures to CSV, images to a folder.
+    """Measures models on sets: `btsrn evaluate`. The table goes to standard output.
+
+    Every input is read, and every fault is named in one InputError, before anything is
+    computed.
 
     Args:
       source: one model or several with commas: names, directories, runs, "bicubic", or
         "btsrn" for the released models of the scales.
-      scales: empty for those that the models have.
+      sets: as `data.evaluation_set` takes them.
+      scales: of 2, 3, 4; empty for those that the models have.
+      protocols: names of `metrics.PROTOCOLS`.
+      ensemble: whether networks average over the eight flips and rotations.
+      data_dir: where DIV2K was prepared.
+      csv: a file for every figure.
+      save_images: a folder for the upscaled images: SET/xSCALE/MODEL/NAME.png.
+      memory_gb: as of `inference.open_model`.
 
-    Every input is read and every fault named before anything is computed.
+    Returns:
+      The rows of the CSV.
     """
     for protocol in protocols:
         get_protocol(protocol)
@@ -42,9 +56,11 @@ def run_evaluation(
         if names.count(name) > 1:
             raise InputError(f"two sets are called {name}: figures would be mixed up")
     if csv is not None:
-        _check_writable(pathlib.Path(csv), is_folder=False)
+        if os.path.isdir(csv):
+            raise InputError(f"cannot write {csv}: it is a folder, not a file")
+        storage.check_writable_folder(pathlib.Path(csv).parent)
     if save_images is not None:
-        _check_writable(pathlib.Path(save_images), is_folder=True)
+        storage.check_writable_folder(pathlib.Path(save_images))
     scales = list(dict.fromkeys(scale for _, scale, _ in models))
     found = _find_sets(sets, scales, protocols, data_dir)
     rows = []
@@ -54,14 +70,13 @@ def run_evaluation(
             if loaded
             else inference.bicubic_model(scale)
         )
-        _say(model.about)
-        subject = evaluate.Upscaler(
-            label, scale, ensemble and loaded is not None, model.enlarge
-        )
+        log.info(model.about)
+        averaged = ensemble and loaded is not None
+        upscaler = evaluate.Upscaler(label, scale, averaged, model.upscale)
         for name in names:
             folder = save_images and save_images / name / f"x{scale}" / label
             pairs = found[scale, name]
-            rows += evaluate.evaluate_set(name, pairs, subject, protocols, folder)
+            rows += evaluate.evaluate_set(name, pairs, upscaler, protocols, folder)
             if csv:
                 figures.write_csv(csv, rows)
     print(figures.table(rows))
@@ -69,8 +84,8 @@ def run_evaluation(
 
 
 def split_names(text: str) -> list[str]:
-    """Names with commas between; where a folder has a comma in its name, such as the
-    run of `configs/ablation.py:ROW,small`, it is one name."""
+    """Splits names at commas. A folder with a comma in its name, such as the run of
+    `configs/ablation.py:ROW,small`, is one name."""
     names = []
     for part in text.split(","):
         joined = f"{names[-1]},{part}" if names else part
@@ -82,7 +97,8 @@ def split_names(text: str) -> list[str]:
 
 
 def _find_models(source, scales):
-    """[(label, scale, weights or None for bicubic)], ordered by scale."""
+    """Returns (label, scale, weights) for each model, by scale; bicubic has None for
+    weights."""
     found = []
     sources = split_names(source)
     released = inference.released_models()
@@ -109,8 +125,8 @@ def _find_models(source, scales):
 
 
 def _label(source, found):
-    """The last parts of a path, as many as tell the models apart: a name in tables, and
-    below --save-images."""
+    """Returns as many of the last parts of a path as tell the models apart: a name in
+    tables, and of the folder below --save-images."""
     parts, *others = (_parts(name) for name in (source, *(w.name for w in found)))
     for count in range(1, len(parts)):
         if all(o == parts or o[-count:] != parts[-count:] for o in others):
@@ -124,7 +140,7 @@ def _parts(name):
 
 
 def _find_sets(sets, scales, protocols, data_dir):
-    """{(scale, name): pairs}, every file of which can be read and fits."""
+    """Returns {(scale, name): pairs}; every file of them can be read and fits."""
     found, problems, said = {}, [], []
     for scale in scales:
         ignored = most_ignored(protocols, scale)
@@ -143,20 +159,5 @@ def _find_sets(sets, scales, protocols, data_dir):
             said += [f"{name}: {note}" for note in notes]
     raise_together(list(dict.fromkeys(problems)))
     for line in dict.fromkeys(said):
-        _say(line)
+        log.info(line)
     return found
-
-
-def _check_writable(path, is_folder):
-    """InputError now rather than after an hour."""
-    if not is_folder and os.path.isdir(path):
-        raise InputError(f"cannot write {path}: it is a folder, a file was expected")
-    parent = path.absolute() if is_folder else path.absolute().parent
-    while not os.path.exists(parent):
-        parent = parent.parent
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write {path}: {parent} is no folder to write in")
-
-
-def _say(text):
-    print(text, file=sys.stderr, flush=True)

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from btsrn_jax.inference.models import (
         BICUBIC,
         FAMILY,
+        Model,
         bicubic_model,
+        find_model,
         load_model,
         open_model,
         open_weights,
     )
-    from btsrn_jax.inference.tiling import TiledUpscaler, make_bicubic, tiled_upscaler
-    from btsrn_jax.inference.upscale import upscale_files
+    from btsrn_jax.inference.tiling import TiledUpscaler, tiled_upscaler
+    from btsrn_jax.inference.upscale import plan_files, upscale_files
     from btsrn_jax.inference.weights import (
         CONFIG,
         RELEASED,
@@ -35,13 +37,15 @@ __all__ = [
     "FAMILY",
     "RELEASED",
     "WEIGHTS",
+    "Model",
     "TiledUpscaler",
     "bicubic_model",
+    "find_model",
     "load_model",
     "load_weights",
-    "make_bicubic",
     "open_model",
     "open_weights",
+    "plan_files",
     "read_arrays",
     "read_config",
     "released_models",
@@ -56,13 +60,15 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "models": [
             "BICUBIC",
             "FAMILY",
+            "Model",
             "bicubic_model",
+            "find_model",
             "load_model",
             "open_model",
             "open_weights",
         ],
-        "tiling": ["TiledUpscaler", "make_bicubic", "tiled_upscaler"],
-        "upscale": ["upscale_files"],
+        "tiling": ["TiledUpscaler", "tiled_upscaler"],
+        "upscale": ["plan_files", "upscale_files"],
         "weights": [
             "CONFIG",
             "RELEASED",

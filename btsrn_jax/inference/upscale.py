@@ -1,5 +1,9 @@
-"""Photo in, photo out: `btsrn upscale` for one file, several, or a tree of them."""
+"""`btsrn upscale`: one picture, several, or folders of them, to files.
 
+What goes where is planned, and refused, before a model is loaded.
+"""
+
+import dataclasses
 import os
 import pathlib
 import sys
@@ -9,66 +13,105 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 from tqdm import tqdm
 
-from btsrn_jax import images
-from btsrn_jax.errors import InputError
+from btsrn_jax import images, storage
+from btsrn_jax.errors import InputError, first_line
+from btsrn_jax.inference.photo import upscale_picture
 from btsrn_jax.progress import progress_bar
 
-# Other pictures: as OUT these are mistakes, not folders to be made; in an input folder
-# they are passed over, and that is said.
+# Other pictures. As OUT these are mistakes, not folders to be made. In an input folder
+# they are passed over, and a line says so.
 _OTHER_SUFFIXES = (".avif", ".gif", ".heic", ".jp2", ".jxl", ".psd", ".svg", ".tga")
 _SHOWN = 8  # offenders listed by name before "and 12 more"
 
 
 class Job(NamedTuple):
-    """One image to be made; `megapixels` (of the output) once its header is read."""
+    """One picture to be made: `megapixels`, of the output, is known once the header of
+    the source has been read."""
 
     source: pathlib.Path
     target: pathlib.Path
     megapixels: float = 0.0
 
 
-def upscale_files(
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one call of `btsrn upscale` has to do."""
+
+    jobs: list[Job]
+    """The pictures to be made, in order."""
+
+    skipped: int
+    """How many outputs exist already and are left alone."""
+
+    failures: list[str]
+    """A line for each folder that cannot be read."""
+
+    passed_over: list[str]
+    """The pictures in the folders whose formats are not read."""
+
+
+def plan_files(
     inputs: list[pathlib.Path],
     out: pathlib.Path,
-    enlarge: Callable,
-    scale: int,
     *,
     force: bool = False,
     resume: bool = False,
-    log: Callable[[str], None] = print,
-) -> int:
-    """Enlarges image files, and trees of them, into `out`.
+) -> Work:
+    """Finds every input and its output; opens no picture.
 
     Args:
-      inputs: image files and folders; folders keep their tree.
-      out: an image file where one file goes in and it has an image's suffix; else a
+      inputs: picture files and folders; folders keep their tree.
+      out: a picture file, if one file goes in and `out` has a picture's suffix. Else a
         folder, in which outputs keep the names of their inputs.
-      enlarge: enlarge(lr, progress): (h, w, 3) uint8 or uint16 -> (s h, s w, 3) of the
-        same dtype; calls progress(done, total), both in pixels, as it goes on. It may
-        raise InputError or MemoryError for an image that it cannot enlarge.
-      scale: s, a whole number. force: replace existing outputs. resume: skip
-        them. log: takes one line per file, and a summary of several.
+      force: replace outputs that exist.
+      resume: skip them.
 
-    Returns:
-      The exit code: 0, or 1 where an image failed; the others are done nevertheless.
-
-    Raises InputError for usage that cannot be meant, before anything is read.
+    Raises InputError for usage that cannot be meant: each offender is named.
     """
     if force and resume:
         raise InputError("--force replaces existing outputs, --resume skips them: one")
-    failures, say = [], lambda line: log(_printable(line))
-    jobs = _plan([pathlib.Path(p) for p in inputs], pathlib.Path(out), failures)
+    failures = []
+    inputs = [pathlib.Path(path) for path in inputs]
+    jobs = _find_jobs(inputs, pathlib.Path(out), failures)
     existing = [job.target for job in jobs if os.path.exists(job.target)]
     if existing and not force and not resume:
         raise InputError(_listed("exists (--force or --resume)", existing))
     if resume:
         jobs = [job for job in jobs if not os.path.exists(job.target)]
-    jobs = _measured(jobs, scale, failures)
-    for line in _passed_over(inputs):
-        say(line)
+    skipped = len(existing) if resume else 0
+    return Work(jobs, skipped, [str(error) for error in failures], _others(inputs))
+
+
+def upscale_files(
+    work: Work,
+    upscale: Callable[..., np.ndarray],
+    scale: int,
+    log: Callable[[str], None] = print,
+) -> int:
+    """Upscales picture files.
+
+    Args:
+      work: of `plan_files`.
+      upscale: upscale(lr, progress): (h, w, 3) uint8 or uint16 -> (s h, s w, 3) of the
+        same dtype. It calls progress(done, total), both in pixels, as it goes on. It
+        may raise InputError or MemoryError for a picture that it cannot upscale.
+      scale: s, a whole number.
+      log: takes one line per file, and a summary where there are several.
+
+    Returns:
+      The exit code: 0, or 1 where a picture failed; the others are done nevertheless.
+    """
+
+    def say(line):
+        log(_printable(line))
+
+    failures = list(work.failures)
+    jobs = _measured(work.jobs, scale, failures)
+    if others := work.passed_over:
+        more = f" and {len(others) - _SHOWN} more" * (len(others) > _SHOWN)
+        say(f"passed over, of other formats: {', '.join(others[:_SHOWN])}{more}")
     for failure in failures:
         say(f"failed: {failure}")
 
@@ -79,7 +122,7 @@ def upscale_files(
             for job in jobs:
                 end = bar.n + job.megapixels
                 try:
-                    line = _upscale_one(job, enlarge, scale, bar)
+                    line = _upscale_one(job, upscale, scale, bar)
                     written += 1
                 except (InputError, OSError, MemoryError) as error:
                     failures.append(_reason(job, error))
@@ -90,75 +133,13 @@ def upscale_files(
     except KeyboardInterrupt:
         say(f"interrupted after {written} of {len(jobs)}; --resume does the rest")
         raise
-    skipped = resume * len(existing)
-    if skipped or written + len(failures) > 1:
-        say(f"{written} written, {skipped} skipped, {len(failures)} failed")
+    if work.skipped or written + len(failures) > 1:
+        say(f"{written} written, {work.skipped} skipped, {len(failures)} failed")
     return 1 if failures else 0
 
 
-def enlarge_picture(
-    picture: images.Picture,
-    enlarge: Callable,
-    scale: int,
-    progress: Callable[[float], None] | None = None,
-) -> images.Picture:
-    """A picture enlarged with all it has; `progress` takes the share that is done.
-
-    Grey goes in as three equal channels, and their mean comes out. Alpha is enlarged as
-    a grey image by the same `enlarge`, so that outlines are as sharp as what they
-    enclose; but where it is constant around a pixel, it stays exactly that: a network
-    may be off by one there, and opaque would become almost opaque.
-    """
-    pixels, alpha = picture.pixels, picture.alpha
-    varies = alpha is not None and alpha.min() != alpha.max()
-
-    def share(first, of):
-        if progress is None:
-            return None
-        return lambda done, total: progress((first + done / max(total, 1)) / of)
-
-    if alpha is not None:
-        pixels = bleed(pixels, alpha)
-    pixels = _enlarge_channels(pixels, enlarge, share(0, 1 + varies))
-    if alpha is not None:
-        large = alpha.repeat(scale, axis=0).repeat(scale, axis=1)
-        if varies:
-            around = {"size": 5, "mode": "nearest"}  # as far as bicubic looks
-            least = ndimage.minimum_filter(alpha, **around)
-            flat = least == ndimage.maximum_filter(alpha, **around)
-            flat = flat.repeat(scale, axis=0).repeat(scale, axis=1)
-            soft = _enlarge_channels(alpha[..., None], enlarge, share(1, 2))[..., 0]
-            large = np.where(flat, large, soft)
-        alpha = large
-    return images.Picture(pixels, alpha, picture.icc, picture.exif, picture.notes)
-
-
-def bleed(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Gives each fully transparent pixel the colour of the nearest visible one.
-
-    What is stored there, mostly black or white, is seen by nobody, but an enlarged edge
-    mixes it with its neighbours: the dark or bright fringes of cut-out images.
-    """
-    hidden = alpha == 0
-    if not hidden.any() or hidden.all():
-        return pixels
-    nearest = ndimage.distance_transform_edt(
-        hidden, return_distances=False, return_indices=True
-    )
-    return pixels[tuple(nearest)]
-
-
-def _enlarge_channels(x, enlarge, progress):
-    """(h, w, 1 or 3) -> (s h, s w, 1 or 3)."""
-    if x.shape[2] == 3:
-        return enlarge(np.ascontiguousarray(x), progress)
-    y = enlarge(np.repeat(x, 3, axis=2), progress)
-    total = y.sum(axis=2, keepdims=True, dtype=np.uint32)
-    return ((total + 1) // 3).astype(x.dtype)  # a third, rounded: no halves occur
-
-
-def _upscale_one(job, enlarge, scale, bar):
-    """Reads, enlarges, writes; the line that tells of it."""
+def _upscale_one(job, upscale, scale, bar):
+    """Reads, upscales and writes one picture; returns the line that tells of it."""
     start, begun = bar.n, time.monotonic()
     bar.set_description(job.source.name, refresh=False)
 
@@ -168,7 +149,7 @@ def _upscale_one(job, enlarge, scale, bar):
     picture = images.read_picture(job.source)
     h, w = (scale * side for side in picture.pixels.shape[:2])
     images.check_writable(job.target, h, w, picture)
-    large = enlarge_picture(picture, enlarge, scale, progress)
+    large = upscale_picture(picture, upscale, scale, progress)
     lost = images.write_picture(job.target, large)
     had = {
         "16-bit": picture.pixels.dtype == np.uint16,
@@ -186,8 +167,9 @@ def _upscale_one(job, enlarge, scale, bar):
     return f"{job.source} -> {job.target}: {', '.join(about)}"
 
 
-def _plan(inputs, out, failures):
-    """Every image of the inputs with its output; unreadable folders are `failures`."""
+def _find_jobs(inputs, out, failures):
+    """Every picture of the inputs with its output; unreadable folders are added to
+    `failures`."""
     missing = [path for path in inputs if not os.path.exists(path)]
     if missing:  # or within a folder that may not be entered
         raise InputError(_listed("is no file or folder that can be seen", missing))
@@ -195,11 +177,11 @@ def _plan(inputs, out, failures):
     suffix = out.suffix.lower()
     to_file = suffix in images.SUFFIXES and not os.path.isdir(out)
     if to_file and not one_file:
-        raise InputError(f"{out} is one image, for several: name a folder as output")
+        raise InputError(f"{out} is one picture, for several: name a folder as OUT")
     if one_file and suffix in _OTHER_SUFFIXES and not os.path.isdir(out):
         raise InputError(f"{out}: written are {' '.join(images.SUFFIXES)}")
     if not to_file and os.path.exists(out) and not os.path.isdir(out):
-        raise InputError(f"{out} is no folder, and no image by its suffix")
+        raise InputError(f"{out} is no folder, and no picture by its suffix")
 
     jobs, inside = [], _real(out)
     for path in inputs:
@@ -215,18 +197,15 @@ def _plan(inputs, out, failures):
     return jobs
 
 
-def _passed_over(inputs):
-    """A line about pictures in the folders that are of other formats, if there are."""
-    others = sorted(
+def _others(inputs):
+    """The pictures in the folders whose formats are not read."""
+    return sorted(
         os.path.join(parent, name)
         for path in inputs
         for parent, _, names in os.walk(path)
         for name in names
         if pathlib.Path(name).suffix.lower() in _OTHER_SUFFIXES
     )
-    if others:
-        more = f" and {len(others) - _SHOWN} more" * (len(others) > _SHOWN)
-        yield f"passed over, of other formats: {', '.join(others[:_SHOWN])}{more}"
 
 
 def _output_name(path):
@@ -235,7 +214,8 @@ def _output_name(path):
 
 
 def _check_targets(jobs):
-    """InputError for outputs that are inputs, each other's, folders, or forbidden."""
+    """Raises InputError for outputs that are inputs, each other's, folders, or where
+    nothing may be written."""
     sources = {_real(job.source) for job in jobs}
     onto = [job.target for job in jobs if _real(job.target) in sources]
     if onto:
@@ -252,19 +232,14 @@ def _check_targets(jobs):
         raise InputError(_listed("is the output of several inputs", clashes))
     folders = [job.target for job in jobs if os.path.isdir(job.target)]
     if folders:
-        raise InputError(_listed("is a folder, where an image would go", folders))
-    closed = {}
+        raise InputError(_listed("is a folder, where a picture would go", folders))
     for parent in dict.fromkeys(job.target.parent for job in jobs):
-        while not os.path.exists(parent):
-            parent = parent.parent
-        if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-            closed[parent] = None
-    if closed:
-        raise InputError(_listed("is no folder that may be written to", list(closed)))
+        storage.check_writable_folder(parent)
 
 
 def _measured(jobs, scale, failures):
-    """The jobs whose headers can be read and whose formats can hold the output."""
+    """The jobs whose headers can be read and whose formats can hold the output; what
+    is wrong with the others is added to `failures`."""
     measured = []
     for job in jobs:
         try:
@@ -277,8 +252,8 @@ def _measured(jobs, scale, failures):
 
 
 def _bar(megapixels):
-    """Megapixels written, per second, and the time left. Elsewhere than on a terminal
-    the lines about files will do, unless one file takes long."""
+    """Shows megapixels written, per second, and the time left. Elsewhere than on a
+    terminal the lines about files will do, unless one file takes long."""
     return progress_bar(
         total=megapixels,
         delay=0 if sys.stderr.isatty() else 5,
@@ -291,9 +266,8 @@ def _bar(megapixels):
 
 def _reason(job, error):
     """One line that names the file."""
-    text = error.strerror if isinstance(error, OSError) else str(error)
-    text = "out of memory" if isinstance(error, MemoryError) else text or str(error)
-    text = (text.splitlines() or [type(error).__name__])[0]
+    text = getattr(error, "strerror", None) or first_line(error)
+    text = "out of memory" if isinstance(error, MemoryError) else text
     named = str(job.source) in text or str(job.target) in text
     return text if named else f"{job.source}: {text}"
 

@@ -1,23 +1,28 @@
-"""A model from where it lies: a run, an exported directory, a released name."""
+"""A model from where it lies: a run, an exported directory, a released name.
 
+JAX is loaded when weights are, not before: `btsrn models` and whatever is refused do
+without.
+"""
+
+import dataclasses
 import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
-from btsrn_jax import checkpoint, network, storage
 from btsrn_jax import config as schema
+from btsrn_jax import network, storage
 from btsrn_jax.errors import InputError
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+CHECKPOINTS = "checkpoints"  # `checkpoint.FOLDER`, of a module that loads JAX
 RELEASED = pathlib.Path(__file__).parents[1] / "pretrained"
 # What config.json must hold, what it may hold, and what one of its figures holds.
 NEEDED = {"scale": int, "model": dict}
@@ -38,53 +43,73 @@ FIGURE = {
 }
 
 
-class Weights(NamedTuple):
-    """name: as the user gave it. folder: where it lies. step: updates made, None where
-    not known. config: at least `scale` and `model`. variables: params, and batch_stats
-    if there are any."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+    """A model's parameters, and what is known of them."""
 
     name: str
+    """As the user gave it."""
+
     folder: Any
+    """Where it lies: a path, on this machine or in a bucket."""
+
     step: int | None
+    """The number of updates made; None where it is not known."""
+
     config: dict
+    """At least `scale` and `model`: a run's config, or an export's config.json."""
+
     variables: dict
+    """`params`, and `batch_stats` where there are any: nested dicts of float32."""
 
 
 def load_weights(source: str) -> Weights:
     """Loads a released model by name, an exported directory, or a run directory (its
     best checkpoint; the averaged weights where it keeps them).
 
-    Raises InputError where there is none, or it is damaged: the file, and the hash or
-    the array that is wrong, what was found and what was expected. Nothing that is read
-    can run code: JSON, safetensors, and Orbax arrays.
+    Raises InputError where there is none, or it is damaged. The message names the file,
+    and the hash or the array that is wrong, with what was found and what was expected.
+    Nothing that is read can run code: JSON, safetensors, and Orbax arrays.
+    """
+    folder, exported = find_folder(source)
+    return (_load_exported if exported else _load_run)(source, folder)
+
+
+def find_folder(source: str) -> tuple[Any, bool]:
+    """Returns the folder of a model, and whether it is an exported one, not a run.
+
+    Raises InputError where there is neither. Loads no JAX.
     """
     path = storage.path(source)
     if (path / WEIGHTS).is_file():
-        return _load_exported(source, path)
-    if (path / checkpoint.FOLDER).is_dir():
-        return _load_run(source, path)
+        return path, True
+    if (path / CHECKPOINTS).is_dir():
+        return path, False
     if source in released_models():
-        return _load_exported(source, RELEASED / source)
+        return RELEASED / source, True
     if source == "bicubic":
         raise InputError("bicubic has no weights: name a model")
     if (path / CONFIG).is_file():
         raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
     known = ", ".join(released_models()) or "none"
     raise InputError(
-        f"no model {source!r}: a run directory (with {checkpoint.FOLDER}/), an exported"
+        f"no model {source!r}: a run directory (with {CHECKPOINTS}/), an exported"
         f" one (with {WEIGHTS}), bicubic, or one of: {known}"
     )
 
 
 def released_models() -> list[str]:
-    """Names of the models that come with the package."""
+    """Returns the names of the models that come with the package."""
     return sorted(path.parent.name for path in RELEASED.glob(f"*/{WEIGHTS}"))
 
 
 def read_config(folder: pathlib.Path) -> dict:
-    """The config.json of an exported model: at least `scale` and `model`, both valid,
-    and nothing else of a wrong type; InputError names what is wrong. Fields of the
-    network that are not there are the paper's."""
+    """Reads the config.json of an exported model. Loads no JAX.
+
+    Returns at least `scale` and `model`, both valid. Fields of the network that the
+    file does not hold are the paper's. Raises InputError that names what is missing, of
+    a wrong type, or not allowed.
+    """
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text())
@@ -134,11 +159,14 @@ def _load_exported(source, path):
 
 
 def read_arrays(file: pathlib.Path) -> dict:
-    """The variables of a safetensors file, float32; InputError where it is damaged."""
+    """Reads the variables of a safetensors file, float32; raises InputError where it is
+    damaged."""
     return _parse(file.read_bytes(), file)
 
 
 def _parse(data, file):
+    from btsrn_jax import checkpoint
+
     try:
         arrays = load_arrays(data)
         variables = checkpoint.nest(arrays)
@@ -151,13 +179,19 @@ def _parse(data, file):
 
 
 def _load_run(source, path):
+    from btsrn_jax import checkpoint
+
     step, config, variables = checkpoint.load_parameters(path)
-    _check_fit(config, variables, path / checkpoint.FOLDER / str(step))
+    _check_fit(config, variables, path / CHECKPOINTS / str(step))
     return Weights(source, path, step, config, variables)
 
 
 def _check_fit(config, variables, where):
-    """InputError names an array that is missing, left over or misshapen."""
+    """Raises InputError that names an array that is missing, left over or misshapen."""
+    import jax
+
+    from btsrn_jax import checkpoint
+
     built = network.build(config["model"], config["scale"])
     expected = jax.eval_shape(lambda: network.init(built, jax.random.key(0)))
     try:
@@ -167,9 +201,14 @@ def _check_fit(config, variables, where):
 
 
 def weights_to_bytes(variables: Mapping) -> bytes:
-    """The safetensors file of a model's variables: float32, names as in the network
-    ("params/low0/conv/kernel"), kernels (height, width, in, out). No dates, no paths:
-    equal parameters give equal bytes."""
+    """Returns the safetensors file of a model's variables.
+
+    Arrays are float32 under the network's own names ("params/low0/conv/kernel"),
+    kernels are (height, width, in, out). No dates, no paths: equal parameters give
+    equal bytes.
+    """
+    from btsrn_jax import checkpoint
+
     arrays = checkpoint.flatten(variables)
     return save(
         {

@@ -69,7 +69,7 @@ def write_report(
             continue
         model = inference.open_model(entry.source, None, ensemble)
         LOGGER.info(model.about)
-        subject = evaluation.Upscaler(entry.name, scale, ensemble, model.enlarge)
+        subject = evaluation.Upscaler(entry.name, scale, ensemble, model.upscale)
         if sets:
             if scale not in baseline:
                 bicubic = evaluation.bicubic_upscaler(scale)

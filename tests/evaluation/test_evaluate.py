@@ -30,8 +30,8 @@ CELLS = [(name, scale) for name in ("Set5", "Set14") for scale in (2, 3, 4)]
 @pytest.mark.parametrize(("name", "scale"), CELLS)
 def test_bicubic_gives_the_papers_figures(shared_data, name, scale):
     pairs = datasets.evaluation_set(str(shared_data / "bench" / name), scale)
-    subject = evaluate.bicubic_upscaler(scale)
-    rows = evaluate.evaluate_set(name, pairs, subject, TOLERANCE, progress=False)
+    bicubic = evaluate.bicubic_upscaler(scale)
+    rows = evaluate.evaluate_set(name, pairs, bicubic, TOLERANCE, progress=False)
     for row in rows[-2:]:
         assert (row.image, row.scale, row.model, row.ensemble) == (
             "mean",
@@ -53,9 +53,9 @@ def noise(h, w, channels=3, seed=0):
 
 
 def measure(pairs, scale=2, protocols=("ntire",), **kwargs):
-    subject = evaluate.bicubic_upscaler(scale)
+    bicubic = evaluate.bicubic_upscaler(scale)
     return evaluate.evaluate_set(
-        "set", pairs, subject, protocols, progress=False, **kwargs
+        "set", pairs, bicubic, protocols, progress=False, **kwargs
     )
 
 
@@ -95,15 +95,15 @@ def test_a_grey_image_is_measured_as_its_luminance():
 def test_progress_of_one_image_reaches_one(capsys):
     seen = []
 
-    def enlarge(lr, progress):
+    def upscale(lr, progress):
         for done in (lr.size // 2, lr.size):
             progress(done, lr.size)
         seen.append(lr.shape)
         return imresize(lr, 2)
 
-    subject = evaluate.Upscaler("x", 2, False, enlarge)
+    upscaler = evaluate.Upscaler("x", 2, False, upscale)
     protocols = ("benchmark", "modern")  # HR of 41 rows is cut by the second alone
-    rows = evaluate.evaluate_set("set", [pair(noise(41, 40))], subject, protocols)
+    rows = evaluate.evaluate_set("set", [pair(noise(41, 40))], upscaler, protocols)
     assert seen == [(21, 20, 3), (20, 20, 3)]
     assert len(rows) == 4
 
@@ -117,20 +117,21 @@ def test_an_untrained_network_is_bicubic_to_one_grey_level(scale):
     settings.scale = scale
     settings.eval.tile = 32
     settings.model.update(features=8, bottleneck=4, low_blocks=1, high_blocks=1)
-    variables = network.init(network.build(settings.model, scale), jax.random.key(0))
+    model = network.build(settings.model, scale)
+    variables = jax.jit(lambda: network.init(model, jax.random.key(0)))()
     devices = mesh.make_mesh(jax.devices()[:1])
-    subject = evaluate.network_upscaler(
+    untrained = evaluate.network_upscaler(
         "untrained", settings.to_dict(), variables, devices, ensemble=True
     )
     hr = datasets.evaluation_set("samples", scale)[0].load()[1][40:160, 60:200]
     lr = 64 + imresize(hr, 1 / scale) // 2  # no clipping
     bicubic = evaluate.bicubic_upscaler(scale)
-    sr, expected = subject.enlarge(lr), bicubic.enlarge(lr)
+    sr, expected = untrained.upscale(lr), bicubic.upscale(lr)
     assert np.abs(sr.astype(int) - expected).max() <= 1
     for ours, theirs in zip(
         *(
             evaluate.evaluate_set("set", [pair(hr)], s, metrics.PROTOCOLS)
-            for s in (subject, bicubic)
+            for s in (untrained, bicubic)
         ),
         strict=True,
     ):
@@ -174,6 +175,18 @@ def test_figures_come_back_from_csv_files_as_they_were_written(tmp_path):
         figures.read_csv(tmp_path / "a.csv")
 
 
+def test_the_figures_of_a_folder_are_its_csv_files_or_those_of_its_config(tmp_path):
+    rows = [row(set=name, psnr=30.25, ssim=0.5) for name in ("a", "b")]
+    figure = row(psnr=31.0)._asdict() | {"images": 5}
+    del figure["image"]
+    config = {"figures": [figure]}
+    assert figures.read_figures(tmp_path, config) == [row(psnr=31.0)]
+    assert figures.read_figures(tmp_path, {}) == []
+    figures.write_csv(tmp_path / "2.csv", rows[1:])
+    figures.write_csv(tmp_path / "1.csv", rows[:1])
+    assert figures.read_figures(tmp_path, config) == rows
+
+
 def test_a_csv_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
@@ -210,7 +223,7 @@ def test_the_table_has_a_protocol_with_every_figure_and_the_papers_beside_it():
     ]
 
 
-def test_crops_show_each_subject_and_the_original(tmp_path):
+def test_crops_show_each_upscaler_and_the_original(tmp_path):
     hr = noise(64, 60)
     hr[:30] = 0  # nothing to see there
     found = evaluate.crop_row(pair(hr), [evaluate.bicubic_upscaler(2)], side=24)

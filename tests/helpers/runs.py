@@ -24,6 +24,7 @@ def build(scale=2, **fields):
     config["scale"] = scale
     config["model"] |= TINY | fields
     config["data"]["source"] = "samples"
+    config["eval"]["tile"] = 16
     config["train"] |= {"steps": 10, "decay_steps": 1, "ema": 0.9, "loss": "l1"}
     exact = network.Compute(precision=jax.lax.Precision.HIGHEST)
     return config, network.build(config["model"], scale, exact)

@@ -1,25 +1,22 @@
 """Claims of models.py: models by name, and everything checked before work begins."""
 
 import csv
-import functools
+import dataclasses
 import json
 import re
 import shutil
 
-import jax
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import runs, tiny
 from PIL import Image
 
 import btsrn_jax
-from btsrn_jax import main as entry
 from btsrn_jax import metrics, resize
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import sets
 from btsrn_jax.export import write as export
-from btsrn_jax.inference import models, weights
-from btsrn_jax.inference import tiling as inference
+from btsrn_jax.inference import models, tiling, weights
 from btsrn_jax.network import btsrn as network
 
 
@@ -30,27 +27,10 @@ def noise(h, w, channels=3, seed=0):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run that was really trained, x2; the same exported; an exported x4; a set."""
-    root = tmp_path_factory.mktemp("serve")
+    """A run of 4 steps, x2; the same exported; a set of photographs."""
+    root = tmp_path_factory.mktemp("models")
     tiny.write_photos(root / "photos")
-    options = {
-        "workdir": root / "run",
-        "config.data.source": "folder",
-        "config.data.hr_dir": root / "photos",
-        "config.model.features": 8,
-        "config.model.bottleneck": 4,
-        "config.model.low_blocks": 1,
-        "config.model.high_blocks": 1,
-        "config.train.batch_size": 8,
-        "config.train.patch": 24,
-        "config.train.warmup_steps": 1,
-        "config.train.steps": 4,
-        "config.eval.tile": 16,
-    }
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    quickstart = str(tiny.ROOT / "configs/quickstart.py")
-    code = entry.run(["main.py", "--config", quickstart, *flags])
-    assert code == 0
+    runs.make(root / "run", steps=[(4, 30.0)])
     export.export_model(str(root / "run"), root / "exported", ["safetensors"])
     return root
 
@@ -102,8 +82,33 @@ def test_the_ensemble_is_symmetric_and_a_single_pass_is_not(folder):
         assert (np.abs(turned - model(lr)).mean() < 1e-3) == ensemble
 
 
+def test_a_model_says_what_it_is(folder):
+    model = btsrn_jax.load_model(str(folder / "exported"))
+    assert isinstance(model, btsrn_jax.Model)
+    assert (model.name, model.scale) == (str(folder / "exported"), 2)
+    assert model.halo == network.build(model.config["model"], 2).halo
+    assert model.figures == model.config["figures"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.scale = 3
+
+
+def test_the_halo_is_how_far_a_pixel_reaches(folder):
+    """A changed pixel changes outputs as far away as `halo`, and no farther."""
+    for source in (str(folder / "run"), "bicubic"):
+        model = btsrn_jax.load_model(source)
+        lr = noise(25, 25)
+        other = lr.copy()
+        other[12, 12] = 255 - other[12, 12]
+        rows, columns = np.nonzero((model(lr) != model(other)).any(axis=2))
+        reach = model.scale * model.halo
+        for changed in (rows, columns):
+            assert changed.min() >= 24 - reach
+            assert changed.max() <= 25 + reach
+
+
 def test_bicubic_is_a_model_too():
     model = btsrn_jax.load_model("bicubic")
+    assert (model.name, model.scale, model.figures) == ("bicubic", 2, [])
     lr = noise(7, 5)
     np.testing.assert_array_equal(model(lr), resize.imresize(lr, 2))
     assert model(lr.astype(np.uint16) * 257).dtype == np.uint16
@@ -125,7 +130,7 @@ def test_other_arrays_are_refused_in_one_line(image):
     [
         ("nowhere", None, "no model 'nowhere'"),
         ("", None, "no model"),
-        ("run", 4, "enlarges by 2, not by 4"),
+        ("run", 4, "upscales by 2, not by 4"),
         ("bicubic", 5, "one of 2, 3, 4"),
     ],
 )
@@ -137,7 +142,9 @@ def test_a_model_that_is_not_there_is_named(folder, monkeypatch, source, scale, 
         assert part in message(models.open_model, source, scale, False)
 
 
-def test_a_run_beside_bicubic_gives_a_table_a_csv_and_images(folder, photos, capsys):
+def test_a_run_beside_bicubic_gives_a_table_a_csv_and_images(
+    folder, photos, capsys, caplog
+):
     out = folder / "figures"
     rows = evaluate(
         f"bicubic,{folder / 'run'}",
@@ -155,17 +162,17 @@ def test_a_run_beside_bicubic_gives_a_table_a_csv_and_images(folder, photos, cap
         ("bicubic", "0"),
         ("run", "1"),
     }
-    printed = capsys.readouterr()
-    assert len(re.findall(r"photos +\| x2 +\| (?:ntire|modern)", printed.out)) == 4
-    assert "LR made by imresize" in printed.err
-    assert "3 images" in printed.err
-    assert "4 steps, ensemble of 8, on" in printed.err
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"photos +\| x2 +\| (?:ntire|modern)", printed)) == 4
+    assert "LR made by imresize" in caplog.text
+    assert "3 images" in caplog.text
+    assert "4 steps, ensemble of 8, on" in caplog.text
 
     # A saved image is what was measured.
     model = models.open_model(str(folder / "run"), 2, ensemble=True)
     hr = np.asarray(Image.open(f"{photos}/photo0.png"))
     sr = np.asarray(Image.open(out / "images/photos/x2/run/photo0.png"))
-    np.testing.assert_array_equal(sr, model.enlarge(resize.imresize(hr, 1 / 2)))
+    np.testing.assert_array_equal(sr, model(resize.imresize(hr, 1 / 2)))
     (found,) = [
         r for r in rows if (r.image, r.model, r.protocol) == ("photo0", "run", "modern")
     ]
@@ -177,15 +184,11 @@ def test_several_scales_take_the_model_of_each(folder, photos, monkeypatch):
     for scale in (2, 4):
         config = tiny.config()
         config.scale = scale
-        model = network.build(config.model, scale)
-        shapes = jax.eval_shape(
-            functools.partial(network.init, model), jax.random.key(0)
-        )
-        variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
+        variables = runs.noise(network.build(config.model, scale))
         path = folder / "released" / f"btsrn-x{scale}"
         path.mkdir(parents=True)
         (path / weights.WEIGHTS).write_bytes(weights.weights_to_bytes(variables))
-        about = {"scale": scale, "model": config.model.to_dict()}
+        about = {"scale": scale, "model": config.model.to_dict(), "eval": {"tile": 16}}
         (path / weights.CONFIG).write_text(json.dumps(about))
     monkeypatch.setattr(weights, "RELEASED", folder / "released")
     rows = evaluate("btsrn", [photos], [4, 2], ensemble=False)
@@ -207,7 +210,7 @@ def test_every_fault_of_every_set_is_named_before_anything_is_computed(
     cut.write_bytes(cut.read_bytes()[:-600])
     Image.fromarray(noise(14, 60)).save(tmp_path / "worse/small.png")
     (tmp_path / "empty").mkdir()
-    monkeypatch.setattr(inference.TiledUpscaler, "__call__", None)  # would raise
+    monkeypatch.setattr(tiling.TiledUpscaler, "__call__", None)  # would raise
     names = ("good", "bad", "worse", "pairs", "empty")
     sets = [str(tmp_path / name) for name in names]
     text = message(evaluate, str(folder / "run"), sets, [2])

@@ -1,18 +1,17 @@
-"""Claims of inference.py: tiles and the ensemble are exact; memory is bounded."""
+"""Claims of tiling.py: tiles and the ensemble are exact; memory is bounded."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import reference
+from jax.extend import core
 
+from btsrn_jax import config as schema
 from btsrn_jax import mesh, resize
-from btsrn_jax.inference import tiling as inference
+from btsrn_jax.inference import tiling
 from btsrn_jax.network import btsrn as network
 
 TILE = 12
@@ -48,11 +47,16 @@ def devices(count):
     return mesh.make_mesh(jax.devices()[:count])
 
 
+def make(model, count=2, tile=TILE, ensemble=False):
+    """A `TiledUpscaler` on so many devices, one tile at a time on each."""
+    chosen = tiling.plan(model, count, 1e9, tile, ensemble)
+    return tiling.TiledUpscaler(model, devices(count), chosen, ensemble)
+
+
 @functools.cache
-def enlarger(scale, mid_blocks, ensemble):
+def upscaler(scale, mid_blocks, ensemble):
     model, variables = tiny(scale, mid_blocks)
-    enlarge = inference.TiledUpscaler(model, devices(2), TILE, ensemble)
-    return functools.partial(enlarge, variables)
+    return functools.partial(make(model, ensemble=ensemble), variables)
 
 
 def photo(h, w, dtype=np.float32, seed=0):
@@ -87,21 +91,21 @@ def naive_ensemble(lr, scale, mid_blocks):
 
 @pytest.mark.parametrize(("scale", "mid_blocks"), NETWORKS)
 def test_tiles_give_the_pixels_of_the_whole_image(scale, mid_blocks):
-    enlarge = enlarger(scale, mid_blocks, False)
+    upscale = upscaler(scale, mid_blocks, False)
     for h, w in SIZES:
         lr = photo(h, w)
-        sr = enlarge(lr)
+        sr = upscale(lr)
         assert sr.shape == (scale * h, scale * w, 3)
         np.testing.assert_allclose(sr, whole(lr, scale, mid_blocks), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("scale", "mid_blocks"), NETWORKS)
 def test_the_ensemble_is_the_mean_over_eight_whole_images(scale, mid_blocks):
-    enlarge = enlarger(scale, mid_blocks, True)
+    upscale = upscaler(scale, mid_blocks, True)
     for h, w in SIZES:
         lr = photo(h, w)
         expected = naive_ensemble(lr, scale, mid_blocks)
-        np.testing.assert_allclose(enlarge(lr), expected, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(upscale(lr), expected, atol=1e-5, rtol=0)
     assert np.abs(expected - whole(lr, scale, mid_blocks)).max() > 1e-3
 
 
@@ -110,7 +114,7 @@ def test_the_ensemble_is_the_mean_over_eight_whole_images(scale, mid_blocks):
 def test_integers_are_rounded_once_and_clipped(dtype, ensemble):
     lr = photo(17, 9, dtype)
     levels = np.iinfo(dtype).max
-    sr = enlarger(2, 0, ensemble)(lr)
+    sr = upscaler(2, 0, ensemble)(lr)
     assert sr.dtype == dtype
     exact = (naive_ensemble if ensemble else whole)(lr / levels, 2, 0)
     assert exact.min() < 0  # or clipping would be untested
@@ -129,9 +133,9 @@ def test_images_of_different_sizes_cost_one_compilation():
     model, variables = tiny(2, features=6)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        enlarge = inference.TiledUpscaler(model, devices(8), TILE, True)
+        upscale = make(model, 8, ensemble=True)
         for h, w in SIZES:
-            enlarge(variables, photo(h, w, np.uint8))
+            upscale(variables, photo(h, w, np.uint8))
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len(compilations) == 1
@@ -143,11 +147,11 @@ def test_eight_devices_share_the_work(ensemble):
     model, variables = tiny(2, features=32)
     flops = {}
     for count in (1, 8):
-        enlarge = inference.TiledUpscaler(model, devices(count), TILE, ensemble)
+        upscale = make(model, count, ensemble=ensemble)
         side = TILE + 2 * model.halo
-        tiles = jnp.zeros((enlarge.batch, side, side, 3), jnp.uint8)
-        compiled = enlarge.compiled.lower(variables, tiles).compile()
-        units = enlarge.batch * (8 if ensemble else 1)
+        tiles = jnp.zeros((upscale.plan.batch, side, side, 3), jnp.uint8)
+        compiled = upscale.compiled.lower(variables, tiles).compile()
+        units = upscale.plan.batch * (8 if ensemble else 1)
         # A loop's body is counted once: one device computes its units one by one.
         loops = units // count
         flops[count] = compiled.cost_analysis()["flops"] * loops / units
@@ -157,19 +161,14 @@ def test_eight_devices_share_the_work(ensemble):
 def test_eight_devices_give_what_one_gives():
     model, variables = tiny(3)
     lr = photo(31, 17, np.uint16)
-    one, eight = (
-        inference.TiledUpscaler(model, devices(n), TILE, True)(variables, lr)
-        for n in (1, 8)
-    )
+    one, eight = (make(model, count, ensemble=True)(variables, lr) for count in (1, 8))
     assert np.abs(one.astype(int) - eight).max() <= 1
 
 
 def test_progress_counts_every_pixel_and_never_goes_back():
     model, variables = tiny(2)
     seen = []
-    inference.TiledUpscaler(model, devices(2), TILE)(
-        variables, photo(30, 25), lambda *values: seen.append(values)
-    )
+    make(model)(variables, photo(30, 25), lambda *values: seen.append(values))
     done = [value for value, _ in seen]
     assert {total for _, total in seen} == {750}
     assert done == sorted(set(done))
@@ -187,70 +186,72 @@ def test_progress_counts_every_pixel_and_never_goes_back():
 )
 def test_the_memory_of_a_tile_is_known_beforehand(fields):
     model, variables = tiny(features=32, low_blocks=3, high_blocks=2, **fields)
-    enlarge = inference.TiledUpscaler(model, devices(1), 48)
     side = 48 + 2 * model.halo
-    compiled = enlarge.compiled.lower(variables, np.zeros((1, side, side, 3), np.uint8))
-    used = compiled.compile().memory_analysis().temp_size_in_bytes
-    assert used <= inference.unit_bytes(model, 48) <= 2.5 * used
+    tiles = np.zeros((1, side, side, 3), np.uint8)
+    compiled = make(model, 1, 48).compiled.lower(variables, tiles).compile()
+    used = compiled.memory_analysis().temp_size_in_bytes
+    assert used <= tiling.unit_bytes(model, 48) <= 2.5 * used
 
 
-def test_tiles_follow_the_memory_budget():
+def test_the_plan_follows_the_memory_and_measures_nothing():
     model, _ = tiny(2, features=32)
     plain = model.clone(compute=network.Compute())  # as on an accelerator
-    unit = inference.unit_bytes(plain, 64) / 1e9
+    unit = tiling.unit_bytes(plain, 64)
 
-    def chosen(model, memory_gb, ensemble=False):
-        enlarge = inference.TiledUpscaler(model, devices(2), 64, ensemble, memory_gb)
-        return enlarge.tile, enlarge.group, enlarge.batch
+    def plan(memory, model=plain, ensemble=False):
+        return tiling.plan(model, 2, memory, 64, ensemble)
 
-    assert chosen(plain, 5 * unit) == (64, 4, 8)
-    assert chosen(plain, 5 * unit, ensemble=True) == (64, 4, 1)
-    assert chosen(plain, 1.1 * unit, ensemble=True) == (64, 1, 1)
-    assert chosen(plain, 0.5 * unit) == (32, 1, 2)
-    assert chosen(plain, 1e-9)[0] == inference.SMALLEST_TILE
-    assert chosen(plain, 0.0)[1] > 1  # from the machine's own free memory
-    assert chosen(model, 5 * unit) == (64, 1, 2)  # a CPU: one at a time
-
-
-OUT_OF_MEMORY = """
-import resource, sys
-import jax, numpy as np
-from btsrn_jax import mesh
-from btsrn_jax.inference import tiling as inference
-from btsrn_jax.network import btsrn as network
-
-tile, memory_gb = int(sys.argv[1]), float(sys.argv[2])
-model = network.BTSRN(2, 32, bottleneck=16, low_blocks=1, high_blocks=1)
-variables = network.init(model, jax.random.key(0))
-lr = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-devices = mesh.make_mesh()
-expected = inference.TiledUpscaler(model, devices, 16, log=print)(variables, lr)
-enlarge = inference.TiledUpscaler(model, devices, tile, False, memory_gb, log=print)
-with open("/proc/self/statm") as file:
-    used = int(file.read().split()[0]) * resource.getpagesize()
-limit = used + 1_400_000_000
-resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-assert np.abs(enlarge(variables, lr).astype(int) - expected).max() <= 1
-"""
+    assert plan(5 * unit) == (64, 4, 8)
+    assert plan(5 * unit, ensemble=True) == (64, 4, 1)
+    assert plan(1.1 * unit, ensemble=True) == (64, 1, 1)
+    assert plan(0.5 * unit) == (32, 1, 2)
+    assert plan(1).tile == tiling.SMALLEST_TILE
+    assert plan(1e15).group == tiling.LARGEST_GROUP
+    assert plan(5 * unit, model) == (64, 1, 2)  # a CPU: one at a time
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
-@pytest.mark.parametrize(
-    ("tile", "memory_gb", "said"),
-    [
-        (1024, 5, "tiles of 512 pixels"),
-        (512, 5, "2 tiles of 512 pixels at a time"),
-    ],
-)
-def test_out_of_memory_halves_what_is_done_at_once(tile, memory_gb, said):
-    """A real allocation fails: 1.9 GB where 1.4 are left, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", OUT_OF_MEMORY, str(tile), str(memory_gb)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"XLA_FLAGS": ""},
-        timeout=300,
+def test_a_smaller_plan_has_fewer_tiles_at_once_then_smaller_ones():
+    assert tiling.smaller(tiling.Plan(64, 4, 8), 2, False) == (64, 2, 4)
+    assert tiling.smaller(tiling.Plan(64, 4, 1), 2, True) == (64, 2, 1)
+    assert tiling.smaller(tiling.Plan(64, 1, 2), 2, False) == (32, 1, 2)
+    assert tiling.smaller(tiling.Plan(24, 1, 2), 2, False) == (16, 1, 2)
+    with pytest.raises(MemoryError, match="not even tiles of 16 pixels"):
+        tiling.smaller(tiling.Plan(16, 1, 2), 2, False)
+
+
+def test_the_memory_is_the_configs_or_half_of_what_the_machine_has(monkeypatch):
+    monkeypatch.setattr(mesh, "platform", lambda devices: "plain")
+    config = {"scale": 2, "model": schema.defaults().to_dict()["model"]}
+    unit = tiling.unit_bytes(network.build(config["model"], 2), 64)
+    for memory_gb, free, group in ((0, 5 * unit, 2), (5 * unit / 1e9, 1, 4)):
+        monkeypatch.setattr(tiling, "free_memory", lambda devices, free=free: free)
+        settings = {"eval": {"memory_gb": memory_gb, "tile": 64}}
+        made = tiling.tiled_upscaler(config | settings, devices(2), False)
+        assert made.plan[:2] == (64, group)
+    monkeypatch.undo()
+    assert tiling.free_memory(devices(2)) > 1e6
+
+
+def count(name, jaxpr):
+    """How many operations of that name a jaxpr holds, in whatever depth."""
+    inner = [j for e in jaxpr.eqns for j in core.jaxprs_in_params(e.params)]
+    here = sum(equation.primitive.name == name for equation in jaxpr.eqns)
+    return here + sum(count(name, jaxpr) for jaxpr in inner)
+
+
+def test_the_eight_views_are_mapped_by_vmap_not_written_out():
+    """The traced ensemble holds the network once, as a single pass does, and each of
+    the two flips once on the way in and once on the way back."""
+    model, variables = tiny(2)
+    model = model.clone(compute=network.Compute())
+    side = TILE + 2 * model.halo
+    tiles = np.zeros((1, side, side, 3), np.uint8)
+    single, ensemble = (
+        tiling.TiledUpscaler(model, devices(1), tiling.Plan(TILE, 1, 1), ensemble)
+        .compiled.trace(variables, tiles)
+        .jaxpr
+        for ensemble in (False, True)
     )
-    assert done.returncode == 0, done.stderr
-    first = done.stdout.splitlines()[0]
-    assert first == f"out of memory on the device: going on with {said}"
+    for name, added in (("conv_general_dilated", 0), ("rev", 4), ("concatenate", 0)):
+        assert count(name, ensemble) == count(name, single) + added
+    assert count("conv_general_dilated", single) == 3  # one for each block

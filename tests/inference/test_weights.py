@@ -68,7 +68,7 @@ def test_run_export_and_released_name_give_the_same_parameters(origin, monkeypat
         jax.tree.map(np.testing.assert_array_equal, loaded.variables, best)
 
 
-def test_load_model_enlarges_alike_from_run_and_export(origin):
+def test_load_model_upscales_alike_from_run_and_export(origin):
     run, _, out = origin
     lr = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     first, second = (btsrn_jax.load_model(str(source)) for source in (run, out))
@@ -207,3 +207,7 @@ def test_every_released_model_loads_and_says_what_it_is():
         assert loaded.config["name"] == name
         assert loaded.config["figures"], f"{name} has no figures"
         assert loaded.config["data_licence"]
+
+
+def test_the_folder_of_checkpoints_has_one_name():
+    assert weights.CHECKPOINTS == checkpoint.FOLDER

@@ -106,7 +106,9 @@ def test_an_untrained_network_is_bicubic_and_tiles_are_seamless(scale):
     model = build(scale, 4).clone(layers=5)  # fewer layers compile sooner
     lr = (255 * images(21, 30, 3)).astype(np.uint8)
     one = mesh.make_mesh(jax.devices()[:1])
-    small, large = (inference.TiledUpscaler(model, one, tile=n) for n in (10, 32))
+    small, large = (
+        inference.TiledUpscaler(model, one, inference.Plan(n, 1, 1)) for n in (10, 32)
+    )
     enlarged = small(init(model), lr)
     wanted = np.floor(imresize(lr / 255.0, scale).clip(0, 1) * 255 + 0.5)
     assert np.abs(enlarged - wanted).max() <= 1  # rounding of float32
