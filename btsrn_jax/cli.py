@@ -33,8 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = argparse.ArgumentParser(
         prog="btsrn",
-        description="Super-resolution by balanced two-stage residual networks, in JAX."
-        " Training is `python -m btsrn_jax.main --config configs/x4.py`.",
+        description="Super-resolution by balanced two-stage residual networks, in JAX.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -44,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub
 
+    commands.add_parser("train", help="train a config: see btsrn train --help")
     for add in (
         _add_prepare,
         _add_upscale,
@@ -457,6 +457,11 @@ def _scale(text):
 
 def main(argv: list[str] | None = None) -> None:
     """The process: exit codes, and one line for what a user did wrong."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["train"]:
+        from btsrn_jax import main as training
+
+        training.main(["btsrn train", *argv[1:]])
     args = build_parser().parse_args(argv)
     logging.set_verbosity(logging.ERROR)  # Orbax tells of every file it reads
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text

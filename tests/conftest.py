@@ -4,6 +4,7 @@ All test processes, and the processes that they start, share one compilation cac
 program is compiled once per test run.
 """
 
+import logging
 import os
 import pathlib
 import shutil
@@ -35,6 +36,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "system" in item.path.parts:
             item.add_marker("system")
+
+
+@pytest.fixture(autouse=True)
+def messages():
+    """The logger of messages to people as a user's process has it; afterwards as it
+    was: an entry point that a test calls sends them to standard error."""
+    logger = logging.getLogger("btsrn")
+    before = logger.handlers, logger.propagate, logger.level
+    logger.setLevel(logging.INFO)
+    yield
+    logger.handlers, logger.propagate, logger.level = before
 
 
 @pytest.fixture(scope="session")

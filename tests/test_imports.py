@@ -25,6 +25,7 @@ ORDER = [
     "resize",
     "metrics",
     "mesh",
+    "trees",
     "network",
     "config",
     "checkpoint",

@@ -43,12 +43,9 @@ def device_limit() -> int:
     """Bytes that a store may take on every device, the least of all processes. Devices
     of a CPU share the machine's memory, and each holds a copy."""
     devices = jax.local_devices()
-    stats = [device.memory_stats() or {} for device in devices]
-    if all("bytes_limit" in s for s in stats):
-        limit = min(s["bytes_limit"] - s.get("bytes_in_use", 0) for s in stats)
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        limit = free // (1 + len(devices))  # and one while it is put together
+    limit = min(mesh.device_memory(device)[1] for device in devices)
+    if devices[0].platform == "cpu":  # where it is put together, too
+        limit *= len(devices) / (1 + len(devices))
     return int(mesh.gather(np.int64(SHARE * limit)).min())
 
 

@@ -1,6 +1,7 @@
 """Sets x protocols -> figures, tables, CSV, images."""
 
 import functools
+import logging
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -132,9 +133,8 @@ def compare(
     protocols: list[str],
     workdir: pathlib.Path,
     name: str,
-    log: Callable[[str], None] = print,
 ) -> None:
-    """A network against bicubic on whole sets: a table to `log`, NAME.csv, and crops of
+    """A network against bicubic on whole sets: a table, logged, NAME.csv, and crops of
     the first images as NAME.png, both in `workdir`."""
     peer = bicubic_upscaler(subject.scale)
     rows, baseline = [], []
@@ -142,6 +142,7 @@ def compare(
         rows += evaluate_set(set_name, pairs, subject, protocols)
         baseline += evaluate_set(set_name, pairs, peer, protocols)
     write_csv(workdir / f"{name}.csv", baseline + rows)
+    log = logging.getLogger("btsrn").info
     log(per_image_table(rows, baseline))
     crops = [crop_row(pair, [peer, subject]) for pair in next(iter(sets.values()))[:3]]
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,6 @@ pixels of the whole image: any size, one static shape, one compilation, no seams
 
 import functools
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping
 
@@ -210,16 +209,7 @@ def unit_bytes(model, tile: int) -> float:
 def free_memory(devices) -> float:
     """Bytes free on each device of a mesh; CPU devices share what the machine has."""
     local = [d for d in devices.devices.flat if d.process_index == jax.process_index()]
-    stats = local[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        available = 1024 * int(fields["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):  # not Linux
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-    return available / len(local)
+    return mesh.device_memory(local[0])[1]
 
 
 def _is_out_of_memory(error):

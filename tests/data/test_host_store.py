@@ -1,5 +1,6 @@
 """Claims about images on the host: the same batches as from the device."""
 
+import dataclasses
 import functools
 import shutil
 
@@ -97,7 +98,8 @@ def test_images_that_changed_are_another_store(tmp_path, monkeypatch):
 
 def test_what_goes_wrong_ahead_is_raised_in_the_loop(store):
     on = mesh.make_mesh(jax.devices()[:1])
-    recipe = train.make_recipe(tiny.config(), on)._replace(side=9)  # one is 9 x 8
+    recipe = train.make_recipe(tiny.config(), on)
+    recipe = dataclasses.replace(recipe, side=9)  # one is 9 x 8
     feeder = host_store.Feeder(store, recipe, on, 0, 50)
     with pytest.raises(ValueError, match="shape"):
         [feeder(step) for step in range(50)]

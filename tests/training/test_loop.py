@@ -1,4 +1,4 @@
-"""Claims about a run as a whole. Runs that are killed: see processes.py."""
+"""Claims about a run as a whole. Runs that are killed: tests/system/test_faults.py."""
 
 import json
 
@@ -10,18 +10,12 @@ from helpers import tiny
 
 from btsrn_jax import checkpoint, mesh
 from btsrn_jax.errors import InputError
-from btsrn_jax.training import loop
+from btsrn_jax.training import Diverged, loop
 from btsrn_jax.training import step as train
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    with tiny.compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
-
-
 @pytest.fixture
-def run(compiled, tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, caplog):
     """run(name, devices, **train) -> exit code and what was said."""
     monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
     photos = tiny.write_photos(tmp_path / "photos")
@@ -30,10 +24,10 @@ def run(compiled, tmp_path, monkeypatch):
         config = tiny.config(**settings)
         config.data.source, config.data.hr_dir = "folder", str(photos)
         config.data.cache = cache
-        said = []
+        caplog.clear()
         on = mesh.make_mesh(jax.devices()[:devices])
-        code = loop.run(config, tmp_path / name, on, said.append)
-        return code, "\n".join(said)
+        code = loop.run(config, tmp_path / name, on)
+        return code, caplog.text
 
     return run
 
@@ -81,7 +75,7 @@ def test_a_run_whose_loss_is_not_finite_ends_with_advice(run, tmp_path):
     checkpoints.save(1, huge, tiny.config().to_dict())
     checkpoints.close()
     often = {"log_every": 5, "checkpoint_every": 6}
-    with pytest.raises(loop.Diverged, match=r"20 steps.*intact.*clip_norm") as error:
+    with pytest.raises(Diverged, match=r"20 steps.*intact.*clip_norm") as error:
         run("bad", init_from=str(tmp_path / "huge"), steps=99, **often)
     assert "\n" not in str(error.value)
     skipped = [line["skipped"] for line in lines(tmp_path / "bad")]

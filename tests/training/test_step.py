@@ -1,5 +1,6 @@
 """Claims about the step: the same on any topology, and made of what the paper says."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -80,7 +81,7 @@ def compiled(devices):
     config = tiny.config(patch=32)
     config.model.features, config.model.bottleneck = 32, 16
     on = mesh.make_mesh(jax.devices()[:devices])
-    recipe = train.make_recipe(config, on)._replace(parts=1)
+    recipe = dataclasses.replace(train.make_recipe(config, on), parts=1)
     state = jax.eval_shape(lambda: train.create_state(recipe, on))
     store = tiny.store([(20, 30), (16, 40)])
     return train.compile_step(recipe, on).lower(state, store).compile()
@@ -298,7 +299,7 @@ def test_the_step_lowers_for_accelerators(platform):
     on = mesh.make_mesh()
     recipe = train.make_recipe(config, on)
     plain = network.Compute(jnp.bfloat16, "plain")
-    recipe = recipe._replace(model=network.build(config.model, 2, plain))
+    recipe = dataclasses.replace(recipe, model=network.build(config.model, 2, plain))
     state = jax.eval_shape(lambda: train.create_state(recipe, on))
     step = train.compile_step(recipe, on)
     traced = step.trace(state, tiny.store())
