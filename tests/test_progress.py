@@ -15,12 +15,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def screen(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    return sys.stderr
-
-
 def train():
     shown = progress.TrainingProgress(10, 100, batch_size=16)
     for step in range(11, 101):
@@ -42,15 +36,15 @@ def test_training_is_lines_where_there_is_no_terminal(capsys):
         assert part in text
 
 
-def test_training_is_a_bar_on_a_terminal_with_messages_above(screen):
+def test_training_is_a_bar_on_a_terminal_with_messages_above(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
     progress.log_to_stderr()
     train()
     logging.getLogger("btsrn").info("next")
     text = screen.getvalue()
     assert "\r" in text
-    assert re.search(
-        r"100/100 steps, loss 0.5, learning rate 0.001, \S+ patches/s", text
-    )
+    assert re.search(r"100/100 steps, loss 0.5, learning rate 0.001, \S+ patch", text)
     assert text.splitlines()[-1].endswith("next")
 
 
