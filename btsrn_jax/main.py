@@ -243,6 +243,7 @@ def _work(options, preemption):
         upscaler = validation.upscaler(found.variables)
         name = "validation" if trains else "evaluation"
         protocols = [config.eval.protocol]
+        _log.info(f"{name} on {', '.join(validation.sets)}")
         evaluation.compare(upscaler, validation.sets, protocols, workdir, name)
     if trains:
         _log.info(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")

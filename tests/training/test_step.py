@@ -20,12 +20,6 @@ from btsrn_jax.network import btsrn as network
 from btsrn_jax.training import step as train
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    with tiny.compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
-
-
 class Trained(NamedTuple):
     """A tiny run. states: of all steps (NumPy), states[0] before the first."""
 
