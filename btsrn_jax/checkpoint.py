@@ -6,6 +6,7 @@ SHA-256 of every array lie beside it: Orbax restores a flipped bit without a wor
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -16,11 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import (
-    AnyPreservationPolicy,
-    BestN,
-    LatestN,
-)
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from btsrn_jax import mesh, storage
 from btsrn_jax.errors import InputError, first_line
@@ -87,15 +84,11 @@ class Checkpoints:
             return
         arrays = flatten(state)
         about = {"config": config, "sha256": _digests(arrays, config)}
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(nest(arrays)), about=ocp.args.JsonSave(about)
+        )
         with self._named_failure():
-            self.manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(nest(arrays)),
-                    about=ocp.args.JsonSave(about),
-                ),
-                metrics=_metrics(step, psnr),
-            )
+            self.manager.save(step, args=items, metrics=_metrics(step, psnr))
 
     def set_score(self, step: int, psnr: float) -> None:
         """Adds the validation PSNR to a saved step, once its saving has ended."""
@@ -123,7 +116,7 @@ class Checkpoints:
         """
         found = None
         for step in steps_in(self.folder)[::-1]:
-            arrays, error = None, None
+            error = None
             try:
                 arrays, _ = read_step(self.folder, step)
             except Exception as caught:  # a damaged file can raise anything
@@ -188,10 +181,9 @@ def best_first(folder: pathlib.Path) -> list[int]:
 
 
 def set_damaged_aside(folder: pathlib.Path) -> None:
-    """Moves checkpoints whose metadata cannot be read out of Orbax's way.
+    """Moves checkpoints with unreadable metadata aside; the first process does.
 
-    A single one of them would keep `Checkpoints` from opening the folder. Collective;
-    the first process moves them.
+    A single one would keep Orbax from opening the folder. Collective.
     """
     if mesh.is_first():
         for step in steps_in(folder):
@@ -206,17 +198,14 @@ def set_damaged_aside(folder: pathlib.Path) -> None:
 def move_aside(folder: pathlib.Path, step: int, error: Exception | None) -> None:
     """Moves a damaged checkpoint to `damaged/`: somebody may want to look at it.
 
-    Args:
-      folder: of the checkpoints.
-      step: of the damaged one.
-      error: what is wrong; None if only other processes met it.
+    `error` says what is wrong; None if only other processes met it.
     """
     source = folder / str(step)
     target = folder.parent / DAMAGED / str(step)
-    number = 1
-    while target.exists():
+    for number in itertools.count(1):
+        if not target.exists():
+            break
         target = target.with_name(f"{step}-{number}")
-        number += 1
     storage.move(source, target)
     why = first_line(error) if error else "another process could not read it"
     _log.warning(
@@ -243,10 +232,8 @@ def newest_whole(
 
 
 def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
-    """Returns ({path: array}, config) of one checkpoint, verified by its checksums.
-
-    Raises whatever a damaged file leads to.
-    """
+    """Returns ({path: array}, config) of one checkpoint, verified by its checksums;
+    raises whatever a damaged file leads to."""
     about = json.loads((folder / f"{step}/about/metadata").read_text())
     score_of(folder, step)
     # The handler itself: a Checkpointer would wait for the other processes of a run.
@@ -266,11 +253,8 @@ def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], d
 
 
 def score_of(folder: pathlib.Path, step: int) -> float | None:
-    """Returns the validation PSNR at a step; None where there was none.
-
-    Raises:
-      ValueError: the file is damaged.
-    """
+    """Returns the validation PSNR at a step; None where there was none; raises
+    ValueError for a damaged file."""
     path = folder / str(step) / METRICS
     try:
         values = json.loads(path.read_text())

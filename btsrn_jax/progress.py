@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -68,14 +69,14 @@ def progress_bar(
     """
     unit = unit if unit == "B" else f" {unit}s"
     what = bar_format or (
-        "{desc}: |{bar}| {n_fmt}/{total_fmt}{unit}{postfix}, {rate_noinv_fmt},"
+        "{desc}:|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}, {rate_noinv_fmt},"
         " {remaining} left"
     )
     if sys.stderr.isatty():
         kind, interval = tqdm, 0.1
     else:
         kind, interval = _Lines, 10
-        what = what.replace("|{bar}| ", "").replace("{bar}| ", "")
+        what = re.sub(r"\|?{bar}\|", "", what)
         delay = delay or 1e-9  # or tqdm would begin by a line that nothing is done
     return kind(
         *args, unit=unit, bar_format=what, delay=delay, mininterval=interval, **kwargs

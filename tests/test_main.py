@@ -95,8 +95,9 @@ def test_a_training_run_lists_its_sets_once_and_compiles_its_tiles_once(
     monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
     real = mesh.make_mesh
     monkeypatch.setattr(mesh, "make_mesh", lambda *_: real(jax.devices()[:1]))
-    photos = tiny.write_photos(tmp_path / "photos")
-    args = tiny.command(tmp_path / "run", photos, sets=photos, steps=1)
+    photos = tiny.write_photos(tmp_path / "photos", tiny.HR_SIZES)
+    val = tiny.write_photos(tmp_path / "val", [(40, 40)])
+    args = tiny.command(tmp_path / "run", photos, sets=val, steps=1)
     assert entry.run(args[2:]) == 0
     assert sorted(called) == ["check_set", "tiled_upscaler"]
     about = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -18,6 +18,8 @@ from btsrn_jax.data import sampler
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = ((20, 30), (12, 9), (8, 40))  # of LR images, height and width
+# With photos of these a run is the very program that a step on `store` is.
+HR_SIZES = tuple((2 * h, 2 * w) for h, w in SIZES)
 
 
 def config(**train):

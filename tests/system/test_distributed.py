@@ -46,7 +46,7 @@ def slurm(job, process):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("distributed")
-    tiny.write_photos(root / "train")
+    tiny.write_photos(root / "train", tiny.HR_SIZES)
     tiny.write_photos(root / "val", [(64, 64), (48, 80), (40, 40)], seed=2)
     return root
 

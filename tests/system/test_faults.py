@@ -15,7 +15,7 @@ from btsrn_jax.errors import InputError
 
 STEPS = {
     "steps": 60,
-    "decay_steps": 20,
+    "decay_steps": 5,
     "log_every": 5,
     "checkpoint_every": 5,
     "eval_every": 20,
@@ -29,7 +29,7 @@ COMPILING = "Compiling jit(train_step)"  # as JAX says it
 def place(tmp_path_factory):
     """Photos to train on and to validate with (large enough to take a moment)."""
     root = tmp_path_factory.mktemp("faults")
-    tiny.write_photos(root / "train")
+    tiny.write_photos(root / "train", tiny.HR_SIZES)
     tiny.write_photos(root / "val", [(320, 320)], seed=2)
     return root
 
@@ -210,7 +210,7 @@ def test_two_and_two_steps_are_four_and_steps_may_be_added(in_process, place):
     assert step == 4
     assert arrays == processes.final(place / "four")[1]
     with pytest.raises(
-        InputError, match=r"decay_steps was 20, now 7; .*seed was 0, now 1"
+        InputError, match=r"decay_steps was 5, now 7; .*seed was 0, now 1"
     ):
         in_process("two", steps=4, seed=1, decay_steps=7)
 

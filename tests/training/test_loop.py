@@ -1,6 +1,7 @@
 """Claims about a run as a whole. Runs that are killed: tests/system/test_faults.py."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from btsrn_jax.training import step as train
 def run(tmp_path, monkeypatch, caplog):
     """run(name, devices, **train) -> exit code and what was said."""
     monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
-    photos = tiny.write_photos(tmp_path / "photos")
+    photos = tiny.write_photos(tmp_path / "photos", tiny.HR_SIZES)
 
     def run(name, devices=1, cache="auto", **settings):
         config = tiny.config(**settings)
@@ -70,7 +71,9 @@ def test_a_run_whose_loss_is_not_finite_ends_with_advice(run, tmp_path):
     learned from it, and it ends after some steps."""
     recipe = train.make_recipe(tiny.config(), mesh.make_mesh(jax.devices()[:1]))
     state = train.create_state(recipe, mesh.make_mesh(jax.devices()[:1]))
-    huge = state._replace(params=jax.tree.map(lambda x: x + 1e30, state.params))
+    params = jax.device_get(state.params)
+    huge = jax.tree.map(lambda x: x + np.float32(1e30), params)
+    huge = state._replace(params=huge)
     checkpoints = checkpoint.Checkpoints(tmp_path / "huge")
     checkpoints.save(1, huge, tiny.config().to_dict())
     checkpoints.close()
@@ -103,10 +106,11 @@ def test_what_makes_another_run_is_refused_by_name(run):
 
 
 def test_a_resumed_run_of_muon_is_the_uninterrupted_one(run, tmp_path):
-    settings = {"optimizer": "muon", "candidates": 2, "log_every": 1}
-    assert run("moved", steps=3, **settings)[0] == 0
-    assert "continuing from step 3" in run("moved", steps=6, **settings)[1]
+    settings = {"optimizer": "muon", "candidates": 2, "checkpoint_every": 3}
     assert run("straight", steps=6, **settings)[0] == 0
+    shutil.copytree(tmp_path / "straight", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "checkpoints" / "6")
+    assert "continuing from step 3" in run("moved", steps=6, **settings)[1]
     moved, straight = (
         checkpoint.load_parameters(tmp_path / name)[2] for name in ("moved", "straight")
     )
