@@ -1,37 +1,39 @@
-"""Orbax behind a thin module: save, verify, restore anywhere, parameters only.
+"""Checkpoints: Orbax behind checksums. Save, verify, restore anywhere.
 
-A checkpoint is a nested dict of arrays, readable without this package. Beside it lie
-the config and a SHA-256 per array: Orbax restores a flipped bit without a word.
+A checkpoint is a nested dict of arrays, readable without this package. The config and a
+SHA-256 of every array lie beside it: Orbax restores a flipped bit without a word.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
+import logging
 import math
 import pathlib
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import (
-    AnyPreservationPolicy,
-    BestN,
-    LatestN,
-)
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from btsrn_jax import mesh, storage
 from btsrn_jax.errors import InputError, first_line
+from btsrn_jax.progress import LOGGER
+from btsrn_jax.trees import fill as fill  # other rooms find all three here
+from btsrn_jax.trees import flatten, nest
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
 METRICS = "metrics/metrics"
 ROOT_METADATA = "_CHECKPOINT_METADATA"
 COMMITTED = "commit_success.txt"
-# A score for "not validated" and for nan, which Orbax would rank above all others.
+# The score of what was not validated, or gave nan, which Orbax would rank highest.
 NO_SCORE = -1e30
+
+_log = logging.getLogger(LOGGER)
 
 
 class SaveFailed(RuntimeError):
@@ -41,23 +43,14 @@ class SaveFailed(RuntimeError):
 class Checkpoints:
     """The checkpoints of one run directory: the two latest and the best are kept.
 
-    Several processes call every method together; the first one writes. A program that
-    only reads must use `newest_whole`: opening cleans up after a killed run.
+    Collective: all processes of a run call every method together; the first one writes.
+    Opening removes what a killed run left half-written, and Orbax refuses a folder with
+    an unreadable checkpoint: call `set_damaged_aside` before. To read a run that may be
+    going on, use `load_parameters`, which changes nothing.
     """
 
-    def __init__(self, workdir: pathlib.Path, log: Callable[[str], None] = print):
-        self.folder = _absolute(workdir) / FOLDER
-        self.log = log
-        if mesh.is_first():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # A single unreadable file of these keeps Orbax from opening the folder.
-            for step in steps_in(self.folder):
-                try:
-                    json.loads((self.folder / f"{step}/{ROOT_METADATA}").read_text())
-                    score_of(self.folder, step)
-                except (OSError, ValueError) as error:
-                    move_aside(self.folder, step, error, self.log)
-        mesh.gather(0)  # the others wait
+    def __init__(self, workdir: pathlib.Path):
+        self.folder = folder_of(workdir)
         self.manager = ocp.CheckpointManager(
             self.folder,
             item_handlers={
@@ -73,39 +66,37 @@ class Checkpoints:
             ),
         )
 
-    def save(self, step: int, state: Any, config: Mapping, psnr: float | None = None):
+    def save(
+        self, step: int, state: Any, config: Mapping, psnr: float | None = None
+    ) -> None:
         """Starts saving; the arrays may be changed as soon as this returns.
 
         Args:
           step: the number of updates made; one that is saved already is left alone.
           state: a pytree of arrays.
           config: the resolved config, JSON-compatible.
-          psnr: of the validation at this step, if there was one.
+          psnr: of the validation at this step, in dB, if there was one.
 
         Raises:
-          SaveFailed: this save, or the one before it, met a full disk or the like.
+          SaveFailed: this save or the one before it failed, such as on a full disk.
         """
         if step in self.manager.all_steps():
             return
         arrays = flatten(state)
         about = {"config": config, "sha256": _digests(arrays, config)}
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(nest(arrays)), about=ocp.args.JsonSave(about)
+        )
         with self._named_failure():
-            self.manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(nest(arrays)),
-                    about=ocp.args.JsonSave(about),
-                ),
-                metrics=_metrics(step, psnr),
-            )
+            self.manager.save(step, args=items, metrics=_metrics(step, psnr))
 
     def set_score(self, step: int, psnr: float) -> None:
-        """Adds the validation PSNR to a saved step; waits for its saving to end."""
+        """Adds the validation PSNR to a saved step, once its saving has ended."""
         self.wait()
         path = self.folder / str(step) / METRICS
         if mesh.is_first() and path.exists():
             storage.write(path, json.dumps(_metrics(step, psnr)))
-        mesh.gather(0)
+        mesh.barrier()
         self.manager.reload()
 
     def wait(self) -> None:
@@ -113,8 +104,35 @@ class Checkpoints:
         with self._named_failure():
             self.manager.wait_until_finished()
 
+    def close(self) -> None:
+        """Waits until everything is on disk, and releases the manager."""
+        with self._named_failure():
+            self.manager.close()
+
+    def restore_latest(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        """Returns (step, {path: array}) of the newest whole checkpoint, or None.
+
+        Damaged ones are named, and moved to `damaged/` in the run directory.
+        """
+        found = None
+        for step in steps_in(self.folder)[::-1]:
+            error = None
+            try:
+                arrays, _ = read_step(self.folder, step)
+            except Exception as caught:  # a damaged file can raise anything
+                error = caught
+            # All processes continue from the same step.
+            if not mesh.gather(error is not None).any():
+                found = step, arrays
+                break
+            if mesh.is_first():
+                move_aside(self.folder, step, error)
+            mesh.barrier()
+        self.manager.reload()
+        return found
+
     @contextlib.contextmanager
-    def _named_failure(self):
+    def _named_failure(self) -> Iterator[None]:
         try:
             yield
         except jax.errors.JaxRuntimeError:
@@ -132,34 +150,16 @@ class Checkpoints:
                 f" checkpoints there: {whole}. The same command continues from the last"
             ) from error
 
-    def close(self) -> None:
-        """Waits and releases the manager."""
-        with self._named_failure():
-            self.manager.close()
 
-    def restore_latest(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """(step, {path: array}) of the newest whole checkpoint, or None.
-
-        Damaged ones are named, and moved to `damaged/` in the run directory.
-        """
-        found = newest_whole(self.folder, latest_first(self.folder), self.log, True)
-        self.manager.reload()
-        return found and found[:2]
-
-    def score(self, step: int) -> float | None:
-        """The validation PSNR at a step, None where there was none."""
-        return score_of(self.folder, step)
-
-
-def _absolute(workdir):
-    """As Orbax wants it."""
+def folder_of(workdir: pathlib.Path) -> Any:
+    """Returns the folder of a run's checkpoints, absolute as Orbax wants it."""
     workdir = storage.path(workdir)
-    return workdir if storage.in_bucket(workdir) else workdir.resolve()
+    return (workdir if storage.in_bucket(workdir) else workdir.resolve()) / FOLDER
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
-    """The steps of all finished checkpoints, ascending."""
-    if not folder.is_dir():  # a bucket has no empty ones
+    """Returns the steps of all finished checkpoints, ascending."""
+    if not folder.is_dir():  # a bucket has no empty folders
         return []
     found = [p for p in folder.iterdir() if p.name.isdigit()]
     if storage.in_bucket(folder):  # nor a rename: Orbax marks what is finished
@@ -167,13 +167,8 @@ def steps_in(folder: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in found)
 
 
-def latest_first(folder: pathlib.Path) -> list[int]:
-    """Steps in the order in which a run wants to continue from them."""
-    return steps_in(folder)[::-1]
-
-
 def best_first(folder: pathlib.Path) -> list[int]:
-    """Steps by validation PSNR; by age where none was validated."""
+    """Returns the steps by validation PSNR; the latest first where none has one."""
 
     def key(step):
         try:
@@ -185,43 +180,60 @@ def best_first(folder: pathlib.Path) -> list[int]:
     return sorted(steps_in(folder), key=key, reverse=True)
 
 
+def set_damaged_aside(folder: pathlib.Path) -> None:
+    """Moves checkpoints with unreadable metadata aside; the first process does.
+
+    A single one would keep Orbax from opening the folder. Collective.
+    """
+    if mesh.is_first():
+        for step in steps_in(folder):
+            try:
+                json.loads((folder / f"{step}/{ROOT_METADATA}").read_text())
+                score_of(folder, step)
+            except (OSError, ValueError) as error:
+                move_aside(folder, step, error)
+    mesh.barrier()
+
+
+def move_aside(folder: pathlib.Path, step: int, error: Exception | None) -> None:
+    """Moves a damaged checkpoint to `damaged/`: somebody may want to look at it.
+
+    `error` says what is wrong; None if only other processes met it.
+    """
+    source = folder / str(step)
+    target = folder.parent / DAMAGED / str(step)
+    for number in itertools.count(1):
+        if not target.exists():
+            break
+        target = target.with_name(f"{step}-{number}")
+    storage.move(source, target)
+    why = first_line(error) if error else "another process could not read it"
+    _log.warning(
+        f"checkpoint {source} is damaged ({why}); moved to {target}, the one before it"
+        " is used"
+    )
+
+
 def newest_whole(
-    folder: pathlib.Path, steps: list[int], log: Callable, move: bool = False
+    folder: pathlib.Path, steps: list[int]
 ) -> tuple[int, dict[str, np.ndarray], dict] | None:
-    """The first of these checkpoints that is whole.
+    """Returns (step, {path: array}, config) of the first of `steps` that is whole.
 
-    Args:
-      folder: with one folder a step.
-      steps: to try, in this order.
-      log: is told of every damaged one.
-      move: to `damaged/` beside `folder`, so that it is not met again.
-
-    Returns:
-      (step, {path: array}, config), or None.
+    None where none is. Each damaged one is logged, and stays where it is.
     """
     for step in steps:
-        error = None
         try:
-            arrays, config = read_step(folder, step)
-        except Exception as caught:  # a damaged file can raise anything
-            error = caught
-        if not move:
-            if error is None:
-                return step, arrays, config
-            log(f"checkpoint {folder / str(step)} is damaged ({first_line(error)})")
-            continue
-        # All processes continue from the same step.
-        if not mesh.gather(error is not None).any():
-            return step, arrays, config
-        if mesh.is_first():
-            move_aside(folder, step, error, log)
-        mesh.gather(0)
+            return step, *read_step(folder, step)
+        except Exception as error:  # a damaged file can raise anything
+            _log.warning(
+                f"checkpoint {folder / str(step)} is damaged ({first_line(error)})"
+            )
     return None
 
 
 def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
-    """({path: array}, config) of one checkpoint, compared with the checksums that were
-    written with it; raises whatever a damaged file leads to."""
+    """Returns ({path: array}, config) of one checkpoint, verified by its checksums;
+    raises whatever a damaged file leads to."""
     about = json.loads((folder / f"{step}/about/metadata").read_text())
     score_of(folder, step)
     # The handler itself: a Checkpointer would wait for the other processes of a run.
@@ -233,18 +245,16 @@ def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], d
     handler.close()
     arrays = flatten(restored)
     expected, found = about["sha256"], _digests(arrays, about["config"])
-    wrong = sorted(
-        name
-        for name in expected.keys() | found.keys()
-        if expected.get(name) != found.get(name)
-    )
-    if wrong:
-        raise ValueError(f"checksum mismatch in {', '.join(wrong[:3])}")
+    differing = sorted(name for name, _ in expected.items() ^ found.items())
+    if differing:
+        names = ", ".join(list(dict.fromkeys(differing))[:3])
+        raise ValueError(f"checksum mismatch in {names}")
     return arrays, about["config"]
 
 
 def score_of(folder: pathlib.Path, step: int) -> float | None:
-    """The validation PSNR at a step, None without; ValueError where it is damaged."""
+    """Returns the validation PSNR at a step; None where there was none; raises
+    ValueError for a damaged file."""
     path = folder / str(step) / METRICS
     try:
         values = json.loads(path.read_text())
@@ -257,7 +267,7 @@ def score_of(folder: pathlib.Path, step: int) -> float | None:
 
 
 def _metrics(step, psnr):
-    """What Orbax ranks by, and a checksum: a digit may flip into another digit."""
+    """Returns what Orbax ranks by, and a checksum: a digit may become another digit."""
     known = psnr is not None and math.isfinite(psnr)
     psnr = float(psnr) if known else NO_SCORE
     digest = hashlib.sha256(f"{step} {psnr!r}".encode()).hexdigest()
@@ -268,85 +278,26 @@ def _rank(metrics):
     return float(metrics["psnr"])
 
 
-def move_aside(folder: pathlib.Path, step: int, error: Exception, log: Callable):
-    """Out of the way, not deleted: somebody may want to look."""
-    source = folder / str(step)
-    target = folder.parent / DAMAGED / str(step)
-    number = 1
-    while target.exists():
-        target = target.with_name(f"{step}-{number}")
-        number += 1
-    storage.move(source, target)
-    log(
-        f"checkpoint {source} is damaged ({first_line(error)}); moved to {target}, the"
-        " one before it is used"
-    )
-
-
-def _to_stderr(text):
-    print(text, file=sys.stderr)
-
-
-def load_parameters(
-    run: pathlib.Path, log: Callable[[str], None] | None = None
-) -> tuple[int, dict, dict]:
-    """The best checkpoint of a run directory, for inference.
+def load_parameters(run: pathlib.Path) -> tuple[int, dict, dict]:
+    """Reads the best checkpoint of a run directory, for inference.
 
     Returns:
-      step, its config (resolved, as a nested dict), and variables: `params` (averaged
-      ones where the run keeps them) and, where there are any, `batch_stats`.
+      The step; its config, resolved, as a nested dict; and the variables: `params`
+      (averaged ones where the run keeps them) and, if there are any, `batch_stats`.
+
+    Raises:
+      InputError: there is no run, or no whole checkpoint.
     """
-    folder = _absolute(run) / FOLDER
+    folder = folder_of(run)
     if not folder.is_dir():
         raise InputError(f"{run} is no run directory: it has no {FOLDER}/")
-    found = newest_whole(folder, best_first(folder), log or _to_stderr)
+    found = newest_whole(folder, best_first(folder))
     if found is None:
         raise InputError(f"{folder} holds no whole checkpoint")
     step, arrays, config = found
     state = nest(arrays)
     variables = {"params": state.get("ema") or state["params"]}
     return step, config, variables | state.get("model_state", {})
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-    """{"params/low0/conv/kernel": array, ...} of any pytree."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in leaves
-    }
-
-
-def fill(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """A pytree like `template` with the arrays of these paths; ValueError names a path
-    that is missing, left over or of another shape."""
-    expected = flatten(template)
-    for name in expected.keys() | arrays.keys():
-        if name not in arrays or name not in expected:
-            where = "checkpoint" if name not in arrays else "model"
-            raise ValueError(f"{name} is not in the {where}")
-        if expected[name].shape != arrays[name].shape:
-            raise ValueError(
-                f"{name} is {arrays[name].shape}, {expected[name].shape} was expected"
-            )
-    return jax.tree.unflatten(
-        jax.tree.structure(template), [arrays[name] for name in expected]
-    )
-
-
-def nest(arrays: Mapping[str, Any]) -> dict:
-    """{"params/in/kernel": array} -> {"params": {"in": {"kernel": array}}}; ValueError
-    names a path that is an array and a folder."""
-    tree = {}
-    for path, array in sorted(arrays.items()):  # a folder's name before what is in it
-        *folders, name = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-            if not isinstance(node, dict):
-                raise ValueError(f"{path} lies in {folder}, which is an array")
-        node[name] = array
-    return tree
 
 
 def _digests(arrays, config):

@@ -57,8 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands and their options."""
     parser = argparse.ArgumentParser(
         prog="btsrn",
-        description="Super-resolution by balanced two-stage residual networks, in JAX."
-        " Training is `python -m btsrn_jax.main --config configs/x4.py`.",
+        description="Super-resolution by balanced two-stage residual networks, in JAX.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -70,6 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         return sub.add_argument
 
+    # For the list of commands alone: `main` hands `btsrn train` on as it is.
+    text = "Train a config, as python -m btsrn_jax.main does."
+    commands.add_parser("train", help=text, description=text)
     _add_prepare(command(run_prepare))
     _add_upscale(command(run_upscale))
     _add_evaluate(command(run_evaluate))
@@ -323,6 +325,11 @@ def _failed(what, code=1):
 def main(argv: list[str] | None = None) -> None:
     """Runs the process: ends it with the exit code of the command, and says in one line
     what a user did wrong."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["train"]:
+        from btsrn_jax import main as training
+
+        training.main(["btsrn train", *argv[1:]])
     args = build_parser().parse_args(argv)
     progress.log_to_stderr()
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells of every file it reads

@@ -1,6 +1,7 @@
 """Trains or evaluates a config.
 
-    python -m btsrn_jax.main --config configs/x4.py
+    btsrn train --config configs/x4.py
+    python -m btsrn_jax.main --config configs/x4.py         the same
     python -m btsrn_jax.main --config configs/x4.py:unknown --workdir runs/x4u
     python -m btsrn_jax.main --config configs/x4.py --config.train.batch_size=16
     python -m btsrn_jax.main --config configs/x4.py --workdir runs/x4 --mode=eval
@@ -11,36 +12,61 @@ command continues a run that was stopped. Exit codes: 0 done, 1 failed, 2 bad us
 input, 75 stopped early and resumable.
 """
 
+import dataclasses
+import logging
 import os
 import pathlib
 import re
 import sys
 import traceback
-from typing import NamedTuple
 
-from absl import flags, logging
+from absl import flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from btsrn_jax import config as schema
 from btsrn_jax import evaluation, inference, storage, training
-from btsrn_jax.data import evaluation_sets
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import InputError, first_line
+from btsrn_jax.progress import LOGGER, log_to_stderr
 
-USAGE = 2
+FAILED, USAGE = 1, 2
+
+_log = logging.getLogger(LOGGER)
 
 
-class Options(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Options:
     """What the command line says."""
 
     config: ConfigDict
+    """Valid, with the values of all --config.FIELD flags."""
+
+    config_file: str
+    """The file it came from, as it was given."""
+
+    config_argument: str
+    """What stood behind the colon; "" without."""
+
     workdir: pathlib.Path
+    """The run directory, or its counterpart in a bucket."""
+
     mode: str
+    """"train" or "eval"."""
+
     distributed: bool
+    """True where other processes of the run are to be joined."""
 
 
 def parse(argv: list[str]) -> Options | None:
-    """Options of `argv`, validated; None where it asks for help; InputError in one line
-    for whatever is wrong."""
+    """Returns the validated options of a command line; None where it asks for help.
+
+    Args:
+      argv: the program's name, then its arguments.
+
+    Raises:
+      InputError: in one line, whatever is wrong.
+    """
+    located = _locate_config(argv)
     argv = _find_shipped_config(argv)
     values = _define(argv)
     path, arg = _config_file(argv)
@@ -61,7 +87,8 @@ def parse(argv: list[str]) -> Options | None:
     schema.validate(config)
     name = "-".join(part for part in (pathlib.Path(path).stem, arg) if part)
     workdir = storage.path(values.workdir or f"runs/{name}")
-    return Options(config, workdir, values.mode, values.distributed)
+    given = located[2].partition(":")[0]
+    return Options(config, given, arg, workdir, values.mode, values.distributed)
 
 
 def _define(argv):
@@ -98,7 +125,7 @@ def _define(argv):
 
 
 def _locate_config(argv):
-    """(index in argv, "--config=" or "", FILE.py[:ARG]) of the config flag, or None."""
+    """Returns (index in argv, "--config=" or "", FILE.py[:ARG]), or None without."""
     for i, text in enumerate(argv):
         match = re.fullmatch(r"(--?config=)(.*)", text, re.DOTALL)
         if match:
@@ -109,8 +136,11 @@ def _locate_config(argv):
 
 
 def _find_shipped_config(argv):
-    """`configs/x4.py` means the package's own where no such file lies here: that is how
-    an installed package, without the repository, brings its configs."""
+    """Returns argv with configs/NAME.py replaced by the package's own file.
+
+    Only where no such file lies here: an installed package, without the repository,
+    brings its configs that way.
+    """
     located = _locate_config(argv)
     if located is None:
         return argv
@@ -124,7 +154,8 @@ def _find_shipped_config(argv):
 
 
 def _config_file(argv):
-    """(path, argument) of --config, checked: a missing file is one line."""
+    """Returns the path and the argument of --config; InputError if there is no such
+    file."""
     located = _locate_config(argv)
     if located is None:
         return None, None
@@ -140,7 +171,7 @@ def _config_file(argv):
 
 
 def _check_overrides(argv):
-    """Fields set by flags: known names, values of their type."""
+    """Raises InputError for an unknown field, or a value of another type."""
     fields = schema.flatten(schema.defaults())
     for i, text in enumerate(argv):
         match = re.fullmatch(r"--?config\.([^=]+)(?:=(.*))?", text, re.DOTALL)
@@ -164,7 +195,7 @@ def _check_overrides(argv):
 
 
 def _one_line(error, path):
-    """The part of a parsing error that a user can act on."""
+    """Returns the part of a parsing error that a user can act on."""
     text = " ".join(str(error).split())
     if "InputError: " in text:  # a config file's own, inside a quoted traceback
         return text.rpartition("InputError: ")[2]
@@ -174,49 +205,52 @@ def _one_line(error, path):
 
 
 def run(argv: list[str]) -> int:
-    """Does what the command line says; returns the exit code."""
+    """Does what a command line says, and returns the exit code; see `parse`."""
     options = parse(argv)
     if options is None:
         return 0
     from btsrn_jax import mesh
 
     mesh.prepare()
-    mesh.start(options.distributed)
-    with training.Preemption() as watch:
-        return _work(options, watch)
+    training.distributed.join(options.distributed)
+    with training.Preemption() as preemption:
+        return _work(options, preemption)
 
 
-def _work(options, watch):
+def _work(options, preemption):
     from btsrn_jax import mesh
 
-    config, workdir, mode, _ = options
-    devices = mesh.make_mesh()
+    config, workdir = options.config, options.workdir
+    devices, trains = mesh.make_mesh(), options.mode == "train"
     schema.validate(config, devices.size)
-    if mode == "train":
-        code = training.run(config, workdir, devices, _log, watch)
+    if trains:
+        validation = training.prepare_validation(config, devices)
+        origin = options.config_file, options.config_argument
+        code = training.run(config, workdir, devices, validation, preemption, *origin)
         if code:
             return code
-    watch.take_over()
+    preemption.take_over()
     if not mesh.is_first():
-        mesh.wait_for_first()
+        training.distributed.wait_for_first()
         return 0
     found = inference.load_weights(str(workdir))
     _check_network(found.config, config, workdir)
-    sets = evaluation_sets(config)
-    if sets:
-        ensemble = mode == "eval" and config.eval.ensemble
-        subject = evaluation.network_upscaler(
-            config.model.name, config.to_dict(), found.variables, mesh.local(), ensemble
-        )
-        name = "evaluation" if mode == "eval" else "validation"
-        evaluation.compare(subject, sets, [config.eval.protocol], workdir, name, _log)
-    if mode == "train":
-        _log(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")
+    if not trains:
+        ensemble = config.eval.ensemble
+        validation = training.prepare_validation(config, devices, ensemble)
+    if validation:
+        upscaler = validation.upscaler(found.variables)
+        name = "validation" if trains else "evaluation"
+        protocols = [config.eval.protocol]
+        _log.info(f"{name} on {', '.join(validation.sets)}")
+        evaluation.compare(upscaler, validation.sets, protocols, workdir, name)
+    if trains:
+        _log.info(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")
     return 0
 
 
 def _check_network(saved, config, workdir):
-    """InputError where --mode=eval is given the config of another network."""
+    """Raises InputError where --mode=eval is given the config of another network."""
     wrong = [
         text
         for text in schema.contradictions(saved, config)
@@ -227,45 +261,41 @@ def _check_network(saved, config, workdir):
         raise InputError(f"{workdir} holds another network: {'; '.join(wrong)}")
 
 
-def _log(text):
-    print(text, file=sys.stderr, flush=True)
+def main(argv: list[str] | None = None) -> None:
+    """Runs the process, to its exit code. A failure that was foreseen is one line; any
+    other one keeps its traceback.
 
-
-def main() -> None:
-    """The process: exit codes, and one line for what went wrong. An unforeseen error
-    keeps its traceback."""
+    Args:
+      argv: as `sys.argv`, which is the default.
+    """
     # Orbax tells of every file it writes, and of errors before it raises them.
-    logging.set_verbosity(logging.FATAL)
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    log_to_stderr()
     try:
-        code = run(sys.argv)
-    except InputError as error:
-        _end(f"error: {error}", USAGE)
-    except OSError as error:
-        _end(f"error: {error}", 1)
-    except RuntimeError as error:
-        _end(_explain(error), 1)
+        code = run(sys.argv if argv is None else argv)
+    except BaseException as error:
+        _log.error(_explain(error))
+        # Not sys.exit: it would wait for the other processes of the run, and they for
+        # this one. So they notice, and end too.
+        os._exit(USAGE if isinstance(error, InputError) else FAILED)
     sys.exit(code)
 
 
 def _explain(error):
-    """One line for failures that were foreseen, a traceback for others."""
-    from btsrn_jax import checkpoint, mesh
+    """Returns one line for a failure that was foreseen, a traceback for any other."""
+    from btsrn_jax import checkpoint
 
-    if isinstance(error, training.Diverged | checkpoint.SaveFailed):
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    foreseen = InputError, OSError, training.Diverged, checkpoint.SaveFailed
+    if isinstance(error, foreseen):
         return f"error: {error}"
-    if mesh.process_count() > 1:
-        first = str(error).strip().partition("\n")[0]
+    if training.distributed.lost_another(error):
         return (
-            "error: this process lost another one of the run, or failed itself;"
-            f" start all again, the run continues ({first[:300]})"
+            "error: this process lost another one of the run; start all again, the run"
+            f" continues ({first_line(error)})"
         )
-    return traceback.format_exc()
-
-
-def _end(text, code):
-    """Ends the process, also where others of the run wait for it: they notice."""
-    print(text, file=sys.stderr, flush=True)
-    os._exit(code)
+    return "".join(traceback.format_exception(error))
 
 
 if __name__ == "__main__":

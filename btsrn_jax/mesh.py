@@ -1,35 +1,27 @@
 """Devices and hosts: one mesh with one axis, `data`.
 
-Parameters are replicated (0.9 M of them), batches are split along the axis; what must
-be summed over devices follows from the mean over the batch.
+Parameters are replicated (there are 0.9 M of them) and batches are split along the
+axis. What must be summed over devices follows from the mean over the batch.
 """
 
 import glob
 import importlib.util
+import math
 import os
-import sys
-import threading
-from collections.abc import Mapping
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from btsrn_jax.errors import InputError
-
-# Multiplies as fast as the machine's matrix products allow. An unknown flag would
-# abort the process, hence only versions that were tried.
+# With this flag convolutions run as fast as the machine's matrix products. XLA aborts
+# the process at a flag it does not know, hence only versions that were tried.
 CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
 CPU_FLAG_VERSIONS = ("0.10.2",)
 
-JOIN_SECONDS = 300  # for all processes of a run to find each other
-HEARTBEAT_SECONDS = 60  # a process silent for so long is dead: the others end
-SHUTDOWN_SECONDS = 86400  # while the first process evaluates, the others wait
 
-
-def make_mesh(devices: list | None = None) -> Mesh:
-    """A mesh over these devices; by default over all of all hosts."""
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh over these devices; by default over all devices of all hosts."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh(
         (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
@@ -37,29 +29,54 @@ def make_mesh(devices: list | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same value on every device."""
+    """Returns the sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """The leading axis divided over the devices."""
+    """Returns the sharding of an array whose leading axis is divided over devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def platform(mesh: Mesh) -> str:
-    """What `ops` is asked for: "cpu" or "plain"."""
+    """Returns "cpu", or "plain" for accelerators: which operations a network takes."""
     return "cpu" if mesh.devices.flat[0].platform == "cpu" else "plain"
 
 
 def describe(mesh: Mesh) -> str:
-    """Such as "1 x cpu (2 cores)" or "8 x NVIDIA H100"."""
+    """Returns the devices in words: "1 x cpu (2 cores)", "8 x NVIDIA H100"."""
     kind = mesh.devices.flat[0].device_kind
     return f"{mesh.size} x {kind}" + f" ({os.cpu_count()} cores)" * (kind == "cpu")
 
 
+def device_memory(device: jax.Device) -> tuple[float, float]:
+    """Returns (total, free) memory of a device, in bytes.
+
+    Devices of a CPU have no memory of their own: `total` is infinite, and `free` is an
+    equal share of what the machine has available. Both are infinite for a device that
+    is only described, as those of `btsrn info --topology`.
+    """
+    try:
+        stats = device.memory_stats() or {}
+    except Exception:  # a described device raises errors of many types
+        return math.inf, math.inf
+    if "bytes_limit" in stats:
+        total = stats["bytes_limit"]
+        return total, total - stats.get("bytes_in_use", 0)
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        available = 1024 * int(fields["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):  # not Linux
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    return math.inf, available / jax.local_device_count()
+
+
 def prepare() -> None:
-    """Settings that a process makes before it first uses a device. Only entry points
-    call this; what the user has set in the environment stays."""
+    """Sets the XLA flags that have to stand before a process first uses a device.
+
+    Only entry points call this. What the user has set in the environment stays.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms not in ("", "cpu") or (not platforms and _accelerated()):
@@ -69,109 +86,41 @@ def prepare() -> None:
 
 
 def _accelerated():
-    """Whether JAX will find something else than the CPU, asked without waking it.
-    libtpu is also installed where there is no TPU, for `btsrn info --topology`."""
+    """Returns True where JAX will find more than the CPU, without waking it."""
     plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
     if any(importlib.util.find_spec(name) for name in plugins):
         return True
+    # libtpu alone is no sign: `btsrn info --topology` uses it where there is no TPU.
     chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
     return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
-def announced(env: Mapping[str, str]) -> str:
-    """What in the environment says that this is one process of several; "" if nothing
-    does. An allocation alone does not count: a Slurm step of several tasks does."""
-    if "JAX_COORDINATOR_ADDRESS" in env:
-        return "JAX_COORDINATOR_ADDRESS"
-    if {"SLURM_STEP_NODELIST", "SLURM_PROCID"} <= env.keys():
-        return "Slurm" if int(env.get("SLURM_NTASKS", "1")) > 1 else ""
-    if "," in env.get("TPU_WORKER_HOSTNAMES", ""):
-        return "TPU_WORKER_HOSTNAMES"
-    return ""
-
-
-def start(distributed: bool) -> None:
-    """Joins the other processes of a run, where the flag or the environment says that
-    there are any. To be called before anything else of JAX.
-
-    BTSRN_JOIN_SECONDS and BTSRN_HEARTBEAT_SECONDS replace the time-outs. One that runs
-    out ends the process with a message: JAX itself would abort.
-    """
-    env = os.environ
-    if not (distributed or announced(env)):
-        return
-    seconds = int(env.get("BTSRN_JOIN_SECONDS", JOIN_SECONDS))
-    address, process, count = _place(env)
-
-    def give_up():
-        print(
-            f"error: process {process} of {count}: the others did not all join at"
-            f" {address} within {seconds} s; start all again",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)
-
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
-    given = {}
-    if "JAX_PROCESS_ID" in env:
-        given["process_id"] = int(env["JAX_PROCESS_ID"])
-    if "JAX_NUM_PROCESSES" in env:
-        given["num_processes"] = int(env["JAX_NUM_PROCESSES"])
-    try:
-        jax.distributed.initialize(
-            **given,
-            initialization_timeout=10 * seconds,
-            heartbeat_timeout_seconds=int(
-                env.get("BTSRN_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)
-            ),
-            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-        )
-    except ValueError as error:
-        raise InputError(
-            f"--distributed: {error} Set JAX_COORDINATOR_ADDRESS (HOST:PORT of process"
-            " 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or start by Slurm or on TPUs"
-        ) from None
-    finally:
-        timer.cancel()
-
-
-def _place(env):
-    """(address, process, count) as far as the environment tells, for messages."""
-    address = env.get("JAX_COORDINATOR_ADDRESS") or env.get("SLURM_STEP_NODELIST")
-    return (
-        address or env.get("TPU_WORKER_HOSTNAMES") or "the coordinator",
-        env.get("JAX_PROCESS_ID")
-        or env.get("SLURM_PROCID")
-        or env.get("TPU_WORKER_ID", "?"),
-        env.get("JAX_NUM_PROCESSES") or env.get("SLURM_NTASKS", "?"),
-    )
-
-
 def local() -> Mesh:
-    """A mesh over this process's own devices."""
+    """Returns a mesh over this process's own devices."""
     return make_mesh(jax.local_devices())
 
 
 def process_count() -> int:
-    """How many processes work on this run together."""
+    """Returns how many processes work on this run together."""
     return jax.process_count()
 
 
 def is_first() -> bool:
-    """Whether this process writes what one process writes for all."""
+    """Returns True in the one process that writes for all."""
     return jax.process_index() == 0
 
 
-def wait_for_first() -> None:
-    """Returns when the first process, too, has nothing left to do."""
-    jax.distributed.shutdown()
+def barrier() -> None:
+    """Returns when every process of the run has called it."""
+    gather(np.zeros(1, np.uint8))
 
 
 def gather(values: np.ndarray) -> np.ndarray:
-    """The arrays (of equal shape and dtype) of all processes: (processes, ...)."""
+    """Returns the arrays of all processes, (processes, ...); each calls it at once.
+
+    Args:
+      values: of the same shape and dtype in every process; a number becomes (1,).
+    """
     values = np.atleast_1d(values)
     if jax.process_count() == 1:
         return values[None]

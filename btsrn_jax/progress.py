@@ -1,18 +1,29 @@
 """What people see while something runs: lines and progress bars on standard error."""
 
+import contextlib
+import io
 import logging
+import re
 import sys
+import time
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
 LOGGER = "btsrn"  # of every message to people
+_log = logging.getLogger(LOGGER)
 
 
 class _AboveBars(logging.Handler):
-    """Writes a record as a line of its own, above whatever progress bar is drawn."""
+    """Writes a record as lines of their own, above whatever progress bar is drawn."""
+
+    def __init__(self, prefix: str):
+        super().__init__()
+        self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        for line in self.format(record).splitlines():
+            tqdm.write(f"{self._prefix}{line}", file=sys.stderr)
         sys.stderr.flush()
 
 
@@ -23,16 +34,94 @@ def log_to_stderr(process: int = 0, count: int = 1) -> None:
       process: the number of this process among those that work together.
       count: how many there are; with several, `[process/count] ` stands in front.
     """
-    handler = _AboveBars()
-    prefix = f"[{process}/{count}] " if count > 1 else ""
-    handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
-    logger = logging.getLogger(LOGGER)
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    _log.handlers = [_AboveBars(f"[{process}/{count}] " if count > 1 else "")]
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
 
 
-def progress_bar(*args, **kwargs) -> tqdm:
-    """Returns a tqdm bar that moves on a terminal; elsewhere, as in a batch job's log,
-    it is drawn every ten seconds."""
-    return tqdm(*args, mininterval=0.1 if sys.stderr.isatty() else 10, **kwargs)
+class _Lines(tqdm):
+    """Progress as plain lines, each one logged: what a batch job's log can hold."""
+
+    def __init__(self, *args, **kwargs):
+        self._shown = None
+        # tqdm's own carriage returns go nowhere.
+        super().__init__(*args, file=io.StringIO(), **kwargs)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        if msg is None and self.n != self._shown:  # tqdm repeats the last
+            self._shown = self.n
+            _log.info(str(self))
+        return True
+
+
+def progress_bar(
+    *args, unit: str = "it", bar_format: str | None = None, delay: float = 0, **kwargs
+) -> tqdm:
+    """Returns a tqdm bar: the one look of all progress in this package.
+
+    It moves on a terminal. Elsewhere a plain line is logged every ten seconds.
+
+    Args:
+      unit: what is counted, in the singular.
+      bar_format: tqdm's; by default description, bar, count, postfix, rate, time left.
+      delay: seconds before anything is shown.
+      *args, **kwargs: tqdm's.
+    """
+    unit = unit if unit == "B" else f" {unit}s"
+    what = bar_format or (
+        "{desc}:|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}, {rate_noinv_fmt},"
+        " {remaining} left"
+    )
+    if sys.stderr.isatty():
+        kind, interval = tqdm, 0.1
+    else:
+        kind, interval = _Lines, 10
+        what = re.sub(r"\|?{bar}\|", "", what)
+        delay = delay or 1e-9  # or tqdm would begin by a line that nothing is done
+    return kind(
+        *args, unit=unit, bar_format=what, delay=delay, mininterval=interval, **kwargs
+    )
+
+
+class TrainingProgress:
+    """Shows step, loss, learning rate, patches a second, steps a second, time left."""
+
+    def __init__(self, start: int, steps: int, batch_size: int):
+        self._batch_size = batch_size
+        self._bar = progress_bar(
+            desc="training", initial=start, total=steps, unit="step", smoothing=0.3
+        )
+
+    @property
+    def rate(self) -> float | None:
+        """Steps a second while training, pauses left out; None before it is known."""
+        now = self._bar.format_dict
+        if now["rate"] is None and now["n"] > now["initial"] and now["elapsed"] > 0:
+            return (now["n"] - now["initial"]) / now["elapsed"]
+        return now["rate"]
+
+    def update(self, step: int, loss: float, learning_rate: float) -> None:
+        """Notes that a step is done; shows it where it is time to."""
+        rate = self.rate
+        patches = f", {rate * self._batch_size:.3g} patches/s" if rate else ""
+        self._bar.set_postfix_str(
+            f"loss {loss:.4g}, learning rate {learning_rate:.3g}{patches}",
+            refresh=False,
+        )
+        self._bar.update(step - self._bar.n)
+        if step == self._bar.total:
+            self._bar.refresh()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A context whose time is not counted: compiling, saving, validation."""
+        begun = time.time()  # tqdm's clock
+        try:
+            yield
+        finally:
+            self._bar.start_t += time.time() - begun
+            self._bar.last_print_t += time.time() - begun
+
+    def close(self) -> None:
+        """Ends the bar; on a terminal it stays, as it is."""
+        self._bar.close()

@@ -61,16 +61,22 @@ def make(workdir):
     return workdir
 
 
-def restore(workdir):
-    """What a continuing run would restore, and what it would say."""
-    said = []
-    checkpoints = checkpoint.Checkpoints(workdir, said.append)
-    found = checkpoints.restore_latest()
-    checkpoints.close()
-    return found, said
+@pytest.fixture
+def restore(caplog):
+    """restore(workdir): what a continuing run would restore, and what it would say."""
+
+    def restore(workdir):
+        caplog.clear()
+        checkpoint.set_damaged_aside(workdir / "checkpoints")
+        checkpoints = checkpoint.Checkpoints(workdir)
+        found = checkpoints.restore_latest()
+        checkpoints.close()
+        return found, [r.getMessage() for r in caplog.records if r.name == "btsrn"]
+
+    return restore
 
 
-def test_what_is_restored_is_what_was_saved_bit_for_bit(run):
+def test_what_is_restored_is_what_was_saved_bit_for_bit(run, restore):
     (step, found), said = restore(run)
     assert step == 2
     assert same(found, 2)
@@ -79,7 +85,9 @@ def test_what_is_restored_is_what_was_saved_bit_for_bit(run):
     assert jax.tree.structure(filled) == jax.tree.structure(state(0))
 
 
-def test_a_checkpoint_may_be_saved_by_eight_devices_and_restored_by_one(tmp_path):
+def test_a_checkpoint_may_be_saved_by_eight_devices_and_restored_by_one(
+    tmp_path, restore
+):
     on = mesh.replicated(mesh.make_mesh())
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save(1, jax.device_put(state(1), on), CONFIG)
@@ -97,12 +105,12 @@ def test_the_two_latest_and_the_best_are_kept(tmp_path):
         checkpoints.wait()
     assert checkpoint.steps_in(checkpoints.folder) == [2, 5, 6]
     assert checkpoint.best_first(checkpoints.folder) == [2, 6, 5]
-    assert checkpoints.score(5) is None
+    assert checkpoint.score_of(checkpoints.folder, 5) is None
     checkpoints.close()
     assert checkpoint.load_parameters(tmp_path)[0] == 2
 
 
-def test_a_score_may_follow_its_checkpoint(tmp_path):
+def test_a_score_may_follow_its_checkpoint(tmp_path, restore):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     for step, psnr in {1: 30.0, 2: 32.0, 3: float("nan"), 4: 31.0, 5: 30.5}.items():
         checkpoints.save(step, state(step), CONFIG)
@@ -154,7 +162,7 @@ def flip(path, rng):
 
 
 @processes.LATE
-def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path):
+def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path, restore):
     """A hundred of them, half in files taken alike, half by size. Harmless means that
     the very same arrays are restored; else the checkpoint is named and moved aside, and
     the one before it is used."""
@@ -186,7 +194,7 @@ def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path):
 
 
 @processes.LATE
-def test_every_flipped_bit_of_array_data_is_noticed(tmp_path):
+def test_every_flipped_bit_of_array_data_is_noticed(tmp_path, caplog):
     whole, rng = make(tmp_path / "whole"), random.Random(1)
     folder = whole / "checkpoints"
     files = [p for p in folder.glob("2/state/**/d/*") if p.is_file()]
@@ -194,9 +202,9 @@ def test_every_flipped_bit_of_array_data_is_noticed(tmp_path):
     data = largest.read_bytes()
     for _ in range(10):
         flip(largest, rng)
-        said = []
-        step, found, _ = checkpoint.newest_whole(folder, [2, 1], said.append)
-        assert (step == 1 and len(said) == 1) or same(found, 2)
+        caplog.clear()
+        step, found, _ = checkpoint.newest_whole(folder, [2, 1])
+        assert (step == 1 and "2 is damaged" in caplog.text) or same(found, 2)
         largest.write_bytes(data)
 
 
@@ -209,7 +217,9 @@ DAMAGES = {
 
 @processes.LATE
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(run, damage):
+def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(
+    run, restore, damage
+):
     """Every file of a checkpoint in turn."""
     whole = run.with_name("whole")
     run.rename(whole)
@@ -226,7 +236,7 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(run, damage):
     assert used.count(1) >= 4  # metrics, about, manifests, data
 
 
-def test_where_all_are_damaged_the_run_starts_anew(run):
+def test_where_all_are_damaged_the_run_starts_anew(run, restore):
     for step in (1, 2):
         (run / "checkpoints" / str(step) / "about" / "metadata").write_text("{")
     found, said = restore(run)
@@ -236,7 +246,7 @@ def test_where_all_are_damaged_the_run_starts_anew(run):
         checkpoint.load_parameters(run)
 
 
-def test_a_score_changed_by_hand_is_noticed(run):
+def test_a_score_changed_by_hand_is_noticed(run, restore):
     path = run / "checkpoints" / "1" / "metrics" / "metrics"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"psnr": 39.0}))
     _, said = restore(run)
@@ -267,7 +277,7 @@ def collected():
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("collected")
-def test_a_full_disk_is_told_and_costs_nothing_that_was_saved(small_disk):
+def test_a_full_disk_is_told_and_costs_nothing_that_was_saved(small_disk, restore):
     checkpoints = checkpoint.Checkpoints(small_disk)
     checkpoints.save(1, state(1), CONFIG)
     checkpoints.wait()
@@ -311,7 +321,7 @@ def _without(tree, name):
     return {k: v for k, v in tree.items() if k != name}
 
 
-def test_saving_a_step_twice_keeps_the_first(run):
+def test_saving_a_step_twice_keeps_the_first(run, restore):
     checkpoints = checkpoint.Checkpoints(run)
     checkpoints.save(2, state(3), CONFIG)
     checkpoints.close()

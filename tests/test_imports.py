@@ -28,6 +28,7 @@ ORDER = [
     "resize",
     "metrics",
     "mesh",
+    "trees",
     "network",
     "fields",
     "config",

@@ -1,26 +1,19 @@
-"""The command line of training, through real processes."""
+"""The command line of training. As a process: tests/system/test_main_process.py."""
 
+import json
 import pathlib
-import subprocess
 import sys
 
+import jax
 import pytest
+from helpers import tiny
 
+from btsrn_jax import cli, inference, mesh
 from btsrn_jax import main as entry
+from btsrn_jax.data import datasets
 from btsrn_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def main(*args, cwd=ROOT, timeout=300):
-    """Runs `python -m btsrn_jax.main`."""
-    return subprocess.run(
-        [sys.executable, "-m", "btsrn_jax.main", *args],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
 
 
 X4 = ("--config", "configs/x4.py")
@@ -56,60 +49,57 @@ def test_a_users_mistake_is_one_line(args, parts, monkeypatch):
     assert not (ROOT / "nowhere").exists()
 
 
-@pytest.mark.parametrize("args", [(*X4, "--config.train.stepz=3"), (*X4, "--flug")])
-def test_a_mistake_ends_the_process_with_2_and_without_a_traceback(args):
-    result = main(*args)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-
-
-def test_help_lists_every_field():
-    result = main("--help")
-    assert result.returncode == 0
+def test_help_lists_every_field(capsys):
+    assert entry.run(["main.py", "--help"]) == 0
+    said = capsys.readouterr().out
     for name in ("--workdir", "--mode", "--config.train.steps", "--config.eval.tile"):
-        assert name in result.stdout
+        assert name in said
 
 
-def test_the_quickstart_trains_validates_continues_and_evaluates(tmp_path):
-    """The README's first command at a tiny size: table, picture, checkpoint, codes;
-    then the same command again, and --mode=eval."""
-    tiny = [
-        "--config",
-        "configs/quickstart.py",
-        f"--workdir={tmp_path / 'run'}",
-        "--config.model.features=8",
-        "--config.model.bottleneck=4",
-        "--config.train.warmup_steps=2",
-        "--config.train.steps=6",
-        "--config.train.eval_every=4",
-        "--config.train.log_every=2",
-    ]
-    result = main(*tiny)
-    assert result.returncode == 0, result.stderr
-    for part in ("BTSRN x2", "7 images", "loss", "steps/s", "ETA", "bicubic PSNR"):
-        assert part in result.stderr, result.stderr
-    run = tmp_path / "run"
-    for name in ("config.json", "metrics.jsonl", "validation.csv", "validation.png"):
-        assert (run / name).stat().st_size > 100
-    assert list((run / "checkpoints").glob("[0-9]*"))
+def test_btsrn_train_is_another_name_of_main(monkeypatch):
+    given = []
+    monkeypatch.setattr(entry, "main", lambda argv: given.append(argv) or sys.exit(75))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", *X4, "--mode=eval"])
+    assert end.value.code == 75
+    assert given == [["btsrn train", *X4, "--mode=eval"]]
+    assert "  train " in cli.build_parser().format_help()
 
-    before = (run / "metrics.jsonl").read_text()
-    again = main(*tiny)
-    assert again.returncode == 0, again.stderr
-    assert "continuing from step 6" in again.stderr
-    assert (run / "metrics.jsonl").read_text() == before
 
-    other = main(*tiny, "--config.train.seed=1")
-    assert other.returncode == 2
-    assert "config.train.seed was 0, now 1" in other.stderr
+def test_the_file_and_the_argument_of_a_config_are_kept(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    options = entry.parse(["main.py", "--config", "configs/x4.py:unknown"])
+    found = options.config_file, options.config_argument
+    assert found == ("configs/x4.py", "unknown")
+    monkeypatch.chdir(tmp_path)  # nothing lies here: the package's own is meant
+    if (pathlib.Path(entry.__file__).parent / "configs").is_dir():  # installed
+        options = entry.parse(["main.py", *X4])
+        assert options.config_file == "configs/x4.py"
 
-    other = main(*tiny, "--mode=eval", "--config.model.bottleneck=5")
-    assert other.returncode == 2
-    assert "holds another network: config.model.bottleneck was 4, now 5" in other.stderr
 
-    evaluated = main(*tiny, "--mode=eval")
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "ensemble" in evaluated.stderr
-    assert (run / "evaluation.csv").exists()
+def test_a_training_run_lists_its_sets_once_and_compiles_its_tiles_once(
+    monkeypatch, tmp_path
+):
+    """For validation and for the closing table; the run is told where its config came
+    from."""
+    called = []
+
+    def count(room, name):
+        real = getattr(room, name)
+        spy = lambda *a, **k: called.append(name) or real(*a, **k)  # noqa: E731
+        monkeypatch.setattr(room, name, spy)
+
+    count(datasets, "check_set")
+    count(inference, "tiled_upscaler")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
+    real = mesh.make_mesh
+    monkeypatch.setattr(mesh, "make_mesh", lambda *_: real(jax.devices()[:1]))
+    photos = tiny.write_photos(tmp_path / "photos", tiny.HR_SIZES)
+    val = tiny.write_photos(tmp_path / "val", [(40, 40)])
+    args = tiny.command(tmp_path / "run", photos, sets=val, steps=1)
+    assert entry.run(args[2:]) == 0
+    assert sorted(called) == ["check_set", "tiled_upscaler"]
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert about["config_file"] == "configs/x2.py"
+    assert about["config_argument"] == ""

@@ -1,10 +1,10 @@
-"""Claims about devices and hosts. Several processes: see processes.py."""
+"""Claims about devices and hosts. Several processes: tests/system."""
 
+import math
 import os
 
 import jax
 import numpy as np
-import pytest
 from jax.sharding import AxisType
 
 from btsrn_jax import mesh
@@ -26,25 +26,6 @@ def test_a_batch_is_divided_and_parameters_are_everywhere():
     assert all(s.data.shape == (16,) for s in shards)
 
 
-@pytest.mark.parametrize(
-    ("env", "by"),
-    [
-        ({}, ""),
-        ({"JAX_COORDINATOR_ADDRESS": "a:1"}, "JAX_COORDINATOR_ADDRESS"),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU_WORKER_HOSTNAMES"),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, ""),
-        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2"}, ""),  # no step: no srun
-        (
-            {"SLURM_STEP_NODELIST": "a", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"},
-            "Slurm",
-        ),
-        ({"SLURM_STEP_NODELIST": "a", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, ""),
-    ],
-)
-def test_several_processes_are_known_by_the_environment(env, by):
-    assert mesh.announced(env) == by
-
-
 def test_what_a_process_gathers_alone_is_its_own():
     values = np.array([1.5, np.pi])
     np.testing.assert_array_equal(mesh.gather(values), [values])
@@ -59,3 +40,22 @@ def test_settings_made_by_the_user_stay(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     mesh.prepare()
     assert os.environ["XLA_FLAGS"] == ""
+
+
+def test_the_memory_of_a_device_is_asked_in_one_place():
+    """Of an accelerator; of CPU devices, which share the machine's; of a topology."""
+
+    class Accelerator:
+        def memory_stats(self):
+            return {"bytes_limit": 80e9, "bytes_in_use": 20e9}
+
+    class Described:
+        def memory_stats(self):
+            raise NotImplementedError
+
+    assert mesh.device_memory(Accelerator()) == (80e9, 60e9)
+    assert mesh.device_memory(Described()) == (math.inf, math.inf)
+    total, free = mesh.device_memory(jax.local_devices()[0])
+    assert total == math.inf
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 1e7 < 8 * free < pages

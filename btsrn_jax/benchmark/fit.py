@@ -198,10 +198,7 @@ def memory_of(devices: Mesh) -> float:
     for part, name in [*names.items(), *((name, name) for name in HBM)]:
         if f"tpu{part}" in kind:
             return HBM[name]
-    try:
-        return (device.memory_stats() or {}).get("bytes_limit", math.inf)
-    except Exception:  # a device that is only described answers no questions
-        return math.inf
+    return mesh.device_memory(device)[0]
 
 
 def report_fit(config: ConfigDict, devices: Mesh) -> str:

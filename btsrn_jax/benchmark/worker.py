@@ -127,7 +127,7 @@ def loop_seconds(config: ConfigDict, devices: Mesh, pairs: list) -> float:
                 images.write_image(root / kind / f"{i}.png", image)
         config.data.hr_dir, config.data.lr_dir = str(root / "hr"), str(root / "lr")
         with training.Preemption() as watch:
-            training.run(config, root / "run", devices, lambda line: None, watch)
+            training.run(config, root / "run", devices, preemption=watch)
         lines = training.read_metrics(root / "run" / training.METRICS)
         times = {line["step"]: line["time"] for line in lines}
     return (times[steps] - times[first]) / (steps - first)

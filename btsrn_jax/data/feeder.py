@@ -59,14 +59,14 @@ def open_batches(
     """
     if isinstance(store, host_store.HostStore):
         return Feeder(store, recipe, devices, start, last)
-    return DeviceBatches(store, devices)
+    return DeviceBatches(store)
 
 
 class DeviceBatches:
     """Batches of images that lie on every device: the step cuts its own patches."""
 
-    def __init__(self, store: sampler.Store, devices: Mesh):
-        self._store = jax.device_put(store, mesh.replicated(devices))
+    def __init__(self, store: sampler.Store):
+        self._store = store
 
     def __call__(self, step: int) -> sampler.Store:
         return self._store

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from btsrn_jax import images, mesh, storage
@@ -47,7 +48,9 @@ class HostStore:
     """How many HR pixels there are to one LR pixel, along a side."""
 
 
-def load_store(config: ConfigDict, pairs: list[Pair]) -> sampler.Store | HostStore:
+def load_store(
+    config: ConfigDict, pairs: list[Pair], devices: Mesh
+) -> sampler.Store | HostStore:
     """Decodes the training images to where `data.cache` wants them, and logs where.
 
     A host store that was made before is used, if it still fits the images.
@@ -55,9 +58,10 @@ def load_store(config: ConfigDict, pairs: list[Pair]) -> sampler.Store | HostSto
     Args:
       config: `scale`, `data` and `train.patch` count.
       pairs: as of `training_pairs`.
+      devices: the mesh on which a device store is to lie.
 
     Returns:
-      A device store as NumPy arrays, or a host store: what `open_batches` takes.
+      A store on every device, or a host store: what `open_batches` takes.
 
     Raises:
       InputError: images are unreadable or too small, or a host store is wanted and the
@@ -79,7 +83,8 @@ def load_store(config: ConfigDict, pairs: list[Pair]) -> sampler.Store | HostSto
         f" {limit / 1e9:.3g} GB (config.data.cache={cache}): kept"
         f" {f'on the host, in {folder}' if on_host else 'on every device'}"
     )
-    return store
+    # What was put together on the host is not needed there any longer.
+    return store if on_host else jax.device_put(store, mesh.replicated(devices))
 
 
 def device_limit() -> int:
@@ -89,12 +94,9 @@ def device_limit() -> int:
     least of all processes.
     """
     devices = jax.local_devices()
-    stats = [device.memory_stats() or {} for device in devices]
-    if all("bytes_limit" in s for s in stats):
-        limit = min(s["bytes_limit"] - s.get("bytes_in_use", 0) for s in stats)
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        limit = free // (1 + len(devices))  # and one while it is put together
+    limit = min(mesh.device_memory(device)[1] for device in devices)
+    if devices[0].platform == "cpu":  # where it is put together, too
+        limit *= len(devices) / (1 + len(devices))
     return int(mesh.gather(np.int64(SHARE * limit)).min())
 
 
@@ -217,7 +219,8 @@ def hr_sizes(store: sampler.Store | HostStore) -> list[tuple[int, int]]:
         scale, sizes = store.scale, store.sizes
     else:
         scale = store.hr.shape[0] // store.lr.shape[0]
-        sizes = zip(store.index.height, store.index.width, strict=True)
+        sides = (np.asarray(x) for x in (store.index.height, store.index.width))
+        sizes = zip(*sides, strict=True)
     return [(scale * int(h), scale * int(w)) for h, w in sizes]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -147,11 +148,10 @@ def compare(
     protocols: list[str],
     workdir: pathlib.Path,
     name: str,
-    log: Callable[[str], None] = print,
 ) -> None:
     """Measures a network and bicubic on whole sets.
 
-    The table goes to `log`; the figures go to NAME.csv, and crops of the first images
+    The table goes to the log; the figures go to NAME.csv, and crops of the first images
     to NAME.png, both in `workdir`.
     """
     peer = bicubic_upscaler(upscaler.scale)
@@ -160,6 +160,7 @@ def compare(
         rows += evaluate_set(set_name, pairs, upscaler, protocols)
         baseline += evaluate_set(set_name, pairs, peer, protocols)
     write_csv(workdir / f"{name}.csv", baseline + rows)
+    log = logging.getLogger("btsrn").info
     log(per_image_table(rows, baseline))
     crops = [crop_row(pair, [peer, upscaler]) for pair in next(iter(sets.values()))[:3]]
     with tempfile.TemporaryDirectory() as folder:

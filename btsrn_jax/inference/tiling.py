@@ -8,7 +8,6 @@ compilation, and show no seams.
 import functools
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -283,16 +282,7 @@ def free_memory(devices: Mesh) -> float:
     """Returns the bytes that are free on each device of a mesh. CPU devices share what
     the machine has."""
     local = [d for d in devices.devices.flat if d.process_index == jax.process_index()]
-    stats = local[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        available = 1024 * int(fields["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):  # not Linux
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-    return available / len(local)
+    return mesh.device_memory(local[0])[1]
 
 
 def _is_out_of_memory(error):

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from btsrn_jax.training.loop import Diverged, run
-    from btsrn_jax.training.metrics_log import METRICS, read_metrics
+    from btsrn_jax.training import distributed
+    from btsrn_jax.training.loop import run
+    from btsrn_jax.training.metrics_log import METRICS, Diverged, read_metrics
     from btsrn_jax.training.preemption import STOPPED, Preemption
     from btsrn_jax.training.step import compile_step, create_state, make_recipe
+    from btsrn_jax.training.validation import prepare_validation
 
 __all__ = [
     "METRICS",
@@ -20,17 +22,21 @@ __all__ = [
     "Preemption",
     "compile_step",
     "create_state",
+    "distributed",
     "make_recipe",
+    "prepare_validation",
     "read_metrics",
     "run",
 ]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
+    submodules=["distributed"],
     submod_attrs={
-        "loop": ["Diverged", "run"],
-        "metrics_log": ["METRICS", "read_metrics"],
+        "loop": ["run"],
+        "metrics_log": ["METRICS", "Diverged", "read_metrics"],
         "preemption": ["STOPPED", "Preemption"],
         "step": ["compile_step", "create_state", "make_recipe"],
+        "validation": ["prepare_validation"],
     },
 )

@@ -1,43 +1,55 @@
-"""metrics.jsonl, TensorBoard events, progress on the console."""
+"""What a run measures: metrics.jsonl, TensorBoard events."""
 
 import json
 import os
 import pathlib
-import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
 
 from btsrn_jax import mesh, storage
+from btsrn_jax.data import Batches
+from btsrn_jax.progress import TrainingProgress
 
 METRICS = "metrics.jsonl"
 UPLOAD_SECONDS = 10.0
+MAX_SKIPPED = 20  # updates in a row that were not finite, then the run has failed
+
+
+class Diverged(RuntimeError):
+    """The loss or its gradient stayed non-finite."""
 
 
 class MetricsLog:
-    """Writes down what a run measures. On a continued run, lines after `start` are cut
-    off, so that each step stands there once. Of several processes one writes.
+    """Writes what a run measures, each step once.
 
-    Nothing can be appended to an object in a bucket: there the files grow in a folder
-    of this machine, and copies of them travel every `UPLOAD_SECONDS`.
+    On a continued run, lines after `start` are cut off. Of several processes one
+    writes. Nothing can be appended to an object in a bucket: there the files grow in a
+    folder of this machine, and copies of them travel every `UPLOAD_SECONDS`.
+
+    Args:
+      workdir: the run directory.
+      start: the step from which the run continues.
+      writes: False in every process but the first.
     """
 
     def __init__(self, workdir: pathlib.Path, start: int = 0, writes: bool = True):
         self._home = storage.path(workdir)
+        lines = read_metrics(self._home / METRICS)
         self._last = {}
-        for line in read_metrics(self._home / METRICS):
+        for line in lines:
             if line["step"] == start:
                 self._last |= line
+        mesh.barrier()  # all have read
         self._file = None
-        mesh.gather(0)  # all have read
         if writes:
-            self._open(start)
+            self._open(start, [line for line in lines if line["step"] <= start])
 
-    def last(self, step: int) -> dict:
-        """What is known of a step, if it is the latest one; else nothing."""
-        return self._last if self._last.get("step") == step else {}
-
-    def _open(self, start):
-        lines = [x for x in read_metrics(self._home / METRICS) if x["step"] <= start]
+    def _open(self, start, lines):
         self._folder = self._home
         if storage.in_bucket(self._home):
             self._temporary = tempfile.TemporaryDirectory()
@@ -46,14 +58,18 @@ class MetricsLog:
         storage.write(self._folder / METRICS, text)
         self._file = (self._folder / METRICS).open("r+b", buffering=0)
         self._file.seek(0, 2)
-        # Here, since it imports PyTorch where that is installed: 0.5 GB, for nothing.
+        # Imported here: where PyTorch is installed, tensorboardX loads it, 0.5 GB.
         from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(self._folder), purge_step=start + 1)
         self.flush()
 
+    def last(self, step: int) -> dict[str, float]:
+        """Returns what is known of a step if it is the latest one; else {}."""
+        return self._last if self._last.get("step") == step else {}
+
     def write(self, step: int, **values: float) -> None:
-        """Metrics of a step, at once in the file; more of the same step joins its
+        """Writes metrics of a step to the file at once; more of the same step joins its
         line."""
         if self._last.get("step") == step:
             start, line = b", ", values
@@ -73,8 +89,11 @@ class MetricsLog:
             self.flush()
 
     def flush(self) -> None:
-        """Returns when all is on the disk, or in the bucket: before a checkpoint, so
-        that a run which continues from it lacks no line."""
+        """Returns when all is on the disk, or in the bucket.
+
+        To be called before a checkpoint, so that a run which continues from it lacks no
+        line.
+        """
         if self._file is None:
             return
         if self._folder == self._home:
@@ -92,9 +111,65 @@ class MetricsLog:
             self._file.close()
 
 
-def read_metrics(path: pathlib.Path) -> list[dict]:
-    """The lines of a metrics.jsonl, one a step; half-written or damaged ones (a killed
-    run, a bad disk) are dropped."""
+class Recorder:
+    """Records the metrics of every step, one step late: the device never waits.
+
+    Args:
+      log: where every `log_every`th step and the last one are written.
+      progress: shown the loss and the learning rate of every step.
+      batches: asked for the time that steps waited for them.
+      log_every, last: steps.
+    """
+
+    def __init__(
+        self,
+        log: MetricsLog,
+        progress: TrainingProgress,
+        batches: Batches,
+        log_every: int,
+        last: int,
+    ):
+        self._log, self._progress, self._batches = log, progress, batches
+        self._log_every, self._last = log_every, last
+        self._losses, self._pending = [], None
+
+    def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Records the step before; takes the metrics of this one, still computed."""
+        self.flush()
+        self._pending = step, metrics
+
+    def flush(self) -> None:
+        """Records what is pending; waits for it to be computed."""
+        pending, self._pending = self._pending, None
+        if pending:
+            self._record(*pending)
+
+    def _record(self, step, metrics):
+        values = {name: float(value) for name, value in metrics.items()}
+        if values["skipped"] >= MAX_SKIPPED:
+            raise Diverged(
+                f"the loss or its gradient was not finite for {MAX_SKIPPED} steps up to"
+                f" step {step}; the last good checkpoint is intact. A lower"
+                " train.learning_rate or a train.clip_norm may help"
+            )
+        self._losses.append(values["loss"])
+        if step % self._log_every == 0 or step == self._last:
+            values["loss"] = float(np.mean(np.float32(self._losses)))
+            self._losses = []
+            more = {
+                "steps_per_second": self._progress.rate,
+                "data_wait": self._batches.share_waited(),
+            }
+            values |= {name: x for name, x in more.items() if x is not None}
+            self._log.write(step, **values)
+        self._progress.update(step, values["loss"], values["learning_rate"])
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of a metrics.jsonl, one a step.
+
+    Lines that are damaged or half-written (a killed run, a bad disk) are dropped.
+    """
     lines = {}
     if path.exists():
         for text in path.read_bytes().decode(errors="replace").splitlines():
@@ -104,62 +179,3 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
             except (ValueError, KeyError, TypeError):
                 continue
     return list(lines.values())
-
-
-class Progress:
-    """Step, loss, rate and ETA on the console: a line that is written over on a
-    terminal, elsewhere a line every `seconds`."""
-
-    def __init__(self, start: int, steps: int, batch_size: int, seconds: float = 10.0):
-        self.steps, self.batch_size = steps, batch_size
-        self.terminal = sys.stderr.isatty()
-        self.seconds = 0.5 if self.terminal else seconds
-        self.width = 0
-        self.values = {}
-        self.begin(start)
-
-    def begin(self, step: int) -> None:
-        """Restarts the clock: after what is not training (compiling, validation)."""
-        self.last_step, self.last_time, self.rate = step, time.monotonic(), None
-        self.printed = 0.0
-
-    def update(self, step: int, **values: float) -> None:
-        """Notes values, and prints where it is time to."""
-        self.values |= values
-        now = time.monotonic()
-        if now - self.printed < self.seconds and step < self.steps:
-            return
-        if now > self.last_time and step > self.last_step:
-            rate = (step - self.last_step) / (now - self.last_time)
-            self.rate = rate if self.rate is None else 0.7 * self.rate + 0.3 * rate
-            self.last_step, self.last_time = step, now
-        self.printed = now
-        parts = [f"step {step}/{self.steps}"]
-        parts += [f"{name} {value:.4g}" for name, value in self.values.items()]
-        if self.rate:
-            parts.append(f"{self.rate:.3g} steps/s")
-            parts.append(f"{self.rate * self.batch_size:.3g} patches/s")
-            parts.append(f"ETA {duration((self.steps - step) / self.rate)}")
-        self._print("  ".join(parts))
-
-    def note(self, text: str) -> None:
-        """A line that stays."""
-        if self.terminal and self.width:
-            sys.stderr.write("\n")
-            self.width = 0
-        print(text, file=sys.stderr, flush=True)
-
-    def _print(self, text):
-        if self.terminal:
-            sys.stderr.write("\r" + text.ljust(self.width))
-            sys.stderr.flush()
-            self.width = len(text)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """h:mm:ss"""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,43 +1,68 @@
 """Being told to stop: SIGTERM (preemption), SIGINT (Ctrl-C), a time limit.
 
-While the loop steps it asks, and saves. At all other times (data is read, XLA compiles,
-an evaluation runs) there is nothing new to save, and the main thread may be deep in C++
-for a minute: then a thread ends the process, once a save in progress has finished.
+While the loop steps it asks, saves, and stops. At all other times (data is read, XLA
+compiles, an evaluation runs) there is nothing new to save, and the main thread may be
+deep in C++ for a minute. Then a thread ends the process, once a save in progress has
+finished.
 """
 
+import logging
 import os
 import signal
-import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Self
 
 import jax
 from jax.experimental import multihost_utils
 
+from btsrn_jax.progress import LOGGER
+
 STOPPED = 75  # exit code: stopped early; the same command continues
+
+
+class Stopped(Exception):
+    """The run stopped early, at a step whose state is saved."""
+
+    def __init__(self, step: int):
+        super().__init__(f"at step {step}")
+        self.step = step
 
 
 class Preemption:
     """A context that takes the signals over, where one process runs alone.
 
-    Several processes have to stop at the same step: there JAX's own handler, in place
+    Several processes have to stop at the same step. There JAX's own handler, in place
     since `jax.distributed.initialize`, passes the news on, and they agree on the step.
     """
 
+    deadline: float
+    """Of `time.monotonic()`: the time limit."""
+
+    attentive: bool
+    """True while the main thread asks `should_stop`; else a signal ends the process."""
+
+    finish: Callable[[], None]
+    """Called before a signal ends the process: waits for a save in progress."""
+
     def __init__(self):
-        self.deadline = float("inf")  # of time.monotonic()
-        self.attentive = False  # does the main thread ask?
-        self.finish = lambda: None  # else: what is called before the process ends
+        self.deadline = float("inf")
+        self.attentive = False
+        self.finish = lambda: None
         self._signalled = threading.Event()
         self._before = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if jax.process_count() == 1:
             self.take_over()
         return self
 
-    def take_over(self):
-        """From here on this process works alone, also where others wait for its end."""
+    def take_over(self) -> None:
+        """Takes the signals over although other processes may wait for this one's end.
+
+        Called where this process works alone from here on.
+        """
         main = threading.current_thread() is threading.main_thread()
         if self._before or not main:
             return
@@ -49,7 +74,7 @@ class Preemption:
             self._before[number] = signal.signal(number, self._handle)
         threading.Thread(target=self._listen, args=(reading,), daemon=True).start()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         if self._before:
             signal.set_wakeup_fd(-1)
             for number, handler in self._before.items():
@@ -58,12 +83,15 @@ class Preemption:
             os.close(self._writing)  # ends the thread
 
     def signalled(self) -> bool:
-        """Whether there was a signal, where one process runs alone."""
+        """Returns True after a signal, where one process runs alone."""
         return self._signalled.is_set()
 
     def should_stop(self, step: int) -> bool:
-        """Whether to stop at this step, for a signal to any process or a time that is
-        over: the same answer to all, who have to ask at every step."""
+        """Returns True if the run should stop after this step: a process received a
+        signal, or the time limit has passed.
+
+        Collective: every process calls it at every step, and all get the same answer.
+        """
         if jax.process_count() == 1:
             return self.signalled() or time.monotonic() > self.deadline
         if time.monotonic() > self.deadline:
@@ -72,7 +100,7 @@ class Preemption:
         return multihost_utils.reached_preemption_sync_point(step)
 
     def _handle(self, number, frame):
-        """A second signal of the same kind acts as usual."""
+        # A second signal of the same kind acts as usual.
         signal.signal(number, self._before[number])
 
     def _listen(self, reading):
@@ -86,5 +114,5 @@ class Preemption:
         try:
             self.finish()
         finally:
-            print("stopped; the same command continues", file=sys.stderr, flush=True)
+            logging.getLogger(LOGGER).info("stopped; the same command continues")
             os._exit(STOPPED)

@@ -1,5 +1,6 @@
 """Training: the state and the step, compiled once over the mesh (paper, Sec. 4)."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from btsrn_jax import checkpoint, inference, mesh, network
@@ -15,9 +17,13 @@ from btsrn_jax.errors import InputError
 
 
 class TrainState(NamedTuple):
-    """Everything that changes. step: updates tried, int32. model_state: batch
-    statistics. ema: averaged params, {} without. skipped: updates not made because the
-    loss or the gradient was not finite, in a row, int32."""
+    """Everything that a step changes; a pytree.
+
+    step: () int32, updates tried. params: the network's. model_state: its batch
+    statistics, {} without. opt_state: the optimiser's. ema: averaged params, {}
+    without. skipped: () int32, updates in a row that were not made, because the loss or
+    the gradient was not finite.
+    """
 
     step: jax.Array
     params: Any
@@ -27,22 +33,42 @@ class TrainState(NamedTuple):
     skipped: jax.Array
 
 
-class Recipe(NamedTuple):
-    """What the step is compiled for. side, target: LR and HR pixels of a patch.
-    candidates: patches drawn for each that is taken. parts: how many the batch is
-    computed in."""
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a step is compiled for."""
 
     model: network.BTSRN
+    """The network, with the precision of its convolutions."""
+
     optimizer: optax.GradientTransformation
-    schedule: Callable
+    """Clips the gradient where that is wanted, then Adam or Muon."""
+
+    schedule: optax.Schedule
+    """The learning rate by number of updates."""
+
     loss: str
+    """One of `LOSSES`."""
+
     ema: float
+    """Decay of the averaged parameters; 0: there are none."""
+
     seed: int
+    """Of the initial parameters and of every batch."""
+
     batch_size: int
+    """Patches a step, over all devices."""
+
     candidates: int
+    """Patches that are drawn for each one that is taken."""
+
     side: int
+    """LR pixels a side of a patch."""
+
     target: int
+    """HR pixels a side of what the loss sees of a patch."""
+
     parts: int
+    """How many parts the batch is computed in, one after the other."""
 
 
 LOSSES = {
@@ -52,32 +78,32 @@ LOSSES = {
 }
 
 
-def train_step(state: TrainState, data: Any, recipe: Recipe, divided: Any):
-    """One update, pure. The batch is a function of (seed, step) alone.
+def train_step(
+    state: TrainState,
+    data: sampler.Store | sampler.Patches,
+    recipe: Recipe,
+    divided: NamedSharding,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Makes one update; pure. The batch is a function of (seed, step) alone.
 
     Args:
-      data: a sampler.Store, on every device; or the step's sampler.Patches, divided.
+      state: before the update.
+      data: the store, whole on every device; or the step's patches, divided.
+      recipe: what stays the same in all steps.
       divided: sharding of a batch; the mean over it makes the all-reduce.
 
     Returns:
-      The next state, and metrics: loss, grad_norm, learning_rate, skipped.
+      The next state, and scalar metrics: loss, grad_norm (before clipping),
+      learning_rate, skipped.
     """
     r = recipe
-    lr, hr = sampler.batch(
-        data,
-        r.seed,
-        state.step,
-        r.batch_size,
-        r.side,
-        r.target,
-        divided,
-        r.candidates,
-    )
+    size = r.batch_size, r.side, r.target
+    lr, hr = sampler.batch(data, r.seed, state.step, *size, divided, r.candidates)
 
     def loss_of(params, lr, hr):
         variables = {"params": params, **state.model_state}
         sr, model_state = network.super_resolve(r.model, variables, lr, train=True)
-        # HR - B(LR) less the residual is HR less their sum.
+        # What the paper compares, HR - B(LR) and the residual, differ by HR - SR.
         return LOSSES[r.loss](r.model.loss_difference(sr, hr)), model_state
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
@@ -113,8 +139,16 @@ def train_step(state: TrainState, data: Any, recipe: Recipe, divided: Any):
 
 
 def in_parts(function: Callable, params: Any, batch: tuple, parts: int) -> Any:
-    """function(params, *batch), a mean over the batch, as the mean over equal parts,
-    one after the other: on a CPU the activations of one patch stay in the caches."""
+    """Returns function(params, *batch), computed part by part.
+
+    On a CPU the activations of a small part stay in the caches.
+
+    Args:
+      function: a mean over the batch, or a pytree of such means.
+      params: its first argument.
+      batch: arrays with the batch as their leading axis.
+      parts: equal ones, computed one after the other and averaged.
+    """
     if parts == 1:
         return function(params, *batch)
     batch = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
@@ -131,8 +165,9 @@ def in_parts(function: Callable, params: Any, batch: tuple, parts: int) -> Any:
     return jax.tree.map(lambda x: x / parts, total)
 
 
-def make_schedule(train: ConfigDict) -> Callable:
-    """Learning rate by step: staircase exponential as in the paper, or cosine."""
+def make_schedule(train: ConfigDict) -> optax.Schedule:
+    """Returns the learning rate by step: exponential in stairs (paper, Sec. 4), or
+    cosine to zero."""
     if train.schedule == "exponential":
         return optax.exponential_decay(
             train.learning_rate, train.decay_steps, train.decay_rate, staircase=True
@@ -145,12 +180,17 @@ def make_schedule(train: ConfigDict) -> Callable:
     )
 
 
-def make_optimizer(train: ConfigDict, schedule: Callable):
-    """Adam (paper, Sec. 4); or Muon (Jordan, 2024; Liu et al., 2025) for the kernels as
-    matrices of inputs by features: momentum made orthogonal by five Newton-Schulz
-    steps, its root mean square 0.6, three times Adam's usual one (measured: 1 times
-    gains less, see configs/release.py). The rest, and what has three inputs or
-    features, is left to Adam with Nesterov's momentum."""
+def make_optimizer(
+    train: ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """Returns Adam (paper, Sec. 4), or Muon (Jordan, 2024; Liu et al., 2025).
+
+    Muon takes the kernels as matrices of inputs by features. It makes their momentum
+    orthogonal by five Newton-Schulz steps; the root mean square of an update is 0.6,
+    three times Adam's usual one (measured: 1 times gains less, configs/release.py). The
+    rest, and kernels of three inputs or features, is left to Adam with Nesterov's
+    momentum.
+    """
     if train.optimizer == "adam":
         return optax.adam(schedule)
 
@@ -168,8 +208,8 @@ def make_optimizer(train: ConfigDict, schedule: Callable):
     )
 
 
-def make_recipe(config: ConfigDict, devices) -> Recipe:
-    """The recipe of a resolved config on a mesh."""
+def make_recipe(config: ConfigDict, devices: Mesh) -> Recipe:
+    """Returns the recipe of a resolved config on a mesh."""
     train = config.train
     schedule = make_schedule(train)
     clip = [optax.clip_by_global_norm(train.clip_norm)] if train.clip_norm else []
@@ -183,22 +223,22 @@ def make_recipe(config: ConfigDict, devices) -> Recipe:
     # Patch by patch on a CPU; batch statistics need the batch as a whole.
     by_patch = platform == "cpu" and devices.size == 1 and model.norm != "batch"
     return Recipe(
-        model,
-        optax.chain(*clip, make_optimizer(train, schedule)),
-        schedule,
-        train.loss,
-        train.ema,
-        train.seed,
-        train.batch_size,
-        train.candidates,
-        side,
-        model.output_size(side),
-        train.batch_size if by_patch else 1,
+        model=model,
+        optimizer=optax.chain(*clip, make_optimizer(train, schedule)),
+        schedule=schedule,
+        loss=train.loss,
+        ema=train.ema,
+        seed=train.seed,
+        batch_size=train.batch_size,
+        candidates=train.candidates,
+        side=side,
+        target=model.output_size(side),
+        parts=train.batch_size if by_patch else 1,
     )
 
 
-def create_state(recipe: Recipe, devices, params: Any = None) -> TrainState:
-    """The state at step 0, born on the mesh; `params` replace fresh ones."""
+def create_state(recipe: Recipe, devices: Mesh, params: Any = None) -> TrainState:
+    """Returns the state at step 0, born on the mesh; `params` replace fresh ones."""
 
     def create(params):
         variables = network.init(recipe.model, jax.random.key(recipe.seed))
@@ -212,9 +252,14 @@ def create_state(recipe: Recipe, devices, params: Any = None) -> TrainState:
     return jax.jit(create, out_shardings=mesh.replicated(devices))(params)
 
 
-def compile_step(recipe: Recipe, devices, from_host: bool = False) -> Callable:
-    """step(state, data) -> (state, metrics), jitted on the mesh; state is donated.
-    from_host: data is a step's patches instead of the store."""
+def compile_step(recipe: Recipe, devices: Mesh, from_host: bool = False) -> Callable:
+    """Returns step(state, data) -> (state, metrics), jitted; the state is donated.
+
+    Args:
+      recipe: what the step is compiled for.
+      devices: a mesh.
+      from_host: `data` is a step's `Patches` in place of the `Store`.
+    """
     whole, divided = mesh.replicated(devices), mesh.split(devices)
     return jax.jit(
         functools.partial(train_step, recipe=recipe, divided=divided),
@@ -225,14 +270,24 @@ def compile_step(recipe: Recipe, devices, from_host: bool = False) -> Callable:
 
 
 def inference_variables(state: TrainState) -> dict:
-    """The variables to evaluate: averaged params where there are any."""
+    """Returns the variables to evaluate: averaged params where there are any."""
     return {"params": state.ema or state.params, **state.model_state}
 
 
 def initial_params(source: str, recipe: Recipe) -> Any:
-    """Parameters from another model: all layers at the same scale, all but the
-    upsampler from another one (x3 and x4 start from x2). What the source lacks, such as
-    mid blocks, starts fresh."""
+    """Returns initial parameters that are another model's.
+
+    All layers of a model of the same scale are taken; of one of another scale all but
+    the upsampler (x3 and x4 start from x2). What the source lacks, such as mid blocks,
+    starts fresh.
+
+    Args:
+      source: whatever `inference.load_weights` takes.
+      recipe: of the network to be trained.
+
+    Raises:
+      InputError: there is no such model, or a layer of it has another shape.
+    """
     loaded = inference.load_weights(source)
     theirs = checkpoint.flatten(loaded.variables["params"])
     fresh = jax.jit(functools.partial(network.init, recipe.model))

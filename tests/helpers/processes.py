@@ -41,9 +41,8 @@ def step_of(run):
 def final(run):
     """{path: bytes} of the last state, and metrics by step without the clock."""
     folder = run / "checkpoints"
-    step, arrays, _ = checkpoint.newest_whole(
-        folder, checkpoint.latest_first(folder), print
-    )
+    steps = checkpoint.steps_in(folder)[::-1]
+    step, arrays, _ = checkpoint.newest_whole(folder, steps)
     metrics = lines(run)
     steps = [line["step"] for line in metrics]
     assert steps == sorted(set(steps))  # each step once

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from btsrn_jax.data import sampler
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = ((20, 30), (12, 9), (8, 40))  # of LR images, height and width
+# With photos of these a run is the very program that a step on `store` is.
+HR_SIZES = tuple((2 * h, 2 * w) for h, w in SIZES)
 
 
 def config(**train):
@@ -115,16 +118,32 @@ def command(workdir, hr_dir, *more, sets=None, **train):
 
 
 def start(args, devices=1, **environment):
-    """Starts a process on simulated devices."""
+    """Starts a process on simulated devices; `said` of it collects its lines."""
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         **environment,
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         args, cwd=ROOT, env=env, text=True, stdout=-1, stderr=subprocess.STDOUT
     )
+    process.said = []
+    return process
+
+
+def until_said(process, text, timeout=200):
+    """Waits for a line with this text; fails where the process ends before."""
+    timer = threading.Timer(timeout, process.kill)
+    timer.start()
+    try:
+        for line in process.stdout:
+            process.said.append(line)
+            if text in line:
+                return
+    finally:
+        timer.cancel()
+    raise AssertionError(f"{text!r} was not said: {''.join(process.said)}")
 
 
 def finish(process, code=0, timeout=300):
@@ -133,5 +152,6 @@ def finish(process, code=0, timeout=300):
         text, _ = process.communicate(timeout=timeout)
     finally:
         process.kill()
+    text = "".join(process.said) + text
     assert process.returncode == code, text
     return text

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import time
 
 import jax
 import numpy as np
@@ -47,7 +46,7 @@ def slurm(job, process):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("distributed")
-    tiny.write_photos(root / "train")
+    tiny.write_photos(root / "train", tiny.HR_SIZES)
     tiny.write_photos(root / "val", [(64, 64), (48, 80), (40, 40)], seed=2)
     return root
 
@@ -57,14 +56,7 @@ def launch(place, name, *flags, devices=2, environment=None, **train):
         place / name, place / "train", *flags, sets=place / "val", **(STEPS | train)
     )
     environment = environment or {}
-    return tiny.start(
-        args,
-        devices,
-        BTSRN_CACHE=str(place / "cache"),
-        JAX_COMPILATION_CACHE_DIR=str(place / "compiled"),
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
-        **environment,
-    )
+    return tiny.start(args, devices, BTSRN_CACHE=str(place / "cache"), **environment)
 
 
 def together(place, name, *flags, **train):
@@ -138,8 +130,9 @@ import pathlib
 from helpers import tiny
 from btsrn_jax import mesh
 from btsrn_jax.data import host_store, open_batches
+from btsrn_jax.training import distributed
 from btsrn_jax.training import step as train
-mesh.start(False)
+distributed.join(False)
 asked, cut = set(), host_store.cut
 def spy(store, drawn, side, target, rows, candidates):
     asked.update(range(rows.start, rows.stop))
@@ -186,9 +179,7 @@ def test_a_checkpoint_of_two_processes_is_continued_by_one(place, alone):
 def test_a_process_that_never_joins_ends_the_others_with_one_message(place):
     port = processes.free_port()
     environment = addressed(port, 0) | {"BTSRN_JOIN_SECONDS": "3"}
-    begun = time.monotonic()
-    text = tiny.finish(launch(place, "lonely", environment=environment), 1)
-    assert time.monotonic() - begun < 60
+    text = tiny.finish(launch(place, "lonely", environment=environment), 1, timeout=60)
     errors = [line for line in text.splitlines() if "error" in line.lower()]
     assert len(errors) == 1, text
     for part in (f"localhost:{port}", "process 0 of 2", "3 s"):
@@ -204,13 +195,7 @@ def test_a_process_that_dies_ends_the_others_and_all_continue(place):
     processes.until(started[0], lambda: processes.step_of(run) >= 10)
     started[1].kill()
     started[1].communicate()
-    begun = time.monotonic()
-    text, _ = started[0].communicate(timeout=120)
-    assert started[0].returncode != 0, text
-    # Mostly the connection breaks, and main says so; where it does not, the missing
-    # heartbeat is noticed, and JAX ends the process in its own words.
-    assert "start all again" in text or "another task died" in text
-    assert time.monotonic() - begun < 60
+    ended_by_another(started[0])
 
     reached = processes.step_of(run)
     started = together(place, "mortal", **many)
@@ -223,21 +208,67 @@ def test_a_process_that_dies_ends_the_others_and_all_continue(place):
     assert steps == sorted(set(steps))
 
 
+def ended_by_another(process):
+    """Waits for the end of a process that has lost another one: within a minute.
+
+    Mostly the connection breaks, and main says so; where it does not, the missing
+    heartbeat is noticed, and JAX ends the process in its own words.
+    """
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, text
+    assert "start all again" in text or "another task died" in text
+    assert "Traceback" not in text
+    return text
+
+
+BUG = """
+import sys
+from btsrn_jax import main
+from btsrn_jax.training import preemption
+def bug(self, step):
+    raise {error}("a bug of ours")
+if {buggy}:
+    preemption.Preemption.should_stop = bug
+main.main()
+"""
+
+
+@pytest.mark.parametrize(("error", "buggy"), [("KeyError", 1), ("RuntimeError", 0)])
+def test_a_bug_in_one_process_is_told_with_its_traceback_and_ends_the_others(
+    place, error, buggy
+):
+    """Whatever its type: it ended in a wait for the other process of up to a day, and
+    that of a RuntimeError, taken for a lost process, lost its traceback."""
+    port = processes.free_port()
+    command = tiny.command(place / f"bug{buggy}", place / "train", **STEPS)[3:]
+    started = [
+        tiny.start(
+            [sys.executable, "-c", BUG.format(error=error, buggy=i == buggy), *command],
+            2,
+            BTSRN_CACHE=str(place / "cache"),
+            **addressed(port, i),
+        )
+        for i in range(PROCESSES)
+    ]
+    text = tiny.finish(started[buggy], 1)
+    assert f"[{buggy}/2] Traceback" in text
+    assert f"[{buggy}/2] {error}: " in text
+    assert "a bug of ours" in text
+    ended_by_another(started[1 - buggy])
+
+
 def test_a_signal_ends_an_evaluation_of_several_processes_at_once(place):
     """The first one works, the others wait for it: all end with 75."""
     large = tiny.write_photos(place / "large", [(640, 640)])
     for process in together(place, "evaluated", steps=1):
         tiny.finish(process)
-    before = set((place / "compiled").iterdir())
     flags = ["--mode=eval", f"--config.eval.sets=('{large}',)"]
     started = together(place, "evaluated", *flags, steps=1)
-    processes.until(started[0], lambda: set((place / "compiled").iterdir()) - before)
+    tiny.until_said(started[0], "evaluation on large")
     for process in started:
         process.send_signal(signal.SIGTERM)
-    sent = time.monotonic()
     for process in started:
-        tiny.finish(process, 75)
-    assert time.monotonic() - sent < 20
+        tiny.finish(process, 75, timeout=20)
     assert not (place / "evaluated" / "evaluation.csv").exists()
 
 

@@ -1,6 +1,7 @@
-"""Claims about a run as a whole. Runs that are killed: see processes.py."""
+"""Claims about a run as a whole. Runs that are killed: tests/system/test_faults.py."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,30 +11,24 @@ from helpers import tiny
 
 from btsrn_jax import checkpoint, mesh
 from btsrn_jax.errors import InputError
-from btsrn_jax.training import loop
+from btsrn_jax.training import Diverged, loop
 from btsrn_jax.training import step as train
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    with tiny.compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
-
-
 @pytest.fixture
-def run(compiled, tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, caplog):
     """run(name, devices, **train) -> exit code and what was said."""
     monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
-    photos = tiny.write_photos(tmp_path / "photos")
+    photos = tiny.write_photos(tmp_path / "photos", tiny.HR_SIZES)
 
     def run(name, devices=1, cache="auto", **settings):
         config = tiny.config(**settings)
         config.data.source, config.data.hr_dir = "folder", str(photos)
         config.data.cache = cache
-        said = []
+        caplog.clear()
         on = mesh.make_mesh(jax.devices()[:devices])
-        code = loop.run(config, tmp_path / name, on, said.append)
-        return code, "\n".join(said)
+        code = loop.run(config, tmp_path / name, on)
+        return code, caplog.text
 
     return run
 
@@ -76,12 +71,14 @@ def test_a_run_whose_loss_is_not_finite_ends_with_advice(run, tmp_path):
     learned from it, and it ends after some steps."""
     recipe = train.make_recipe(tiny.config(), mesh.make_mesh(jax.devices()[:1]))
     state = train.create_state(recipe, mesh.make_mesh(jax.devices()[:1]))
-    huge = state._replace(params=jax.tree.map(lambda x: x + 1e30, state.params))
+    params = jax.device_get(state.params)
+    huge = jax.tree.map(lambda x: x + np.float32(1e30), params)
+    huge = state._replace(params=huge)
     checkpoints = checkpoint.Checkpoints(tmp_path / "huge")
     checkpoints.save(1, huge, tiny.config().to_dict())
     checkpoints.close()
     often = {"log_every": 5, "checkpoint_every": 6}
-    with pytest.raises(loop.Diverged, match=r"20 steps.*intact.*clip_norm") as error:
+    with pytest.raises(Diverged, match=r"20 steps.*intact.*clip_norm") as error:
         run("bad", init_from=str(tmp_path / "huge"), steps=99, **often)
     assert "\n" not in str(error.value)
     skipped = [line["skipped"] for line in lines(tmp_path / "bad")]
@@ -109,10 +106,11 @@ def test_what_makes_another_run_is_refused_by_name(run):
 
 
 def test_a_resumed_run_of_muon_is_the_uninterrupted_one(run, tmp_path):
-    settings = {"optimizer": "muon", "candidates": 2, "log_every": 1}
-    assert run("moved", steps=3, **settings)[0] == 0
-    assert "continuing from step 3" in run("moved", steps=6, **settings)[1]
+    settings = {"optimizer": "muon", "candidates": 2, "checkpoint_every": 3}
     assert run("straight", steps=6, **settings)[0] == 0
+    shutil.copytree(tmp_path / "straight", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "checkpoints" / "6")
+    assert "continuing from step 3" in run("moved", steps=6, **settings)[1]
     moved, straight = (
         checkpoint.load_parameters(tmp_path / name)[2] for name in ("moved", "straight")
     )

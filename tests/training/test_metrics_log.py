@@ -2,7 +2,7 @@
 
 import json
 
-import pytest
+import numpy as np
 
 from btsrn_jax.training import metrics_log
 
@@ -68,19 +68,43 @@ def test_of_several_processes_one_writes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_progress_names_step_loss_rate_and_time_left(capsys, monkeypatch):
-    clock = iter([0.0, 0.0, 4.0, 5.0, 6.0])
-    monkeypatch.setattr(metrics_log.time, "monotonic", lambda: next(clock))
-    progress = metrics_log.Progress(0, 100, batch_size=16, seconds=1)
-    progress.begin(0)
-    progress.update(20, loss=0.5)
-    text = capsys.readouterr().err
-    for part in ("step 20/100", "loss 0.5", "5 steps/s", "80 patches/s", "0:00:16"):
-        assert part in text
+class Progress:
+    """Of 5 steps a second."""
+
+    rate = 5.0
+
+    def __init__(self):
+        self.shown = []
+
+    def update(self, step, loss, learning_rate):
+        self.shown.append((step, loss))
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00:00"), (61.4, "0:01:01"), (36061, "10:01:01")]
-)
-def test_durations(seconds, text):
-    assert metrics_log.duration(seconds) == text
+class Batches:
+    """Of a quarter of the time."""
+
+    def share_waited(self):
+        return 0.25
+
+
+def metrics_of(step):
+    return {"loss": np.float32(step), "learning_rate": 0.1, "skipped": 0}
+
+
+def test_metrics_are_fetched_a_step_late_and_the_loss_is_its_intervals_mean(
+    tmp_path,
+):
+    log, progress = metrics_log.MetricsLog(tmp_path), Progress()
+    recorder = metrics_log.Recorder(log, progress, Batches(), log_every=2, last=5)
+    for step in range(1, 6):
+        recorder.add(step, metrics_of(step))
+        assert len(progress.shown) == step - 1
+    recorder.flush()
+    recorder.flush()  # nothing is recorded twice
+    log.close()
+    found = lines(tmp_path)
+    losses = {line["step"]: line["loss"] for line in found}
+    assert losses == {2: 1.5, 4: 3.5, 5: 5}
+    assert found[0]["steps_per_second"] == 5
+    assert found[0]["data_wait"] == 0.25
+    assert progress.shown == [(1, 1), (2, 1.5), (3, 3), (4, 3.5), (5, 5)]

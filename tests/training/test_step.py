@@ -1,5 +1,6 @@
 """Claims about the step: the same on any topology, and made of what the paper says."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -17,12 +18,6 @@ from btsrn_jax.data import sampler
 from btsrn_jax.errors import InputError
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.training import step as train
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    with tiny.compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 class Trained(NamedTuple):
@@ -59,7 +54,7 @@ def vector(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [2, 8])
 def test_devices_share_the_work_and_agree_with_one(devices):
     """After 1 step to 1e-6, after 10 to 1e-3 of the norm of the change: Adam amplifies
     rounding. All topologies see the same batches."""
@@ -80,7 +75,7 @@ def compiled(devices):
     config = tiny.config(patch=32)
     config.model.features, config.model.bottleneck = 32, 16
     on = mesh.make_mesh(jax.devices()[:devices])
-    recipe = train.make_recipe(config, on)._replace(parts=1)
+    recipe = dataclasses.replace(train.make_recipe(config, on), parts=1)
     state = jax.eval_shape(lambda: train.create_state(recipe, on))
     store = tiny.store([(20, 30), (16, 40)])
     return train.compile_step(recipe, on).lower(state, store).compile()
@@ -107,6 +102,15 @@ def test_the_step_is_traced_once():
     assert trained(8).step._cache_size() == 1
 
 
+def first_updates(optimizer, gradient, params):
+    """As NumPy; compiled as one program."""
+
+    def update(gradient, params):
+        return optimizer.update(gradient, optimizer.init(params), params)[0]
+
+    return jax.device_get(jax.jit(update)(gradient, params))
+
+
 def test_a_step_is_adam_on_the_mean_squared_error_of_its_batch():
     """The whole step, from its parts: batch, forward pass, gradient of the mean over
     all elements, optax's Adam."""
@@ -119,8 +123,7 @@ def test_a_step_is_adam_on_the_mean_squared_error_of_its_batch():
 
     start = states[0].params
     loss, gradient = jax.jit(jax.value_and_grad(loss_of))(start)
-    adam = optax.adam(1e-3)
-    updates, _ = adam.update(gradient, adam.init(start))
+    updates = first_updates(optax.adam(1e-3), gradient, start)
     expected = optax.apply_updates(start, updates)
     np.testing.assert_allclose(metrics[0]["loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(
@@ -142,7 +145,8 @@ def orthogonal(matrix):
 def test_a_first_step_of_muon_by_singular_values():
     """Kernels: the gradient made orthogonal, times 0.6 sqrt(the longer side), as of Liu
     et al. (2025); in float64. All else: Nesterov's Adam, the sign of the gradient."""
-    _, recipe, states, _ = run(tiny.config(optimizer="muon"))
+    on = mesh.make_mesh(jax.devices()[:1])
+    recipe = train.make_recipe(tiny.config(optimizer="muon"), on)
     lr, hr = sampler.batch(tiny.store(), 0, 0, 8, recipe.side, recipe.target)
 
     def loss_of(params):
@@ -150,13 +154,12 @@ def test_a_first_step_of_muon_by_singular_values():
         return jnp.mean((hr - sr) ** 2)
 
     # `out` starts at 0, and lets no gradient through to the others.
-    params = jax.tree.map(lambda x: x + 0.1, states[0].params)
+    start = trained(1).states[0].params
+    params = jax.tree.map(lambda x: x + np.float32(0.1), start)
     gradient = jax.device_get(jax.jit(jax.grad(loss_of))(params))
-    updates, _ = recipe.optimizer.update(
-        gradient, recipe.optimizer.init(params), params
-    )
+    updates = first_updates(recipe.optimizer, gradient, params)
     made = 0
-    for name, update in checkpoint.flatten(jax.device_get(updates)).items():
+    for name, update in checkpoint.flatten(updates).items():
         g = checkpoint.flatten(gradient)[name].astype(np.float64)
         if g.ndim == 4 and not name.startswith(("in", "out")):
             g = g.reshape(-1, g.shape[-1])
@@ -232,8 +235,10 @@ def test_averaged_weights_follow_the_weights_by_the_recurrence():
 def test_an_update_that_is_not_finite_is_skipped_and_counted():
     step, _, states, _ = trained(1)
     good = states[3]
-    bad = good._replace(params=jax.tree.map(lambda x: x * np.nan, good.params))
-    state = jax.tree.map(jnp.array, bad)
+    nan = np.float32(np.nan)
+    bad = good._replace(params=jax.tree.map(lambda x: x * nan, good.params))
+    everywhere = mesh.replicated(mesh.make_mesh(jax.devices()[:1]))
+    state = jax.device_put(bad, everywhere)
     for skipped in (1, 2):
         state, metrics = step(state, tiny.store())
         assert int(metrics["skipped"]) == skipped
@@ -242,7 +247,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted():
     # Neither the moments nor the schedule's count moved.
     np.testing.assert_array_equal(vector(state.opt_state), vector(good.opt_state))
 
-    mended = state._replace(params=jax.tree.map(jnp.array, good.params))
+    mended = state._replace(params=jax.device_put(good.params, everywhere))
     state, metrics = step(mended, tiny.store())
     assert int(metrics["skipped"]) == 0
     assert not np.array_equal(vector(state.params), vector(good.params))
@@ -286,7 +291,7 @@ def test_a_start_of_another_width_is_refused(x2_run):
 def test_batch_statistics_are_those_of_the_whole_batch_wherever_its_parts_lie():
     config = tiny.config()
     config.model.norm = "batch"
-    states = [run(config, devices).states[1] for devices in (1, 4)]
+    states = [run(config, devices).states[1] for devices in (1, 2)]
     alone, shared = (vector((state.params, state.model_state)) for state in states)
     np.testing.assert_allclose(alone, shared, atol=2e-6)
 
@@ -298,7 +303,7 @@ def test_the_step_lowers_for_accelerators(platform):
     on = mesh.make_mesh()
     recipe = train.make_recipe(config, on)
     plain = network.Compute(jnp.bfloat16, "plain")
-    recipe = recipe._replace(model=network.build(config.model, 2, plain))
+    recipe = dataclasses.replace(recipe, model=network.build(config.model, 2, plain))
     state = jax.eval_shape(lambda: train.create_state(recipe, on))
     step = train.compile_step(recipe, on)
     traced = step.trace(state, tiny.store())
