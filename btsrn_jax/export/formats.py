@@ -9,7 +9,7 @@ import errno
 import functools
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +31,7 @@ class Source(NamedTuple):
 
 
 @functools.cache
-def reference(model):
+def reference(model: Any) -> Callable[[Mapping, np.ndarray], np.ndarray]:
     """Returns enlarge(variables, lr) -> sr: the network on images padded by NumPy."""
     halo, s = model.halo, model.scale
     apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])

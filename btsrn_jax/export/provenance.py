@@ -10,6 +10,7 @@ import pathlib
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from btsrn_jax import config as schema
 from btsrn_jax import evaluation
@@ -144,7 +145,7 @@ def _shipped_config(name, argument):
     return schema.flatten(json.loads(json.dumps(found)))  # lists, as in a run's config
 
 
-def shown_path(value) -> str:
+def shown_path(value: Any) -> str:
     """Returns a value of a command line, of an absolute path the last part only."""
     path = pathlib.Path(str(value))
     return path.name if path.is_absolute() else str(value)

@@ -4,6 +4,10 @@ import importlib.util
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 # Okabe and Ito's palette: colour-blind readers, too, can tell its colours apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
@@ -46,7 +50,9 @@ def curves(runs: Sequence[tuple[str, Sequence[Mapping]]], title: str) -> str | N
     return text.getvalue()
 
 
-def draw(runs: Sequence[tuple[str, Sequence[Mapping]]], title: str):
+def draw(
+    runs: Sequence[tuple[str, Sequence[Mapping]]], title: str
+) -> "matplotlib.figure.Figure | None":
     """Returns the matplotlib Figure that `curves` writes; None where nothing was
     logged."""
     import matplotlib

@@ -12,7 +12,7 @@ from btsrn_jax.network import btsrn as network
 from btsrn_jax.network import cost
 
 
-def lines(text):
+def told(text):
     return dict(line.split(": ", 1) for line in text.splitlines())
 
 
@@ -20,13 +20,13 @@ def lines(text):
 def test_parameters_are_whole_numbers(scale, count):
     config = schema.defaults()
     config.scale = scale
-    assert lines(fit.describe_config(config))["parameters"] == str(count)
+    assert told(fit.describe_config(config))["parameters"] == str(count)
 
 
 def test_steps_are_told_where_the_config_tells_them():
     config = schema.defaults()
     config.train.steps = 1600
-    found = lines(fit.describe_config(config))
+    found = told(fit.describe_config(config))
     assert (found["steps"], found["decay steps"]) == ("1600", "100")
 
 

@@ -1,7 +1,7 @@
 """The same network in PyTorch, written for comparison alone: (B, c, h, w), VALID.
 
-Nothing here is shared with the package but the paper. tests/test_peer.py holds outputs
-and gradients of the two against each other.
+Nothing here is shared with the package but the paper. tests/benchmark/test_peer.py
+compares the outputs and gradients of the two.
 """
 
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ class BTSRN(nn.Module):
         return self.last(F.relu(self.high(x)))
 
     def super_resolve(self, lr):
-        """Residual plus skip, as much as the network determines, in float32."""
+        """Returns residual plus skip, where the network determines it, in float32."""
         residual = self(lr).float()
         b, _, h, w = lr.shape
         # Each phase of bicubic enlargement is a 5 x 5 kernel on the LR pixels.
@@ -82,7 +82,7 @@ def cubic_kernels(scale):
 
 
 def names(net: BTSRN) -> dict[str, nn.Module]:
-    """The package's name of each layer, such as low0/conv."""
+    """Returns the layers by the package's names, such as low0/conv."""
     layers = {"in": net.first, "out": net.last}
     for stage in ("low", "high"):
         for i, block in enumerate(getattr(net, stage)):
@@ -91,13 +91,13 @@ def names(net: BTSRN) -> dict[str, nn.Module]:
 
 
 def from_kernel(layer: nn.Module, kernel: np.ndarray) -> np.ndarray:
-    """The package's (kh, kw, i, o) in the order of PyTorch's layer."""
+    """Returns the package's kernel (kh, kw, i, o) in the order of PyTorch's layer."""
     deconv = isinstance(layer, nn.ConvTranspose2d)
     return kernel.transpose((2, 3, 0, 1) if deconv else (3, 2, 0, 1))
 
 
 def load(net: BTSRN, params: Mapping) -> None:
-    """Takes over {"low0/conv/kernel": array, ...}, every one of them."""
+    """Sets all parameters from {"low0/conv/kernel": array, ...}."""
     layers = names(net)
     assert {f"{n}/{kind}" for n in layers for kind in ("kernel", "bias")} == set(params)
     with torch.no_grad():

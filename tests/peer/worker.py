@@ -19,7 +19,7 @@ TRY_SECONDS = 60  # for trying settings; the last one is finished
 
 
 def timed(function):
-    """Seconds until the result is there."""
+    """Returns the seconds until the result is there."""
     start = time.perf_counter()
     function()
     if CUDA:
@@ -83,13 +83,14 @@ class Setting:
 
 
 def halo(spec):
-    """LR pixels that the network takes off on each side (docs/paper.md, section 1)."""
+    """Returns the LR pixels that the network takes off on each side (docs/paper.md,
+    section 1)."""
     per_side = 4 if spec.scale == 4 else spec.scale
     return max(2, spec.low_blocks + -(-spec.high_blocks // per_side))
 
 
 def repetition(spec, setting, batch):
-    """What is timed: a step on data that lies ready on the device, or one image."""
+    """Returns what is timed: a step on data that lies on the device, or one image."""
     if spec.mode == "infer":
         shape = (spec.side, spec.side, 3)
         image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -104,7 +105,7 @@ def repetition(spec, setting, batch):
 
 
 def choices_of(spec):
-    """(channels_last, compiled, parts) to try, likely ones first."""
+    """Returns (channels_last, compiled, parts) to try, the likely ones first."""
     if CUDA or spec.mode == "infer":
         return [(True, False, 0), (False, False, 0)]
     return [
@@ -114,7 +115,7 @@ def choices_of(spec):
 
 
 def try_settings(spec):
-    """Seconds of a patch or image by choices. Few patches tell enough."""
+    """Returns the seconds of a patch or image by choices; few patches tell enough."""
     tried, start = {}, time.monotonic()
 
     def attempt(choices):
@@ -138,8 +139,8 @@ def try_settings(spec):
 
 
 def prepare(spec):
-    """What `protocol.answer` asks for; settings are tried in a process of their own, so
-    that their memory does not count."""
+    """Returns what `protocol.answer` asks for. Settings are tried in a process of their
+    own, so that their memory does not count."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         tried = pool.apply(try_settings, (spec,))
     setting = Setting(spec, *min(tried, key=tried.get))

@@ -161,6 +161,10 @@ def test_runs_of_unlike_settings_are_not_mixed(tmp_path):
             tmp_path / "elsewhere", 34.3, data__root="other", model__low_blocks=5
         ),
     ]
+    # As new runs have it: where a config came from is no setting.
+    config = tmp_path / "elsewhere" / "config.json"
+    about = json.loads(config.read_text()) | {"config_file": "configs/x2.py"}
+    config.write_text(json.dumps(about | {"config_argument": ""}))
     found = studied(*sources)
     assert [line[1] for line in found["table1"].lines] == [
         "not run",

@@ -115,7 +115,7 @@ def btsrn(*args, **environment):
     )
 
 
-def lines(text):
+def told(text):
     return dict(line.split(": ", 1) for line in text.splitlines())
 
 
@@ -126,7 +126,7 @@ def test_info_takes_no_device_and_no_data_and_five_seconds_of_work():
     ended = os.times()
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    found = lines(done.stdout)
+    found = told(done.stdout)
     assert found["parameters"] == "953347"  # PAPER, section 1
     assert found["multiply-adds per HR pixel"] == "0.379 M"
     assert found["patch"] == "27 x 27 LR -> 52 x 52 HR pixels of loss"
@@ -143,7 +143,7 @@ def test_training_and_evaluation_compile_for_a_slice_that_is_not_here():
     small = ["--config.model.low_blocks=1", "--config.model.high_blocks=1"]
     done = btsrn("--config", "configs/x2.py", "--topology", "v5e:2x4", "--", *small)
     assert done.returncode == 0, done.stderr
-    found = lines(done.stdout)
+    found = told(done.stdout)
     assert found["devices"].startswith("8 x TPU v5")
     assert found["training"].startswith("fits: ")
     assert found["evaluation"].startswith("fits: ")
