@@ -33,7 +33,7 @@ def load(file, arg=None):
 
 
 def changed(**values):
-    """The defaults with some fields changed: changed(train_steps=3)."""
+    """Returns the defaults with some fields changed, such as changed(train_steps=3)."""
     config = schema.defaults()
     for name, value in values.items():
         section, _, field = name.partition("_")
@@ -227,7 +227,7 @@ def test_a_wrong_type_is_named():
 
 
 def test_steps_follow_from_the_data_or_from_each_other():
-    """16 passes by default; `steps` alone sets decay_steps to a sixteenth."""
+    """There are 16 passes by default; `steps` alone makes decay_steps a sixteenth."""
 
     def resolved(**values):
         train = schema.resolve_steps(changed(**values), steps_per_pass=664).train
