@@ -11,7 +11,7 @@ import pytest
 
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
-from btsrn_jax.fields import FIELDS, Range, Role
+from btsrn_jax.fields import FIELDS, Field, Range, Role
 from btsrn_jax.network import btsrn as model
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -83,6 +83,22 @@ def test_the_page_on_the_config_is_the_one_that_the_table_gives():
     assert page == schema.to_markdown(), (
         "Run python -m btsrn_jax.config > docs/config.md after a change of fields.py."
     )
+
+
+def test_one_entry_in_the_table_makes_a_field_also_in_a_new_section(monkeypatch):
+    saved = schema.defaults().to_dict()
+    noise = Field(0.0, Range(0, 50), "Noise added to LR.")
+    monkeypatch.setitem(FIELDS, "data.degradation.noise", noise)
+    config = schema.defaults()
+    assert schema.contradictions(saved, config) == []
+    config.data.degradation.noise = 60.0
+    assert message(config) == "config.data.degradation.noise is 60.0: from 0 to 50"
+    assert schema.contradictions(saved, config) == [
+        "config.data.degradation.noise was 0.0, now 60.0"
+    ]
+    assert "data.degradation.noise?" in schema.unknown_field("data.degradation.noize")
+    assert "  --config.data.degradation.noise=0.0\n" in schema.to_help()
+    assert "| `data.degradation.noise` | `0.0` | from 0 to 50 |" in schema.to_markdown()
 
 
 def test_the_roles_of_fields_say_what_compares_and_repeats_runs():
