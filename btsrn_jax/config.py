@@ -256,7 +256,7 @@ def to_markdown() -> str:
     for name, field in FIELDS.items():
         if name.partition(".")[0] != section:
             section = name.partition(".")[0]
-            page.append(f"\n## {TITLES[section]}\n\n{_HEADER}")
+            page.append(f"\n## {TITLES.get(section, section)}\n\n{_HEADER}")
         default = "from the data" if field.default is None else f"`{field.default!r}`"
         resume = "yes" if field.free_on_resume else "no"
         if name == EXTENDABLE:

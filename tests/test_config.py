@@ -11,7 +11,7 @@ import pytest
 
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
-from btsrn_jax.fields import FIELDS, Range, Role
+from btsrn_jax.fields import FIELDS, Field, Range, Role
 from btsrn_jax.network import btsrn as model
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def load(file, arg=None):
 
 
 def changed(**values):
-    """The defaults with some fields changed: changed(train_steps=3)."""
+    """Returns the defaults with some fields changed, such as changed(train_steps=3)."""
     config = schema.defaults()
     for name, value in values.items():
         section, _, field = name.partition("_")
@@ -83,6 +83,22 @@ def test_the_page_on_the_config_is_the_one_that_the_table_gives():
     assert page == schema.to_markdown(), (
         "Run python -m btsrn_jax.config > docs/config.md after a change of fields.py."
     )
+
+
+def test_one_entry_in_the_table_makes_a_field_also_in_a_new_section(monkeypatch):
+    saved = schema.defaults().to_dict()
+    noise = Field(0.0, Range(0, 50), "Noise added to LR.")
+    monkeypatch.setitem(FIELDS, "data.degradation.noise", noise)
+    config = schema.defaults()
+    assert schema.contradictions(saved, config) == []
+    config.data.degradation.noise = 60.0
+    assert message(config) == "config.data.degradation.noise is 60.0: from 0 to 50"
+    assert schema.contradictions(saved, config) == [
+        "config.data.degradation.noise was 0.0, now 60.0"
+    ]
+    assert "data.degradation.noise?" in schema.unknown_field("data.degradation.noize")
+    assert "  --config.data.degradation.noise=0.0\n" in schema.to_help()
+    assert "| `data.degradation.noise` | `0.0` | from 0 to 50 |" in schema.to_markdown()
 
 
 def test_the_roles_of_fields_say_what_compares_and_repeats_runs():
@@ -227,7 +243,7 @@ def test_a_wrong_type_is_named():
 
 
 def test_steps_follow_from_the_data_or_from_each_other():
-    """16 passes by default; `steps` alone sets decay_steps to a sixteenth."""
+    """There are 16 passes by default; `steps` alone makes decay_steps a sixteenth."""
 
     def resolved(**values):
         train = schema.resolve_steps(changed(**values), steps_per_pass=664).train

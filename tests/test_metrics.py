@@ -41,7 +41,7 @@ EARLIER = {
 
 @functools.cache
 def bicubic_psnr(folder, protocol):
-    """Mean PSNR of a folder's images at x2, x3, x4, bicubic down and up."""
+    """Returns the mean PSNR of a folder's images at x2, x3, x4, bicubic down and up."""
     rows = []
     for path in images.find_images(folder):
         image = images.read_image(path)
@@ -74,7 +74,7 @@ def test_bicubic_figures_agree_with_an_earlier_implementation(
 
 
 def grey(value, h=24, w=24):
-    """An RGB image of one grey level."""
+    """Returns an RGB image of one grey level."""
     return np.full((h, w, 3), value, np.uint8)
 
 
@@ -219,14 +219,14 @@ def test_mod_crop_cuts_below_and_on_the_right():
 
 
 def filter_valid(image, window):
-    """The correlation of (h, w) with a window, where it lies inside."""
+    """Returns the correlation of (h, w) with a window, where it lies inside."""
     size = len(window)
     windows = np.lib.stride_tricks.sliding_window_view(image, (size, size))
     return np.einsum("hwij,ij->hw", windows, window)
 
 
 def wang_ssim(a, b):
-    """Wang's ssim_index.m with its defaults, on (h, w) in 0..255."""
+    """Returns what Wang's ssim_index.m gives by default for (h, w) in 0..255."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     y, x = np.mgrid[-5:6, -5:6]
     window = np.exp(-(x**2 + y**2) / (2 * 1.5**2))

@@ -46,7 +46,7 @@ def column(values):
 
 
 def impulse_responses(size, scale):
-    """The matrix (scale size, size) of enlarging, built from IMPULSE by symmetry."""
+    """Returns the matrix (scale size, size) of enlarging, built from IMPULSE."""
     pad = 2 * size  # enough for the four taps and a reflection or two
     wide = np.zeros((scale * (size + 2 * pad), size + 2 * pad))
     response = IMPULSE[scale]

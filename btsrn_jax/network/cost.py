@@ -67,7 +67,10 @@ def train_flops(model: Any, side: int) -> int:
 
 
 def _products(model, side):
-    """Returns the multiply-adds of each convolution and matrix product, in order."""
+    """Returns the multiply-adds of each layer's convolution or product, in order."""
+    # In the plain form a layer is one product; on a CPU it may be three.
+    compute = model.compute._replace(dtype=jnp.float32, platform="plain")
+    model = model.clone(compute=compute)
     traced = jax.make_jaxpr(model.apply)(shapes(model), _lr(1, side))
     return list(_count(traced.jaxpr))
 

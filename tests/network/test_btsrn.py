@@ -1,4 +1,5 @@
-"""Claims of model.py: a NumPy reference, counts, halos, sizes, and how it starts."""
+"""Claims of btsrn.py, cost.py and geometry.py: a NumPy reference, parameters and
+operations, halos and sizes, and how a network starts."""
 
 import functools
 import itertools
@@ -31,12 +32,12 @@ def images(*shape, seed=0):
 
 
 def shapes_of(model):
-    """The shapes of fresh variables; nothing is computed."""
+    """Returns the shapes of fresh variables; nothing is computed."""
     return jax.eval_shape(lambda: btsrn.init(model, jax.random.key(0)))
 
 
 def random_variables(model, seed=1):
-    """Values for every leaf, biases and the last layer included.
+    """Draws values for every leaf, biases and the last layer included.
 
     Kernels shrink their inputs a little, so that sums over many blocks stay near 1.
     """
@@ -50,7 +51,7 @@ def random_variables(model, seed=1):
 
 
 def kernels_of(params):
-    """(path, kernel) of each convolution."""
+    """Returns the path and the kernel of each convolution."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     named = ((jax.tree_util.keystr(path), leaf) for path, leaf in leaves)
     return [(path, leaf) for path, leaf in named if path.endswith("['kernel']")]
@@ -134,7 +135,8 @@ def test_mid_blocks_are_between_two_upsamplings_or_nowhere():
 
 
 def one_channel_block(center, neighbour):
-    """down: 2 x + 1; conv: center and its right neighbour, no bias but 0.5."""
+    """Returns the parameters of a block of one channel: `down` is 2 x + 1, and `conv`
+    weighs a pixel and its right neighbour, with a bias of 0.5."""
     kernel = np.zeros((3, 3, 1, 1), np.float32)
     kernel[1, 1], kernel[1, 2] = center, neighbour
     return {
@@ -144,7 +146,7 @@ def one_channel_block(center, neighbour):
 
 
 def test_a_block_and_an_upsampler_by_hand():
-    # in sums red, green and blue minus a half each; grey 0.5 + v / 3 gives v.
+    # `in` sums red, green and blue minus a half each: the grey 0.5 + v / 3 gives v.
     params = {
         "in": {"kernel": np.ones((1, 1, 3, 1)), "bias": np.zeros(1)},
         "low0": one_channel_block(10, 1),
@@ -259,7 +261,7 @@ def test_the_skip_of_the_upsampler_is_not_activated(activation, copies):
 
 @functools.cache
 def started(scale, mid):
-    """Fresh parameters of the paper's network."""
+    """Returns fresh parameters of the paper's network, made once for all tests."""
     return btsrn.init(BTSRN(scale, mid_blocks=mid), jax.random.key(0))["params"]
 
 
@@ -335,8 +337,8 @@ def test_720p_at_x2_costs_431_g():
 
 
 def test_training_memory_bears_out_the_papers_claims_on_blocks():
-    """Figure 4, 128/32: gated blocks at nearly double time and memory, PConv at less
-    memory than PixelCNN."""
+    """Figure 4, 128/32: gated blocks take nearly double time and memory, PConv takes
+    less memory than PixelCNN."""
 
     def costs(kind, batch=32):
         model = BTSRN(2, bottleneck=32, block=kind)
@@ -403,7 +405,7 @@ def test_an_hr_pixel_sees_its_halo_and_nothing_beyond(scale, blocks):
         high_blocks=high,
         compute=EXACT,
     )
-    # Nothing negative: no path is closed by an activation or cancelled by another.
+    # With nothing negative, no activation closes a path and no path cancels another.
     variables = jax.tree.map(np.abs, random_variables(model))
     halo = model.halo
     side = 2 * halo + 3  # one more than the halo on each side of the centre

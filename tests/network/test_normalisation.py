@@ -33,8 +33,11 @@ def random_tree(tree, seed=1):
 
 
 def by_hand(variables, lr, statistics=None):
-    """The network without blocks, batch normalised: residual and the statistics that
-    were used, of the batch where none are given."""
+    """Computes the batch-normalised network without blocks.
+
+    Returns its residual and the statistics that were used; where none are given, they
+    are those of the batch.
+    """
     params, used = variables["params"], {}
 
     def pre(x, name):
@@ -86,7 +89,7 @@ def test_batch_statistics_are_those_of_the_whole_batch_on_any_devices(devices):
     assert len(residual.sharding.device_set) == devices
     np.testing.assert_allclose(residual, expected, rtol=1e-4, atol=1e-5)
     check_statistics(state, variables["batch_stats"], used)
-    # A mean of the shares' own statistics would be another one.
+    # Statistics of a device's own share would give another result.
     share, _ = by_hand(variables, lr[:2])
     assert np.abs(share - expected[:2]).max() > 1e-3
 
@@ -115,8 +118,9 @@ def test_a_weight_normalised_layer_is_length_times_direction():
 
 
 def test_weight_normalisation_starts_as_the_same_network_with_gradients_of_its_size():
-    """Also in the last layer, which starts at zero: its length has the gradient, its
-    direction none yet; divided by a length of zero it would be in the millions."""
+    """This holds in the last layer, too, which starts at zero: its length has the
+    gradient, and its direction has none yet. Divided by a length of zero the gradient
+    would be in the millions."""
     lr, hr = images(2, 3, 3, 3), images(2, 6, 6, 3, seed=1)
 
     def start(model):

@@ -16,7 +16,7 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def conv_reference(x, kernel, bias):
-    """A VALID convolution, in float64, one output pixel at a time."""
+    """Convolves VALID in float64, one output pixel at a time."""
     size = kernel.shape[0]
     h, w = x.shape[1] - size + 1, x.shape[2] - size + 1
     out = np.empty((len(x), h, w, kernel.shape[3]))
@@ -28,7 +28,7 @@ def conv_reference(x, kernel, bias):
 
 
 def deconv_reference(x, kernel, bias, scale):
-    """Each input pixel paints its own square of scale x scale, in float64."""
+    """Lets each input pixel paint its own square of scale x scale, in float64."""
     batch, h, w, _ = x.shape
     out = np.empty((batch, scale * h, scale * w, kernel.shape[3]))
     for y in range(scale * h):
@@ -101,7 +101,7 @@ CASES = {
 
 @pytest.fixture(params=CASES)
 def case(request):
-    """An operation, (x, kernel, bias) drawn for it, and its other arguments."""
+    """Gives an operation, (x, kernel, bias) drawn for it, and its other arguments."""
     op, x, kernel, rest = CASES[request.param]
     return op, draw(x, kernel, kernel[-1:]), rest
 

@@ -36,7 +36,7 @@ def init(model):
 
 
 def random_variables(model, seed=0):
-    """Values for every leaf that keep the features near 1 through twenty layers."""
+    """Draws values that keep the features near 1 through twenty layers."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda: network.init(model, jax.random.key(0)))
 
@@ -52,7 +52,7 @@ def images(*shape, seed=0):
 
 
 def luminance(image):
-    """As MATLAB's, for values in [0, 1]."""
+    """Returns MATLAB's luminance of values in [0, 1]."""
     return metrics.luminance(255 * np.asarray(image, np.float64)) / 255
 
 
@@ -86,6 +86,20 @@ def test_it_has_the_published_number_of_parameters():
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     assert count == cost.parameter_count(model) == 665_921
     assert cost.multiply_adds(model) == 664_704
+    assert model.multiply_adds == 664_704
+
+
+@pytest.mark.parametrize("platform", ["plain", "cpu"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_its_operations_are_those_of_twenty_convolutions(platform, dtype):
+    model = build(compute=Compute(jnp.dtype(dtype), platform))
+    # 30 LR pixels, enlarged by 2 without the two that the skip reads on each side.
+    sides = [2 * (30 - 4) - 2 * i for i in range(1, 21)]
+    weights = [9 * 64, *[9 * 64 * 64] * 18, 9 * 64]
+    products = [side**2 * n for side, n in zip(sides, weights, strict=True)]
+    assert cost.forward_flops(model, 30) == 2 * sum(products)
+    # Forward, the kernel's gradient, and the input's but for the first layer.
+    assert cost.train_flops(model, 30) == 2 * (3 * sum(products) - products[0])
 
 
 @pytest.mark.parametrize(
