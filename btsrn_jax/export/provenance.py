@@ -6,8 +6,8 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 
-from btsrn_jax import evaluation, training
 from btsrn_jax import config as schema
+from btsrn_jax import evaluation, training
 from btsrn_jax.data import SAMPLES_TRAIN
 
 LICENCES = {
