@@ -79,6 +79,7 @@ def test_the_wheel_holds_modules_configs_weights_and_licence(built):
     with zipfile.ZipFile(built[0]) as archive:
         names = set(archive.namelist())
     wanted = {f"btsrn_jax/{p.name}" for p in (ROOT / "btsrn_jax").glob("*.py")}
+    wanted |= {"btsrn_jax/py.typed"}  # type checkers read the annotations
     wanted |= {f"btsrn_jax/configs/{p.name}" for p in (ROOT / "configs").glob("*.py")}
     wanted |= {
         f"btsrn_jax/pretrained/btsrn-x2/{name}"
@@ -100,7 +101,7 @@ def test_the_sdist_holds_the_tests_and_what_the_readme_speaks_of(built):
         assert {p.relative_to(ROOT).as_posix() for p in files} <= names
 
 
-def test_the_wheel_enlarges_a_picture_without_the_repository(built, tmp_path):
+def test_the_wheel_upscales_a_picture_without_the_repository(built, tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
     code = "import btsrn_jax; print(btsrn_jax.__file__)"
