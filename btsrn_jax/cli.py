@@ -169,7 +169,7 @@ def _add_info(add):
     add("overrides", nargs="*", metavar="FIELD", help=what)
 
 
-def run_info(args) -> int:
+def run_info(args: argparse.Namespace) -> int:
     """Say what a config is, and whether it fits a device."""
     if args.topology:  # before JAX is imported: no TPU is here, and none is asked for
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -193,7 +193,7 @@ def run_info(args) -> int:
     return 0
 
 
-def run_prepare(args) -> int:
+def run_prepare(args: argparse.Namespace) -> int:
     """Download and prepare DIV2K, without TensorFlow."""
     name = args.dataset.removeprefix("div2k/")
     if name == args.dataset:
@@ -203,7 +203,7 @@ def run_prepare(args) -> int:
     return 0
 
 
-def run_upscale(args) -> int:
+def run_upscale(args: argparse.Namespace) -> int:
     """Upscale pictures."""
     work = inference.plan_files(
         args.inputs, args.output, force=args.force, resume=args.resume
@@ -216,7 +216,7 @@ def run_upscale(args) -> int:
     return inference.upscale_files(work, model.upscale, model.scale)
 
 
-def run_evaluate(args) -> int:
+def run_evaluate(args: argparse.Namespace) -> int:
     """Measure PSNR and SSIM on sets of images."""
     _prepare_devices()
     scales = [_scale(text) for text in args.scale.split(",") if text]
@@ -234,7 +234,7 @@ def run_evaluate(args) -> int:
     return 0
 
 
-def run_export(args) -> int:
+def run_export(args: argparse.Namespace) -> int:
     """Write a model for others to use.
 
     Takes the parameters of a run that did best in validation (averaged ones, if it
@@ -258,7 +258,7 @@ def run_export(args) -> int:
     return 0
 
 
-def run_models(args) -> int:
+def run_models(args: argparse.Namespace) -> int:
     """List the models that come with this package.
 
     That is what --model takes, how good each model is (beside bicubic and the paper),
@@ -273,7 +273,7 @@ def run_models(args) -> int:
     return 0
 
 
-def run_bench(args) -> int:
+def run_bench(args: argparse.Namespace) -> int:
     """Measure speed and memory, beside PyTorch if asked for."""
     scales = [args.scale] if args.scale else [2, 3, 4]
     name = "batch" if args.mode == "train" else "side"
@@ -287,7 +287,7 @@ def run_bench(args) -> int:
     return 0
 
 
-def run_report(args) -> int:
+def run_report(args: argparse.Namespace) -> int:
     """Write tables, curves and crops of runs, and one HTML page."""
     _prepare_devices()
     sets, chosen = (

@@ -75,6 +75,6 @@ def test_help_of_every_command_is_whole_sentences():
     (commands,) = cli.build_parser()._subparsers._group_actions
     for parser in commands.choices.values():
         texts = [action.help for action in parser._actions[1:]]
-        for text in (parser.description.strip(), *texts):
+        for text in filter(None, (parser.description, *texts)):
             assert text[0].isupper() or text[0].isdigit(), text
-            assert text.endswith("."), text
+            assert text.rstrip().endswith("."), text

@@ -177,7 +177,9 @@ class TiledUpscaler:
       ensemble: whether to average the eight flips and rotations.
     """
 
-    def __init__(self, model: Any, devices: Mesh, plan: Plan, ensemble: bool = False):
+    def __init__(
+        self, model: Any, devices: Mesh, plan: Plan, ensemble: bool = False
+    ) -> None:
         self.model, self.devices, self.ensemble = model, devices, ensemble
         self.plan = plan
         self.compiled = self._compiled()

@@ -54,13 +54,6 @@ for args in {commands}:
     return done.stdout, done.stderr
 
 
-def test_help_names_every_command_and_loads_no_jax():
-    out, _ = loaded_by(["--help"])
-    for name in ("prepare", "upscale", "evaluate"):
-        assert f"  {name}" in out
-    assert out.splitlines()[-1] == "loaded 0 []"
-
-
 def test_models_and_what_upscale_refuses_load_no_jax(tmp_path):
     runs.make(tmp_path / "run")
     model = tmp_path / "model"
