@@ -1,10 +1,10 @@
 """A run: steps, validations, checkpoints, until the end or a signal."""
 
-import contextlib
 import functools
 import logging
 import pathlib
 import time
+from contextlib import ExitStack, closing, nullcontext
 from typing import Any
 
 import jax
@@ -97,16 +97,18 @@ def train(
     """
     settings = config.train
     recipe = stepping.make_recipe(config, devices)
-    with contextlib.ExitStack() as stack:
-        opened = lambda x: stack.enter_context(contextlib.closing(x))  # noqa: E731
+    with ExitStack() as stack:
+        enter = stack.enter_context
         checkpoint.set_damaged_aside(checkpoint.folder_of(workdir))
-        checkpoints = opened(checkpoint.Checkpoints(workdir))
+        checkpoints = enter(closing(checkpoint.Checkpoints(workdir)))
         preemption.finish = checkpoints.wait
         state = restore(checkpoints, recipe, devices, settings.init_from)
         start, last = int(state.step), settings.steps
-        log = opened(MetricsLog(workdir, start, mesh.is_first()))
-        batches = opened(open_batches(store, recipe, devices, start, last))
-        progress = opened(TrainingProgress(start, last, settings.batch_size))
+        log = enter(closing(MetricsLog(workdir, start, mesh.is_first())))
+        batches = open_batches(store, recipe, devices, start, last)
+        enter(closing(batches))
+        progress = TrainingProgress(start, last, settings.batch_size)
+        enter(closing(progress))
         recorder = Recorder(log, progress, batches, settings.log_every, last)
         from_host = isinstance(store, host_store.HostStore)
         train_step = stepping.compile_step(recipe, devices, from_host)
@@ -124,7 +126,7 @@ def train(
             validate(start)
         for step in range(start + 1, last + 1):
             compiles = step == start + 1
-            with progress.paused() if compiles else contextlib.nullcontext():
+            with progress.paused() if compiles else nullcontext():
                 state, metrics = train_step(state, batches(step - 1))
             recorder.add(step, metrics)
             preemption.attentive = True

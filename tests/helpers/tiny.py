@@ -134,24 +134,31 @@ def start(args, devices=1, **environment):
 
 def until_said(process, text, timeout=200):
     """Waits for a line with this text; fails where the process ends before."""
+    if not _read(process, timeout, text):
+        said = finish(process, code=None)
+        raise AssertionError(f"{text!r} was not said: {said}")
+
+
+def finish(process, code=0, timeout=300):
+    """Waits for a process, which is killed after `timeout`; returns what it said.
+
+    `code` is the exit code that is expected, None if any is fine."""
+    _read(process, timeout)
+    process.stdout.close()
+    text = "".join(process.said)
+    assert code in (None, process.wait()), text
+    return text
+
+
+def _read(process, timeout, text=None):
+    """Collects lines up to one with this text, by default to the end."""
     timer = threading.Timer(timeout, process.kill)
     timer.start()
     try:
         for line in process.stdout:
             process.said.append(line)
-            if text in line:
-                return
+            if text is not None and text in line:
+                return True
     finally:
         timer.cancel()
-    raise AssertionError(f"{text!r} was not said: {''.join(process.said)}")
-
-
-def finish(process, code=0, timeout=300):
-    """Waits for a process; returns what it said."""
-    try:
-        text, _ = process.communicate(timeout=timeout)
-    finally:
-        process.kill()
-    text = "".join(process.said) + text
-    assert process.returncode == code, text
-    return text
+    return False

@@ -163,13 +163,13 @@ def test_a_signal_ends_the_closing_evaluation_and_mode_eval_at_once(place):
         assert "the same command continues" in text
 
     process = launch(place, "evaluated", *large, **few)
-    tiny.until_said(process, "validation on large")
+    tiny.until_said(process, "validation on val")
     signalled(process)
     assert not (run / "validation.csv").exists()
     assert checkpoint.steps_in(run / "checkpoints") == [4]
 
     process = launch(place, "evaluated", *large, "--mode=eval", **few)
-    tiny.until_said(process, "evaluation on large")
+    tiny.until_said(process, "evaluation on val")
     signalled(process)
     assert not (run / "evaluation.csv").exists()
 
