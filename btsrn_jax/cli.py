@@ -265,7 +265,7 @@ def run_models(args: argparse.Namespace) -> int:
     and what it was trained on.
     """
     for name in inference.released_models():
-        about = inference.read_config(inference.RELEASED / name)
+        about = inference.read_config(inference.find_folder(name)[0])
         print(f"{name}  x{about['scale']}  {export.summary(about)}")
         print(f"    {export.history(about)}")
     if not inference.released_models():

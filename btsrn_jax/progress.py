@@ -62,12 +62,12 @@ def progress_bar(
     It moves on a terminal. Elsewhere a plain line is logged every ten seconds.
 
     Args:
-      unit: what is counted, in the singular.
+      unit: what is counted, in the singular; bytes and megapixels as B and MP.
       bar_format: tqdm's; by default description, bar, count, postfix, rate, time left.
       delay: seconds before anything is shown.
       *args, **kwargs: tqdm's.
     """
-    unit = unit if unit == "B" else f" {unit}s"
+    unit = unit if unit in ("B", "MP") else f" {unit}s"
     what = bar_format or (
         "{desc}:|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}, {rate_noinv_fmt},"
         " {remaining} left"

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from btsrn_jax.inference.upscale import plan_files, upscale_files
     from btsrn_jax.inference.weights import (
         CONFIG,
-        RELEASED,
         WEIGHTS,
+        find_folder,
         load_weights,
         read_arrays,
         read_config,
@@ -35,11 +35,11 @@ __all__ = [
     "BICUBIC",
     "CONFIG",
     "FAMILY",
-    "RELEASED",
     "WEIGHTS",
     "Model",
     "TiledUpscaler",
     "bicubic_model",
+    "find_folder",
     "find_model",
     "load_model",
     "load_weights",
@@ -71,7 +71,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "upscale": ["plan_files", "upscale_files"],
         "weights": [
             "CONFIG",
-            "RELEASED",
+            "find_folder",
             "WEIGHTS",
             "load_weights",
             "read_arrays",

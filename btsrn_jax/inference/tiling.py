@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from btsrn_jax import mesh, network, resize
+from btsrn_jax import images, mesh, network, resize
 from btsrn_jax.progress import LOGGER
 
 # The highest value of a dtype; floats are neither rounded nor clipped.
@@ -120,34 +120,19 @@ def upscale_tiles(
         views = jnp.arange(VIEWS)
         # (B, 8, ...): the views of a tile follow each other, so that mostly one device
         # has them all.
-        turned = jax.vmap(turn, in_axes=(None, 0), out_axes=1)(tiles, views)
+        turned = jax.vmap(images.turn, in_axes=(None, 0), out_axes=1)(tiles, views)
         sr = share(variables, turned.reshape(-1, *tiles.shape[1:]))
         # Pixels are gathered before they are added: sums over devices would depend on
         # how many there are.
         sr = jax.lax.with_sharding_constraint(sr, mesh.replicated(devices))
         sr = sr.reshape(len(tiles), VIEWS, *sr.shape[1:])
-        sr = jax.vmap(turn_back, in_axes=(1, 0))(sr, views).mean(axis=0)
+        sr = jax.vmap(images.turn_back, in_axes=(1, 0))(sr, views).mean(axis=0)
     else:
         sr = share(variables, tiles)
     levels = LEVELS[np.dtype(tiles.dtype)]
     if levels == 1:
         return sr
     return jnp.floor(jnp.clip(sr, 0, 1) * levels + 0.5).astype(tiles.dtype)
-
-
-def turn(x: jax.Array, k: jax.Array) -> jax.Array:
-    """Returns view `k`, a traced number of 0..7, of square (..., n, n, c): bit 0 flips
-    left-right, bit 1 top-bottom, bit 2 transposes."""
-    x = jnp.where(k & 1, x[..., ::-1, :], x)
-    x = jnp.where(k & 2, x[..., ::-1, :, :], x)
-    return jnp.where(k & 4, x.swapaxes(-3, -2), x)
-
-
-def turn_back(x: jax.Array, k: jax.Array) -> jax.Array:
-    """Returns the inverse of `turn(x, k)`."""
-    x = jnp.where(k & 4, x.swapaxes(-3, -2), x)
-    x = jnp.where(k & 2, x[..., ::-1, :, :], x)
-    return jnp.where(k & 1, x[..., ::-1, :], x)
 
 
 def _upscale_share(model, group, variables, tiles):
