@@ -210,7 +210,7 @@ def test_two_and_two_steps_are_four_and_steps_may_be_added(in_process, place):
     assert step == 4
     assert arrays == processes.final(place / "four")[1]
     with pytest.raises(
-        InputError, match=r"decay_steps was 5, now 7; .*seed was 0, now 1"
+        InputError, match=r"seed was 0, now 1; .*decay_steps was 5, now 7"
     ):
         in_process("two", steps=4, seed=1, decay_steps=7)
 
