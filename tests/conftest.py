@@ -1,7 +1,9 @@
 """Eight simulated devices, before JAX is imported; the shared photographs, if any.
 
 All test processes, and the processes that they start, share one compilation cache: a
-program is compiled once per test run.
+program is compiled once per test run. In the test process itself programs are compiled
+fast and run slowly; values stay the same but for rounding, and processes that tests
+start compile as users' do. JAX_DISABLE_MOST_OPTIMIZATIONS=0 has it so here, too.
 """
 
 import logging
@@ -22,7 +24,11 @@ if CACHE not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
+
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_unconfigure():

@@ -39,13 +39,12 @@ def config_of_training():
 @pytest.fixture(scope="module")
 def training():
     """What the compiler says of that step, by the number of devices."""
-    with tiny.quickly_compiled():  # all that is asked of it stays the same
-        return {
-            n: fit.compile_training(
-                config_of_training(), mesh.make_mesh(jax.devices()[:n]), kept=False
-            )
-            for n in (2, 8)
-        }
+    return {
+        n: fit.compile_training(
+            config_of_training(), mesh.make_mesh(jax.devices()[:n]), kept=False
+        )
+        for n in (2, 8)
+    }
 
 
 def test_compiling_counts_the_work_of_a_device_and_its_memory(training):
@@ -79,12 +78,11 @@ def test_the_largest_batch_is_found_by_doubling(training, monkeypatch):
     config, devices, said = config_of_training(), mesh.make_mesh(jax.devices()[:2]), []
     config.data.source = "samples"
     used = training[2].used
-    with tiny.quickly_compiled():
-        monkeypatch.setattr(fit, "memory_of", lambda devices: 3 * used)
-        assert fit.largest_batch(config, devices, said.append) == 16
-        assert [x.split(":")[0] for x in said] == ["batch 8", "batch 16", "batch 32"]
-        monkeypatch.setattr(fit, "memory_of", lambda devices: used / 8)
-        assert fit.largest_batch(config, devices, said.append) == 0
+    monkeypatch.setattr(fit, "memory_of", lambda devices: 3 * used)
+    assert fit.largest_batch(config, devices, said.append) == 16
+    assert [x.split(":")[0] for x in said] == ["batch 8", "batch 16", "batch 32"]
+    monkeypatch.setattr(fit, "memory_of", lambda devices: used / 8)
+    assert fit.largest_batch(config, devices, said.append) == 0
 
 
 @pytest.mark.parametrize("name", ["v5e", "v9:2x4", "v5e:2xx4", "h100:8"])

@@ -30,12 +30,6 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    with tiny.quickly_compiled():
-        yield
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run whose best step is 10, with figures; the variables of that step."""

@@ -1,6 +1,5 @@
 """A network, images and processes small enough for many tests."""
 
-import contextlib
 import os
 import pathlib
 import subprocess
@@ -10,7 +9,6 @@ import threading
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from btsrn_jax import config as schema
@@ -62,38 +60,6 @@ def write_photos(folder, sizes=((40, 60), (36, 44), (50, 38)), seed=1):
         image = Image.fromarray(small).resize((w, h), Image.Resampling.BICUBIC)
         image.save(folder / f"photo{i}.png")
     return folder
-
-
-@contextlib.contextmanager
-def compiled_once(folder):
-    """Equal programs are compiled once within: runs of one network start faster."""
-    names = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    try:
-        for name, value in names.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-
-@contextlib.contextmanager
-def quickly_compiled():
-    """Programs are compiled fast and run slowly within: values stay the same but for
-    rounding."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.values[name]
-    jax.config.update(name, True)
-    try:
-        yield
-    finally:
-        jax.config.update(name, before)
 
 
 def command(workdir, hr_dir, *more, sets=None, **train):

@@ -31,12 +31,6 @@ needs_matplotlib = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    with tiny.quickly_compiled():
-        yield
-
-
 def write_run(folder, psnr, name=SET, metrics=(), rows=(), **fields):
     """A run directory without checkpoints: the paper's x2 setting but for `fields`."""
     config = schema.defaults()
