@@ -6,10 +6,10 @@
     python -m btsrn_jax.main --config configs/x4.py --config.train.batch_size=16
     python -m btsrn_jax.main --config configs/x4.py --workdir runs/x4 --mode=eval
 
-Every field of the config can be set on the command line; they are listed below with
-their values in the paper's x4 setting, and explained in btsrn_jax/config.py. The same
-command continues a run that was stopped. Exit codes: 0 done, 1 failed, 2 bad usage or
-input, 75 stopped early and resumable.
+Every field of the config can be set on the command line; they are listed and explained
+below, with their values in the paper's x4 setting. The same command continues a run
+that was stopped. Exit codes: 0 done, 1 failed, 2 bad usage or input, 75 stopped early
+and resumable.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ import os
 import pathlib
 import re
 import sys
+import textwrap
 import traceback
 
 from absl import flags
@@ -77,7 +78,10 @@ def parse(argv: list[str]) -> Options | None:
     except Exception as error:  # ml_collections raises many types for a user's mistake
         raise InputError(_one_line(error, path)) from error
     if values.help:
-        print(f"{__doc__.strip()}\n\nFlags:\n{values.main_module_help()}\n")
+        print(f"{__doc__.strip()}\n\nFlags:\n")
+        for name in ("config", "workdir", "mode", "distributed"):
+            text = textwrap.fill(values[name].help, 82)
+            print(f"  --{name}\n{textwrap.indent(text, 6 * ' ')}")
         print(schema.to_help())
         return None
     if len(rest) > 1:

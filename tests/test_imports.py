@@ -53,10 +53,12 @@ MODULES = sorted(
 
 # Modules and identifiers of version 0.1.0 that have other names now.
 GONE = {
-    "serve", "facts", "artifacts", "card", "studies", "workload", "journal", "preempt",
-    "hoststore", "pictures", "onnx_hint", "is_vdsr", "lost", "claim", "Subject",
-    "Watch", "Journal", "Enlarger", "enlarge_for", "asked", "agreed", "facts_of_run",
-    "made_true",
+    "Enlarger", "Journal", "Subject", "Watch", "agreed", "artifacts", "asked",
+    "bicubic_subject", "card", "claim", "compiled_once", "enlarge_for",
+    "enlarge_picture", "enlarge_tiles", "evaluation_rows", "facts", "facts_of_run",
+    "hoststore", "is_vdsr", "journal", "lost", "made_true", "make_bicubic",
+    "network_subject", "onnx_hint", "pictures", "preempt", "results", "serve",
+    "studies", "workload",
 }  # fmt: skip
 
 FLAX = {"network.btsrn", "network.vdsr"}  # everything else sees variables and apply
@@ -267,6 +269,37 @@ def test_every_package_that_is_imported_is_declared():
         if not declared & set(map(normal, found.get(name, [name])))
     }
     assert not undeclared
+
+
+@pytest.mark.parametrize("room", ["", *ROOMS])
+def test_what_all_names_is_annotated_as_a_whole(room):
+    """Arguments and results of functions, of constructors and of public methods."""
+    package = importlib.import_module(f"btsrn_jax.{room}" if room else "btsrn_jax")
+    found = [getattr(package, name) for name in package.__all__]
+    functions = [x for x in found if inspect.isfunction(x)]
+    for kind in filter(inspect.isclass, found):
+        own = vars(kind).items()
+        functions += [
+            value
+            for name, value in own
+            if inspect.isfunction(value)
+            and value.__module__.startswith("btsrn_jax")
+            and value.__qualname__.startswith(kind.__name__)
+            and (name in ("__init__", "__call__") or not name.startswith("_"))
+        ]
+    bare = {}
+    for function in functions:
+        signature = inspect.signature(function)
+        names = [
+            name
+            for name, argument in signature.parameters.items()
+            if argument.annotation is argument.empty and name not in ("self", "cls")
+        ]
+        if signature.return_annotation is signature.empty:
+            names += ["return"] * (function.__name__ != "__init__")
+        if names:
+            bare[function.__qualname__] = names
+    assert bare == {}
 
 
 def test_only_the_networks_import_flax():

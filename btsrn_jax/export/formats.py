@@ -32,18 +32,18 @@ class Source(NamedTuple):
 
 @functools.cache
 def reference(model: Any) -> Callable[[Mapping, np.ndarray], np.ndarray]:
-    """Returns enlarge(variables, lr) -> sr: the network on images padded by NumPy."""
+    """Returns upscale(variables, lr) -> sr: the network on images padded by NumPy."""
     halo, s = model.halo, model.scale
     apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])
 
-    def enlarge(variables, lr):
+    def upscale(variables, lr):
         border = ((0, 0), (halo, halo), (halo, halo), (0, 0))
         sr = np.asarray(apply(variables, np.pad(lr, border, mode="symmetric")))
         h, w = s * lr.shape[1], s * lr.shape[2]
         top, left = (sr.shape[1] - h) // 2, (sr.shape[2] - w) // 2
         return sr[:, top : top + h, left : left + w].clip(0, 1)
 
-    return enlarge
+    return upscale
 
 
 def _write_safetensors(source, path):

@@ -215,8 +215,8 @@ def _write(source, folder, formats, log):
     """Writes all files, runs each after it was written, and writes the card last."""
     about = source.about
     images = _parity_images(source.model.halo)
-    enlarge = reference(source.model)
-    truth = [enlarge(source.variables, lr) for lr in images]
+    upscale = reference(source.model)
+    truth = [upscale(source.variables, lr) for lr in images]
     about["parity"], about["bytes"], about["sha256"] = {}, {}, {}
     for name in formats:
         file, write, reader = FORMATS[name]

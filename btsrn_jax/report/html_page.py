@@ -50,14 +50,14 @@ class Crops(NamedTuple):
     row: list[tuple[str, np.ndarray]]
 
 
-def figure5(pair: Pair, subject: evaluation.Upscaler) -> Crops:
+def figure5(pair: Pair, upscaler: evaluation.Upscaler) -> Crops:
     """Returns one image as the paper's Figure 5 shows it; CROPS_NOTE says how."""
-    bicubic = evaluation.bicubic_upscaler(subject.scale)
-    before, after, original = evaluation.crop_row(pair, [bicubic, subject], SIDE)
+    bicubic = evaluation.bicubic_upscaler(upscaler.scale)
+    before, after, original = evaluation.crop_row(pair, [bicubic, upscaler], SIDE)
     row = []
     for (label, crop), name in ((before, "bicubic"), (after, "network")):
         row += [(label, crop), (f"|{name} - HR|", _error(crop, original[1]))]
-    name = f"{pair.name}, x{subject.scale}, {subject.name}"
+    name = f"{pair.name}, x{upscaler.scale}, {upscaler.name}"
     return Crops(name, [*row, original])
 
 

@@ -69,19 +69,19 @@ def write_report(
             continue
         model = inference.open_model(entry.source, None, ensemble)
         LOGGER.info(model.about)
-        subject = evaluation.Upscaler(entry.name, scale, ensemble, model.upscale)
+        upscaler = evaluation.Upscaler(entry.name, scale, ensemble, model.upscale)
         if sets:
             if scale not in baseline:
                 bicubic = evaluation.bicubic_upscaler(scale)
                 baseline[scale] = _measure(bicubic, found[scale])
-            rows = _measure(subject, found[scale])
+            rows = _measure(upscaler, found[scale])
             entries[i] = dataclasses.replace(
                 entry,
                 rows=_latest(entry.rows + rows),
                 baseline=_latest(entry.baseline + baseline[scale]),
             )
         for pair in shown.pop(scale, ()):
-            made = html_page.figure5(pair, subject)
+            made = html_page.figure5(pair, upscaler)
             crops.append(made._replace(name=made.name + tables.reduction([entry])))
     _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
 
@@ -148,11 +148,11 @@ def _choose(by_name, chosen, scale):
     return [known[name] for name in chosen]
 
 
-def _measure(subject, by_name):
+def _measure(upscaler, by_name):
     return [
         row
         for name, pairs in by_name.items()
-        for row in evaluation.evaluate_set(name, pairs, subject, PROTOCOLS)
+        for row in evaluation.evaluate_set(name, pairs, upscaler, PROTOCOLS)
     ]
 
 
