@@ -22,7 +22,6 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from btsrn_jax import mesh, storage
 from btsrn_jax.errors import InputError, first_line
 from btsrn_jax.progress import LOGGER
-from btsrn_jax.trees import fill as fill  # other rooms find all three here
 from btsrn_jax.trees import flatten, nest
 
 FOLDER = "checkpoints"
@@ -49,7 +48,7 @@ class Checkpoints:
     going on, use `load_parameters`, which changes nothing.
     """
 
-    def __init__(self, workdir: pathlib.Path):
+    def __init__(self, workdir: pathlib.Path) -> None:
         self.folder = folder_of(workdir)
         self.manager = ocp.CheckpointManager(
             self.folder,
@@ -72,7 +71,7 @@ class Checkpoints:
         """Starts saving; the arrays may be changed as soon as this returns.
 
         Args:
-          step: the number of updates made; one that is saved already is left alone.
+          step: the number of steps attempted. One that is saved already is left alone.
           state: a pytree of arrays.
           config: the resolved config, JSON-compatible.
           psnr: of the validation at this step, in dB, if there was one.
@@ -147,7 +146,8 @@ class Checkpoints:
             whole = ", ".join(map(str, steps_in(self.folder))) or "none"
             raise SaveFailed(
                 f"could not write a checkpoint to {self.folder}: {reason}; whole"
-                f" checkpoints there: {whole}. The same command continues from the last"
+                f" checkpoints there: {whole}. Mend the cause and give the same command"
+                " again: it continues from the newest of these, or begins anew"
             ) from error
 
 
@@ -159,10 +159,11 @@ def folder_of(workdir: pathlib.Path) -> Any:
 
 def steps_in(folder: pathlib.Path) -> list[int]:
     """Returns the steps of all finished checkpoints, ascending."""
-    if not folder.is_dir():  # a bucket has no empty folders
+    if not folder.is_dir():  # an empty folder does not exist in a bucket
         return []
     found = [p for p in folder.iterdir() if p.name.isdigit()]
-    if storage.in_bucket(folder):  # nor a rename: Orbax marks what is finished
+    # Buckets cannot rename, so Orbax writes a marker once a checkpoint is complete.
+    if storage.in_bucket(folder):
         found = [p for p in found if (p / COMMITTED).exists()]
     return sorted(int(p.name) for p in found)
 
@@ -209,8 +210,8 @@ def move_aside(folder: pathlib.Path, step: int, error: Exception | None) -> None
     storage.move(source, target)
     why = first_line(error) if error else "another process could not read it"
     _log.warning(
-        f"checkpoint {source} is damaged ({why}); moved to {target}, the one before it"
-        " is used"
+        f"checkpoint {source} is damaged ({why}); moved to {target}; the newest whole"
+        " checkpoint is used, if there is one"
     )
 
 

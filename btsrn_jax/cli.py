@@ -86,7 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_prepare(add):
     add("dataset", help="What to prepare: div2k/CONFIG, such as div2k/bicubic_x4.")
     add("--data-dir", **DATA_DIR)
-    add("--zips", **FOLDER, help="A folder that holds zip files of DIV2K already.")
+    add(
+        "--zips",
+        **FOLDER,
+        help="A folder of DIV2K's zip files that were downloaded before.",
+    )
 
 
 def _add_upscale(add):
@@ -104,7 +108,9 @@ def _add_upscale(add):
 def _add_evaluate(add):
     more = ", bicubic, or btsrn for the released ones of the scales."
     add("--model", required=True, metavar="MODEL[,MODEL]", help=MODEL + more)
-    what = "Folders of HR images (with LR folders, if any), div2k/CONFIG, or samples."
+    what = (
+        "Folders of HR images (LR folders in them are used), div2k/CONFIG, or samples."
+    )
     add("--sets", required=True, metavar="SET[,SET]", help=what)
     add("--scale", default="", metavar="S[,S]", help="2, 3 or 4; or those of MODEL.")
     what = "How to measure: ntire, benchmark, modern, or several (default: all)."
@@ -132,8 +138,8 @@ def _add_report(add):
     what = "Measure every model on these sets first, as btsrn evaluate does."
     add("--sets", default="", metavar="SET[,SET]", help=what)
     what = (
-        "What to show crops of, by the first model of each scale: files, or names of"
-        " images in the first set, or of the sample photographs (default: three)."
+        "Pictures to show crops of, by the first model of each scale: files, or names"
+        " of images in the first set, or of the sample photographs (default: three)."
     )
     add("--images", default="", metavar="NAME[,NAME]", help=what)
     add("--ensemble", **AVERAGED)
@@ -153,7 +159,12 @@ def _add_bench(add):
         what += f" (default: {default})."
         add(name, default=default, metavar="N[,N]", help=what)
     add("--patch", type=int, default=108, help="HR pixels a side (default: 108).")
-    add("--repeats", type=int, default=10, help="At most so many (default: 10).")
+    add(
+        "--repeats",
+        type=int,
+        default=10,
+        help="The most repetitions of a measurement (default: 10).",
+    )
     what = "The type of the convolutions (default: what training and inference take)."
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help=what)
     add("--loop", **SWITCH, help="With train: also time the whole loop of a run.")

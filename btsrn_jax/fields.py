@@ -2,8 +2,9 @@
 
 From `FIELDS` come the defaults, the checks of `config.validate`, what may change on
 resume, `python -m btsrn_jax.main --help`, and docs/config.md. A new field is one entry
-here and nothing elsewhere: its type is that of its default, and dots in its name make
-the sections. A new choice of a network is one word in `network/choices.py`.
+here, beside the code that uses it: its type is that of its default, and dots in its
+name make the sections. `network.build` passes every field of `model` to the network. A
+new choice of a network is one word in `network/choices.py`.
 """
 
 import dataclasses

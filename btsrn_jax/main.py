@@ -296,8 +296,8 @@ def _explain(error):
         return f"error: {error}"
     if training.distributed.lost_another(error):
         return (
-            "error: this process lost another one of the run; start all again, the run"
-            f" continues ({first_line(error)})"
+            "error: this process lost contact with another one of the run; start all"
+            f" of them again, and the run continues ({first_line(error)})"
         )
     return "".join(traceback.format_exception(error))
 

@@ -17,7 +17,7 @@ _log = logging.getLogger(LOGGER)
 class _AboveBars(logging.Handler):
     """Writes a record as lines of their own, above whatever progress bar is drawn."""
 
-    def __init__(self, prefix: str):
+    def __init__(self, prefix: str) -> None:
         super().__init__()
         self._prefix = prefix
 
@@ -42,7 +42,7 @@ def log_to_stderr(process: int = 0, count: int = 1) -> None:
 class _Lines(tqdm):
     """Progress as plain lines, each one logged: what a batch job's log can hold."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, **kwargs) -> None:
         self._shown = None
         # tqdm's own carriage returns go nowhere.
         super().__init__(*args, file=io.StringIO(), **kwargs)
@@ -86,7 +86,7 @@ def progress_bar(
 class TrainingProgress:
     """Shows step, loss, learning rate, patches a second, steps a second, time left."""
 
-    def __init__(self, start: int, steps: int, batch_size: int):
+    def __init__(self, start: int, steps: int, batch_size: int) -> None:
         self._batch_size = batch_size
         self._bar = progress_bar(
             desc="training", initial=start, total=steps, unit="step", smoothing=0.3

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from helpers import processes
 
-from btsrn_jax import checkpoint, mesh
+from btsrn_jax import checkpoint, mesh, trees
 from btsrn_jax.errors import InputError
 
 # TensorStore reports to a loop that Orbax has closed after the first error.
@@ -36,7 +36,7 @@ def state(step):
 
 
 def arrays(step):
-    return {k: np.asarray(v) for k, v in checkpoint.flatten(state(step)).items()}
+    return {k: np.asarray(v) for k, v in trees.flatten(state(step)).items()}
 
 
 def same(found, step):
@@ -81,7 +81,7 @@ def test_what_is_restored_is_what_was_saved_bit_for_bit(run, restore):
     assert step == 2
     assert same(found, 2)
     assert not said
-    filled = checkpoint.fill(state(0), found)
+    filled = trees.fill(state(0), found)
     assert jax.tree.structure(filled) == jax.tree.structure(state(0))
 
 
@@ -309,12 +309,12 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_saved(small_disk, restor
 
 def test_fill_names_the_array_that_does_not_fit():
     with pytest.raises(ValueError, match=r"params/in/bias is not in the checkpoint"):
-        checkpoint.fill(state(0), _without(arrays(0), "params/in/bias"))
+        trees.fill(state(0), _without(arrays(0), "params/in/bias"))
     with pytest.raises(ValueError, match=r"extra is not in the model"):
-        checkpoint.fill(state(0), arrays(0) | {"extra": np.zeros(1)})
+        trees.fill(state(0), arrays(0) | {"extra": np.zeros(1)})
     wrong = arrays(0) | {"params/in/bias": np.zeros(3)}
     with pytest.raises(ValueError, match=r"bias is \(3,\), \(40,\) was expected"):
-        checkpoint.fill(state(0), wrong)
+        trees.fill(state(0), wrong)
 
 
 def _without(tree, name):

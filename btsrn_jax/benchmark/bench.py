@@ -50,7 +50,7 @@ def measure(spec: Spec, peer: list[str] | None, repeats: int, seconds: float) ->
       spec: what to measure.
       peer: the command of the peer's worker, None without one.
       repeats: how often the main measurement is repeated.
-      seconds: after this time it ends earlier, but not before LEAST repetitions.
+      seconds: when they are over, fewer than `repeats` are made, but at least LEAST.
     """
     workers = {}
     result = {"spec": dataclasses.asdict(spec)}
@@ -73,7 +73,7 @@ def measure(spec: Spec, peer: list[str] | None, repeats: int, seconds: float) ->
             result |= compared(times["ours"], times["peer"])
         for action in result["ours"].pop("more"):
             expected = result["ours"]["seconds"] * result["ours"]["times"][action]
-            if expected < SLOW or action == "loop":  # which was asked for
+            if expected < SLOW or action == "loop":  # asked for by --loop
                 LOGGER.info(f"x{spec.scale} {spec.mode}: {action}")
                 # Short ones often, so that their median means something.
                 count = LEAST if expected > 0.3 else 10

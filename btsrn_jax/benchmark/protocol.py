@@ -76,7 +76,7 @@ def resident_peak() -> int:
 class Worker:
     """A process that measures; `about` holds the facts that it printed first."""
 
-    def __init__(self, command: list[str], spec: Spec):
+    def __init__(self, command: list[str], spec: Spec) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *command, json.dumps(dataclasses.asdict(spec))],
             stdin=subprocess.PIPE,

@@ -65,7 +65,7 @@ def open_batches(
 class DeviceBatches:
     """Batches of images that lie on every device: the step cuts its own patches."""
 
-    def __init__(self, store: sampler.Store):
+    def __init__(self, store: sampler.Store) -> None:
         self._store = store
 
     def __call__(self, step: int) -> sampler.Store:
@@ -92,7 +92,7 @@ class Feeder:
         devices: Mesh,
         start: int,
         last: int,
-    ):
+    ) -> None:
         self._cut = functools.partial(cut_for_devices, store, recipe, devices)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "feeder")
         self._steps, self._ready = iter(range(start, last)), {}

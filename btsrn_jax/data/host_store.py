@@ -72,7 +72,7 @@ def load_store(
     store = None
     if cache != "device":
         store = open_store(folder, config.scale)
-        if store is None:  # or broken
+        if store is None:  # missing, or incomplete
             shutil.rmtree(folder, ignore_errors=True)
     if store is None or (cache == "auto" and size_on_device(store) <= limit):
         loaded = loading.load_training(pairs, config.scale, config.train.patch)
@@ -95,7 +95,7 @@ def device_limit() -> int:
     """
     devices = jax.local_devices()
     limit = min(mesh.device_memory(device)[1] for device in devices)
-    if devices[0].platform == "cpu":  # where it is put together, too
+    if devices[0].platform == "cpu":  # it is put together in the same memory
         limit *= len(devices) / (1 + len(devices))
     return int(mesh.gather(np.int64(SHARE * limit)).min())
 
@@ -187,7 +187,8 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path:
     """Returns where a config's host store lies: in the cache, by what it holds.
 
     Args:
-      config: `scale` and `data` count; of folders the size and date of every file do.
+      config: `scale` and `data` count; for folders also the size and the date of each
+        file.
       names: of the images.
     """
     data = config.data

@@ -136,7 +136,7 @@ def draw(index: Index, seed: int, step: jax.Array, batch_size: int, side: int) -
     keys = jax.random.split(key, 4)
     shape = (batch_size,)
     bits = jax.random.bits(keys[0], shape, jnp.uint32)
-    # Without the last threshold: its image takes what rounding left above it.
+    # Without the last threshold, so that the last image takes what rounding left over.
     image = jnp.searchsorted(index.threshold[:-1], bits, side="right")
     top = jax.random.randint(keys[1], shape, 0, index.height[image] - side + 1)
     left = jax.random.randint(keys[2], shape, 0, index.width[image] - side + 1)
@@ -242,7 +242,9 @@ def batch(
             drawn = jax.lax.with_sharding_constraint(drawn, divided)
         if candidates > 1:
             scale = source.hr.shape[0] // source.lr.shape[0]
-            lr, _ = cut(source, drawn, side, target)  # compiled, HR is not cut
+            lr, _ = cut(
+                source, drawn, side, target
+            )  # HR is not used here, so XLA drops it
             drawn = most_detailed(drawn, lr, candidates, scale, target)
         lr, hr = cut(source, drawn, side, target)
         turns = drawn.turn

@@ -80,8 +80,8 @@ def evaluate_set(
 
 
 def _evaluate_pair(set_name, pair, upscaler, rules, bar):
-    """Returns the rows of one image, and the upscaled image: of HR's size if LR was
-    made from HR."""
+    """Returns the rows of one image, and the upscaled image of the first protocol, at
+    most of HR's size."""
     lr_given, hr_full = pair.load()
     inputs = {
         name: _inputs(lr_given, hr_full, upscaler.scale, rule.mod_crop, pair.name)

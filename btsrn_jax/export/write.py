@@ -201,7 +201,7 @@ def _read_figures(folder, step, log):
         if made.exists() and path.stat().st_mtime < made.stat().st_mtime:
             log(
                 f"{path.name} is older than step {step}: not in the model card"
-                " (evaluate again; a copy made without times, too, may look older)"
+                " (evaluate again; a copy without its times may look older, too)"
             )
             continue
         for row in rows:

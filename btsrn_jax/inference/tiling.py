@@ -53,7 +53,7 @@ def plan(
     """
     while unit_bytes(model, tile) > memory and tile > SMALLEST_TILE:
         tile = max(SMALLEST_TILE, tile // 2)
-    # On a CPU, caches are shorter than memory: one tile at a time is fastest.
+    # On a CPU the caches are the bottleneck, not memory: one tile at a time is fastest.
     largest = LARGEST_GROUP if model.compute.platform != "cpu" else 1
     group = 1
     while 2 * group <= min(largest, memory / unit_bytes(model, tile)):
@@ -100,6 +100,8 @@ def upscale_tiles(
     """Super-resolves square tiles, halos included, on all devices.
 
     Args:
+      model: a network of `network.build`.
+      variables: its parameters, and batch statistics if it has any.
       tiles: (B, t + 2 halo, t + 2 halo, 3) uint8, uint16, or float32 in [0, 1].
       ensemble: whether to average the eight flips and rotations (paper, Sec. 4). They
         are one more axis of the call, and divide over the devices as the tiles do.
@@ -202,7 +204,7 @@ class TiledUpscaler:
         s = self.model.scale
         sr = np.empty((s * lr.shape[0], s * lr.shape[1], 3), lr.dtype)
         variables = jax.device_put(variables, mesh.replicated(self.devices))
-        done = 0  # tiles
+        done = 0
         while True:
             tile = self.plan.tile
             try:
@@ -247,7 +249,8 @@ class TiledUpscaler:
 
     def _put(self, sr, computed, corners):
         s, t = self.model.scale, self.model.scale * self.plan.tile
-        # Out of memory is raised here; by np.asarray a CPU's would end the process.
+        # Wait, so that running out of memory is raised here: on a CPU np.asarray would
+        # end the process.
         jax.block_until_ready(computed)
         for (y, x), image in zip(corners, np.asarray(computed), strict=False):
             part = sr[s * y : s * y + t, s * x : s * x + t]
@@ -284,6 +287,8 @@ def tiled_upscaler(config: Mapping, devices: Mesh, ensemble: bool) -> TiledUpsca
     Args:
       config: `scale`, `model` and, where there is one, `eval`: its `tile`, `dtype` and
         `memory_gb` (of 1e9 bytes; 0: half of what is free).
+      devices: a mesh, over whose devices the tiles divide.
+      ensemble: whether to average the eight flips and rotations.
     """
     settings = config.get("eval", {})
     dtype = jnp.dtype(settings.get("dtype", "float32"))

@@ -71,7 +71,9 @@ def plan_files(
     Raises InputError for usage that cannot be meant: each offender is named.
     """
     if force and resume:
-        raise InputError("--force replaces existing outputs, --resume skips them: one")
+        raise InputError(
+            "--force replaces existing outputs, --resume skips them: give one of them"
+        )
     failures = []
     inputs = [pathlib.Path(path) for path in inputs]
     jobs = _find_jobs(inputs, pathlib.Path(out), failures)
@@ -179,9 +181,13 @@ def _find_jobs(inputs, out, failures):
     if to_file and not one_file:
         raise InputError(f"{out} is one picture, for several: name a folder as OUT")
     if one_file and suffix in _OTHER_SUFFIXES and not os.path.isdir(out):
-        raise InputError(f"{out}: written are {' '.join(images.SUFFIXES)}")
+        raise InputError(
+            f"cannot write {out}: one of {' '.join(images.SUFFIXES)} was expected"
+        )
     if not to_file and os.path.exists(out) and not os.path.isdir(out):
-        raise InputError(f"{out} is no folder, and no picture by its suffix")
+        raise InputError(
+            f"{out} exists, and is neither a folder nor named as a picture"
+        )
 
     jobs, inside = [], _real(out)
     for path in inputs:

@@ -17,7 +17,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
 from btsrn_jax import config as schema
-from btsrn_jax import network, storage
+from btsrn_jax import network, storage, trees
 from btsrn_jax.errors import InputError
 
 CONFIG = "config.json"
@@ -165,11 +165,10 @@ def read_arrays(file: pathlib.Path) -> dict:
 
 
 def _parse(data, file):
-    from btsrn_jax import checkpoint
 
     try:
         arrays = load_arrays(data)
-        variables = checkpoint.nest(arrays)
+        variables = trees.nest(arrays)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file} is damaged: {error}") from None
     for name, array in arrays.items():
@@ -190,12 +189,10 @@ def _check_fit(config, variables, where):
     """Raises InputError that names an array that is missing, left over or misshapen."""
     import jax
 
-    from btsrn_jax import checkpoint
-
     built = network.build(config["model"], config["scale"])
     expected = jax.eval_shape(lambda: network.init(built, jax.random.key(0)))
     try:
-        checkpoint.fill(expected, checkpoint.flatten(variables))
+        trees.fill(expected, trees.flatten(variables))
     except ValueError as error:
         raise InputError(f"{where} does not fit its config: {error}") from None
 
@@ -207,9 +204,8 @@ def weights_to_bytes(variables: Mapping) -> bytes:
     kernels are (height, width, in, out). No dates, no paths: equal parameters give
     equal bytes.
     """
-    from btsrn_jax import checkpoint
 
-    arrays = checkpoint.flatten(variables)
+    arrays = trees.flatten(variables)
     return save(
         {
             name: np.ascontiguousarray(array, np.float32)

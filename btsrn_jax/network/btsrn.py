@@ -12,8 +12,8 @@ Every convolution is VALID, so an output pixel depends on real pixels alone. The
 no border effects: a crop of the input gives a crop of the output. The network predicts
 the residual over the bicubic skip, and `super_resolve` adds the two.
 
-To add a kind of block: a name in `choices.py`, a branch in `Block`, and one in
-`onnx_graph.py`.
+To add a kind of block: a name in `choices.py` and a branch in `Block`; to export it to
+ONNX, also its name and a branch of `_block` in `onnx_graph.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ _ACTIVATIONS = {
 
 
 class Compute(NamedTuple):
-    """How the arithmetic is done, which never changes what is computed.
+    """How the arithmetic is done: it decides rounding and speed alone.
 
     Attributes:
       dtype: Type of the convolutions. Parameters, skip and sum stay float32.
@@ -239,8 +239,8 @@ def super_resolve(
       train: True to normalise by the batch's own statistics.
 
     Returns:
-      sr: (B, H, W, 3) float32, not clipped: the centre of the enlarged input, with
-        H = model.output_size(h), which is what both network and skip determine.
+      sr: (B, H, W, 3) float32, not clipped, with H = model.output_size(h): the centre
+        of the enlarged input, as far as both the network and the skip reach.
       model_state: the updated `batch_stats`; {} if none are learned.
     """
     if train:

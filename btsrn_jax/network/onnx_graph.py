@@ -27,7 +27,7 @@ FORMS = {
 class Graph:
     """The nodes and constants of a graph as they are added; values go by names."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         import onnx
 
         self.onnx, self.nodes, self.constants, self.count = onnx, [], {}, 0

@@ -124,7 +124,8 @@ KINDS = (
 )
 MEMORY_NOTE = (
     "Memory: what a step keeps of the forward pass for the gradient, for the whole"
-    " batch, in float32. Steps a second are of these runs, on whatever they ran."
+    " batch, in float32. Steps/s are those that these runs logged, each on its own"
+    " hardware."
 )
 
 
@@ -238,7 +239,7 @@ def _table(kind, name, by_label, set_name):
     if has_figures and not comparable:
         notes.append(
             "The paper's figures are of DIV2K's validation images and its own setting:"
-            " only the steps from row to row can be compared."
+            " only the differences between rows can be compared."
         )
     return Table(name, title, header, lines, notes)
 

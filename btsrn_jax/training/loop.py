@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import checkpoint, mesh, network
+from btsrn_jax import checkpoint, mesh, network, trees
 from btsrn_jax import config as schema
 from btsrn_jax.data import (
     host_store,
@@ -47,7 +47,7 @@ def run(
       devices: a mesh over the devices of all processes.
       validation: from `prepare_validation`; None: nothing is validated.
       preemption: entered by the caller; None: no signal is heard.
-      config_file: see `open_run`; so for `config_argument`.
+      config_file, config_argument: see `open_run`.
 
     Returns:
       0 when done; 75 when stopped by SIGTERM, SIGINT or the time limit, all saved.
@@ -84,11 +84,11 @@ def train(
 ) -> None:
     """Makes the steps that are left, from the newest whole checkpoint to the end.
 
-    At a step that is due for it:
+    At each step that is due for validation or a checkpoint:
       1. its metrics are written;
       2. the state is saved, in the background;
-      3. it is validated meanwhile, and its score added to the checkpoint. Where the run
-         is to stop, this is left to the continued run, which begins by it.
+      3. it is validated meanwhile, and the score is added to the checkpoint. If the run
+         is stopping, validation is left out; the resumed run begins with it.
 
     Raises:
       Stopped: early, by a signal or the time limit; the state of its step is saved.
@@ -164,7 +164,7 @@ def restore(
     step, arrays = found
     _log.info(f"continuing from step {step}")
     create = functools.partial(stepping.create_state, recipe, devices)
-    state = checkpoint.fill(jax.eval_shape(create), arrays)
+    state = trees.fill(jax.eval_shape(create), arrays)
     return jax.device_put(state, mesh.replicated(devices))
 
 

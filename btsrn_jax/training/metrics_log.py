@@ -37,7 +37,9 @@ class MetricsLog:
       writes: False in every process but the first.
     """
 
-    def __init__(self, workdir: pathlib.Path, start: int = 0, writes: bool = True):
+    def __init__(
+        self, workdir: pathlib.Path, start: int = 0, writes: bool = True
+    ) -> None:
         self._home = storage.path(workdir)
         lines = read_metrics(self._home / METRICS)
         self._last = {}
@@ -128,7 +130,7 @@ class Recorder:
         batches: Batches,
         log_every: int,
         last: int,
-    ):
+    ) -> None:
         self._log, self._progress, self._batches = log, progress, batches
         self._log_every, self._last = log_every, last
         self._losses, self._pending = [], None

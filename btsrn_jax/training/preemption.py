@@ -25,7 +25,7 @@ STOPPED = 75  # exit code: stopped early; the same command continues
 class Stopped(Exception):
     """The run stopped early, at a step whose state is saved."""
 
-    def __init__(self, step: int):
+    def __init__(self, step: int) -> None:
         super().__init__(f"at step {step}")
         self.step = step
 
@@ -46,7 +46,7 @@ class Preemption:
     finish: Callable[[], None]
     """Called before a signal ends the process: waits for a save in progress."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.deadline = float("inf")
         self.attentive = False
         self.finish = lambda: None
@@ -59,9 +59,9 @@ class Preemption:
         return self
 
     def take_over(self) -> None:
-        """Takes the signals over although other processes may wait for this one's end.
+        """Installs the signal handlers, also in a run of several processes.
 
-        Called where this process works alone from here on.
+        To be called once the other processes only wait for this one to end.
         """
         main = threading.current_thread() is threading.main_thread()
         if self._before or not main:

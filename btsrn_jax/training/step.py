@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from btsrn_jax import checkpoint, inference, mesh, network
+from btsrn_jax import inference, mesh, network, trees
 from btsrn_jax.data import sampler
 from btsrn_jax.errors import InputError
 
@@ -19,10 +19,13 @@ from btsrn_jax.errors import InputError
 class TrainState(NamedTuple):
     """Everything that a step changes; a pytree.
 
-    step: () int32, updates tried. params: the network's. model_state: its batch
-    statistics, {} without. opt_state: the optimiser's. ema: averaged params, {}
-    without. skipped: () int32, updates in a row that were not made, because the loss or
-    the gradient was not finite.
+    step: () int32, the number of steps attempted, skipped ones included.
+    params: the parameters of the network.
+    model_state: its batch statistics; {} if it has none.
+    opt_state: the state of the optimiser.
+    ema: the averaged parameters; {} if none are kept.
+    skipped: () int32, the number of the last steps in a row whose update was skipped,
+      because the loss or the gradient was not finite.
     """
 
     step: jax.Array
@@ -44,7 +47,7 @@ class Recipe:
     """Clips the gradient where that is wanted, then Adam or Muon."""
 
     schedule: optax.Schedule
-    """The learning rate by number of updates."""
+    """The learning rate as a function of the number of updates."""
 
     loss: str
     """One of `LOSSES`."""
@@ -53,7 +56,7 @@ class Recipe:
     """Decay of the averaged parameters; 0: there are none."""
 
     seed: int
-    """Of the initial parameters and of every batch."""
+    """The seed of the initial parameters and of every batch."""
 
     batch_size: int
     """Patches a step, over all devices."""
@@ -185,11 +188,10 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns Adam (paper, Sec. 4), or Muon (Jordan, 2024; Liu et al., 2025).
 
-    Muon takes the kernels as matrices of inputs by features. It makes their momentum
-    orthogonal by five Newton-Schulz steps; the root mean square of an update is 0.6,
-    three times Adam's usual one (measured: 1 times gains less, configs/release.py). The
-    rest, and kernels of three inputs or features, is left to Adam with Nesterov's
-    momentum.
+    Muon treats each kernel as a matrix of inputs by features, and makes its momentum
+    orthogonal by five Newton-Schulz steps. The root mean square of an update is 0.6,
+    three times Adam's usual one; Adam's own gained less (configs/release.py). Biases,
+    and kernels of at most three inputs or features, use Adam with Nesterov's momentum.
     """
     if train.optimizer == "adam":
         return optax.adam(schedule)
@@ -277,7 +279,7 @@ def inference_variables(state: TrainState) -> dict:
 def initial_params(source: str, recipe: Recipe) -> Any:
     """Returns initial parameters that are another model's.
 
-    All layers of a model of the same scale are taken; of one of another scale all but
+    From a model of the same scale all layers are copied; from another scale, all but
     the upsampler (x3 and x4 start from x2). What the source lacks, such as mid blocks,
     starts fresh.
 
@@ -289,10 +291,10 @@ def initial_params(source: str, recipe: Recipe) -> Any:
       InputError: there is no such model, or a layer of it has another shape.
     """
     loaded = inference.load_weights(source)
-    theirs = checkpoint.flatten(loaded.variables["params"])
+    theirs = trees.flatten(loaded.variables["params"])
     fresh = jax.jit(functools.partial(network.init, recipe.model))
     variables = fresh(jax.random.key(recipe.seed))
-    ours = checkpoint.flatten(variables["params"])
+    ours = trees.flatten(variables["params"])
     for name, array in ours.items():
         upsampler = (
             name.startswith("up") and loaded.config["scale"] != recipe.model.scale
@@ -305,4 +307,4 @@ def initial_params(source: str, recipe: Recipe) -> Any:
                 f" {array.shape} was expected"
             )
         ours[name] = jnp.asarray(theirs[name])
-    return checkpoint.fill(variables["params"], ours)
+    return trees.fill(variables["params"], ours)

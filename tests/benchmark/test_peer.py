@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from btsrn_jax import checkpoint
+from btsrn_jax import trees
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.network import geometry, ops
 
@@ -31,7 +31,7 @@ def pair(request):
         variables["params"],
     )
     net = peer.BTSRN(request.param, **SIZES)
-    peer.load(net, checkpoint.flatten(params))
+    peer.load(net, trees.flatten(params))
     return model, params, net
 
 
@@ -58,7 +58,7 @@ def test_outputs_and_gradients_of_the_peer_are_ours(pair):
     error = torch.mean((theirs - torch.from_numpy(hr.transpose(0, 3, 1, 2))) ** 2)
     error.backward()
     assert error.item() == pytest.approx(float(ours), rel=1e-4)
-    gradient = checkpoint.flatten(gradient)
+    gradient = trees.flatten(gradient)
     for name, layer in peer.names(net).items():
         kernel = peer.from_kernel(layer, np.asarray(gradient[f"{name}/kernel"]))
         scale = np.abs(kernel).max()

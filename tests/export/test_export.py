@@ -15,7 +15,7 @@ import pytest
 from helpers import runs, tiny
 
 import btsrn_jax
-from btsrn_jax import checkpoint, cli, main, resize
+from btsrn_jax import cli, main, resize, trees
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import figures
@@ -383,9 +383,9 @@ def test_an_artifact_that_differs_fails_the_export_and_leaves_nothing(
     file, write, read = formats.FORMATS["stablehlo"]
 
     def slightly_wrong(source, path):
-        arrays = checkpoint.flatten(source.variables)
+        arrays = trees.flatten(source.variables)
         arrays["params/out/bias"] = arrays["params/out/bias"] + np.float32(2e-4)
-        write(source._replace(variables=checkpoint.nest(arrays)), path)
+        write(source._replace(variables=trees.nest(arrays)), path)
 
     monkeypatch.setitem(formats.FORMATS, "stablehlo", (file, slightly_wrong, read))
     chosen = "--formats=safetensors,stablehlo,orbax"

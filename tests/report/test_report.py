@@ -105,7 +105,7 @@ def test_a_reduced_setting_is_named_and_not_subtracted_from_the_papers(tmp_path)
         ["6 + 3", "31.200", "+0.100", "34.14024", ""],
         ["6 + 4", "31.100", "", "34.16181", ""],
     ]
-    assert any("only the steps from row to row" in note for note in table.notes)
+    assert any("only the differences between rows" in note for note in table.notes)
 
 
 def test_every_title_says_what_is_reduced(tmp_path):

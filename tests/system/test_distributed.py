@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import processes, tiny
 
-from btsrn_jax import checkpoint, mesh
+from btsrn_jax import mesh, trees
 from btsrn_jax.training import step as train
 
 PROCESSES = 2
@@ -80,7 +80,7 @@ def alone(place):
     """Parameters before the first step, and the run of one process on one device."""
     on = mesh.make_mesh(jax.devices()[:1])
     state = train.create_state(train.make_recipe(tiny.config(), on), on)
-    params = checkpoint.flatten({"params": state.params})
+    params = trees.flatten({"params": state.params})
     start = np.concatenate([np.ravel(params[k]) for k in sorted(params)])
     tiny.finish(launch(place, "alone", devices=1))
     return start, parameters(place / "alone")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import tiny
 
-from btsrn_jax import checkpoint, mesh
+from btsrn_jax import checkpoint, mesh, trees
 from btsrn_jax.errors import InputError
 from btsrn_jax.training import Diverged, loop
 from btsrn_jax.training import step as train
@@ -126,5 +126,5 @@ def test_state_is_restored_as_it_was_built(optimizer):
     recipe = train.make_recipe(config, mesh.make_mesh())
     shapes = jax.eval_shape(lambda: train.create_state(recipe, mesh.make_mesh()))
     arrays = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
-    filled = checkpoint.fill(shapes, checkpoint.flatten(arrays))
+    filled = trees.fill(shapes, trees.flatten(arrays))
     assert jax.tree.structure(filled) == jax.tree.structure(shapes)

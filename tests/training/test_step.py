@@ -13,7 +13,7 @@ import optax
 import pytest
 from helpers import tiny
 
-from btsrn_jax import checkpoint, mesh
+from btsrn_jax import checkpoint, mesh, trees
 from btsrn_jax.data import sampler
 from btsrn_jax.errors import InputError
 from btsrn_jax.network import btsrn as network
@@ -159,8 +159,8 @@ def test_a_first_step_of_muon_by_singular_values():
     gradient = jax.device_get(jax.jit(jax.grad(loss_of))(params))
     updates = first_updates(recipe.optimizer, gradient, params)
     made = 0
-    for name, update in checkpoint.flatten(updates).items():
-        g = checkpoint.flatten(gradient)[name].astype(np.float64)
+    for name, update in trees.flatten(updates).items():
+        g = trees.flatten(gradient)[name].astype(np.float64)
         if g.ndim == 4 and not name.startswith(("in", "out")):
             g = g.reshape(-1, g.shape[-1])
             expected = 0.6 * max(g.shape) ** 0.5 * orthogonal(g)
@@ -270,10 +270,10 @@ def test_a_network_starts_from_an_x2_one_in_all_but_the_upsampler(x2_run, scale)
     config = tiny.config(init_from=str(workdir), patch=24)
     config.scale = scale
     recipe = train.make_recipe(config, mesh.make_mesh(jax.devices()[:1]))
-    params = checkpoint.flatten(train.initial_params(str(workdir), recipe))
+    params = trees.flatten(train.initial_params(str(workdir), recipe))
     fresh = jax.jit(functools.partial(network.init, recipe.model))
-    fresh = checkpoint.flatten(fresh(jax.random.key(0))["params"])
-    theirs = checkpoint.flatten(theirs.params)
+    fresh = trees.flatten(fresh(jax.random.key(0))["params"])
+    theirs = trees.flatten(theirs.params)
     assert params.keys() == fresh.keys()
     for name, array in params.items():
         source = fresh if name.startswith("up") and scale != 2 else theirs
