@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 
 def flatten(tree: Any) -> dict[str, Any]:
     """Returns the leaves of a pytree by path: {"params/low0/conv/kernel": array}."""
+    import jax  # here, since much of inference/weights.py does without it
+
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
@@ -22,6 +23,8 @@ def fill(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     Raises:
       ValueError: a path is missing, left over or of another shape; it is named.
     """
+    import jax
+
     expected = flatten(template)
     for name in expected.keys() | arrays.keys():
         if name not in arrays or name not in expected:

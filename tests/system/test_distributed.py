@@ -216,7 +216,7 @@ def ended_by_another(process):
     """
     text = tiny.finish(process, code=None, timeout=60)
     assert process.returncode not in (0, -signal.SIGKILL), text  # by the time-out
-    assert "start all again" in text or "another task died" in text
+    assert "start all of them again" in text or "another task died" in text
     assert "Traceback" not in text
     return text
 
