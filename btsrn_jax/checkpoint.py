@@ -22,7 +22,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from btsrn_jax import mesh, storage
 from btsrn_jax.errors import InputError, first_line
 from btsrn_jax.progress import LOGGER
-from btsrn_jax.trees import flatten, nest
+from btsrn_jax.trees import digests, flatten, nest
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
@@ -285,9 +285,7 @@ def load_parameters(run: pathlib.Path) -> tuple[int, dict, dict]:
     Returns:
       The step; its config, resolved, as a nested dict; and the variables: `params`
       (averaged ones where the run keeps them) and, if there are any, `batch_stats`.
-
-    Raises:
-      InputError: there is no run, or no whole checkpoint.
+      InputError where there is no run, or no whole checkpoint.
     """
     folder = folder_of(run)
     if not folder.is_dir():
@@ -302,10 +300,5 @@ def load_parameters(run: pathlib.Path) -> tuple[int, dict, dict]:
 
 
 def _digests(arrays, config):
-    digests = {}
-    for name, array in arrays.items():
-        array = np.asarray(array)
-        data = f"{array.dtype} {array.shape}".encode() + array.tobytes()
-        digests[name] = hashlib.sha256(data).hexdigest()
     text = json.dumps(config, sort_keys=True)
-    return digests | {"config": hashlib.sha256(text.encode()).hexdigest()}
+    return digests(arrays) | {"config": hashlib.sha256(text.encode()).hexdigest()}

@@ -59,9 +59,9 @@ def uninterrupted(place):
 def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
     place, uninterrupted
 ):
-    """kill -9 while XLA compiles, while a checkpoint is written, between two steps,
-    during an evaluation; then the same command runs to the end: parameters, moments and
-    metrics are equal to the last bit."""
+    """kill -9 while a checkpoint is written, between two steps, during an evaluation
+    (while XLA compiles: below); then the same command runs to the end: parameters,
+    moments and metrics are equal to the last bit."""
     run = place / "killed"
     folder = run / "checkpoints"
 
@@ -76,12 +76,6 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(
 
     def evaluating():  # saved, not yet validated
         return (folder / "40").is_dir() and processes.step_of(run) == 40
-
-    process = launch(place, "killed", cached=False)
-    tiny.until_said(process, COMPILING)
-    process.kill()
-    process.communicate()
-    assert not checkpoint.steps_in(folder)
 
     before = 0
     for seen in (writing, between, evaluating):
@@ -139,14 +133,22 @@ def test_a_preempted_run_saves_exits_with_75_and_ends_the_same(place, uninterrup
         assert values[at]["psnr_ntire"] == metrics[at]["psnr_ntire"]
 
 
-def test_a_run_preempted_while_it_compiles_ends_at_once_with_75(place):
-    run = place / "compiling"
-    process = launch(place, "compiling", cached=False)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_ended_while_it_compiles_ends_at_once_and_starts_anew(
+    place, uninterrupted, number
+):
+    """SIGTERM: with 75, within 20 s. Started again after kill -9, it ends the same."""
+    name = f"compiling{number:d}"
+    process = launch(place, name, cached=False)
     tiny.until_said(process, COMPILING)
-    process.send_signal(signal.SIGTERM)
-    text = tiny.finish(process, 75, timeout=20)
-    assert "the same command continues" in text
-    assert not checkpoint.steps_in(run / "checkpoints")
+    process.send_signal(number)
+    kills = number == signal.SIGKILL
+    text = tiny.finish(process, -signal.SIGKILL if kills else 75, timeout=20)
+    assert kills or "the same command continues" in text
+    assert not checkpoint.steps_in(place / name / "checkpoints")
+    if kills:
+        assert "continuing" not in tiny.finish(launch(place, name))
+        assert processes.final(place / name) == (60, *uninterrupted)
 
 
 def test_a_signal_ends_the_closing_evaluation_and_mode_eval_at_once(place):
