@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import logging
 import math
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from btsrn_jax import mesh, storage
 from btsrn_jax.errors import InputError, first_line
-from btsrn_jax.progress import LOGGER
+from btsrn_jax.progress import logger
 from btsrn_jax.trees import digests, flatten, nest
 
 FOLDER = "checkpoints"
@@ -31,8 +30,6 @@ ROOT_METADATA = "_CHECKPOINT_METADATA"
 COMMITTED = "commit_success.txt"
 # The score of what was not validated, or gave nan, which Orbax would rank highest.
 NO_SCORE = -1e30
-
-_log = logging.getLogger(LOGGER)
 
 
 class SaveFailed(RuntimeError):
@@ -209,7 +206,7 @@ def move_aside(folder: pathlib.Path, step: int, error: Exception | None) -> None
         target = target.with_name(f"{step}-{number}")
     storage.move(source, target)
     why = first_line(error) if error else "another process could not read it"
-    _log.warning(
+    logger.warning(
         f"checkpoint {source} is damaged ({why}); moved to {target}; the newest whole"
         " checkpoint is used, if there is one"
     )
@@ -226,7 +223,7 @@ def newest_whole(
         try:
             return step, *read_step(folder, step)
         except Exception as error:  # a damaged file can raise anything
-            _log.warning(
+            logger.warning(
                 f"checkpoint {folder / str(step)} is damaged ({first_line(error)})"
             )
     return None

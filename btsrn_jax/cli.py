@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import io
 import itertools
-import logging
 import os
 import pathlib
 import re
@@ -29,6 +28,7 @@ from btsrn_jax import (
     storage,
 )
 from btsrn_jax.errors import InputError
+from btsrn_jax.progress import logger
 
 MODEL = "A released name, or the folder of an exported model or of a run"
 ENSEMBLE = "Average over eight flips and rotations."
@@ -49,8 +49,6 @@ MEMORY = {
     "metavar": "GB",
     "help": "Memory for activations on each device (default: half of what is free).",
 }
-
-log = logging.getLogger(progress.LOGGER)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -223,7 +221,7 @@ def run_upscale(args: argparse.Namespace) -> int:
     _prepare_devices()
     model = inference.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
     figures = f"; {export.summary(model.config)}" if model.figures else ""
-    log.info(model.about + figures)
+    logger.info(model.about + figures)
     return inference.upscale_files(work, model.upscale, model.scale)
 
 
@@ -329,7 +327,7 @@ def _scale(text):
 
 
 def _failed(what, code=1):
-    log.error(f"error: {what}")
+    logger.error(f"error: {what}")
     return code
 
 
@@ -358,7 +356,7 @@ def main(argv: list[str] | None = None) -> None:
     except MemoryError as error:
         code = _failed(f"out of memory: {error}")
     except KeyboardInterrupt:
-        log.error("interrupted")
+        logger.error("interrupted")
         code = 1
     sys.exit(code)
 

@@ -13,7 +13,6 @@ and resumable.
 """
 
 import dataclasses
-import logging
 import os
 import pathlib
 import re
@@ -28,11 +27,9 @@ from ml_collections import ConfigDict, config_flags
 from btsrn_jax import config as schema
 from btsrn_jax import evaluation, inference, storage, training
 from btsrn_jax.errors import InputError, first_line
-from btsrn_jax.progress import LOGGER, log_to_stderr
+from btsrn_jax.progress import log_to_stderr, logger
 
 FAILED, USAGE = 1, 2
-
-_log = logging.getLogger(LOGGER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,10 +243,10 @@ def _work(options, preemption):
         upscaler = validation.upscaler(found.variables)
         name = "validation" if trains else "evaluation"
         protocols = [config.eval.protocol]
-        _log.info(f"{name} on {', '.join(validation.sets)}")
+        logger.info(f"{name} on {', '.join(validation.sets)}")
         evaluation.compare(upscaler, validation.sets, protocols, workdir, name)
     if trains:
-        _log.info(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")
+        logger.info(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")
     return 0
 
 
@@ -278,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         code = run(sys.argv if argv is None else argv)
     except BaseException as error:
-        _log.error(_explain(error))
+        logger.error(_explain(error))
         # Not sys.exit: it would wait for the other processes of the run, and they for
         # this one. So they notice, and end too.
         os._exit(USAGE if isinstance(error, InputError) else FAILED)

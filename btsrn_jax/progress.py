@@ -10,8 +10,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-LOGGER = "btsrn"  # of every message to people
-_log = logging.getLogger(LOGGER)
+logger = logging.getLogger("btsrn")  # of every message to people
 
 
 class _AboveBars(logging.Handler):
@@ -34,9 +33,9 @@ def log_to_stderr(process: int = 0, count: int = 1) -> None:
       process: the number of this process among those that work together.
       count: how many there are; with several, `[process/count] ` stands in front.
     """
-    _log.handlers = [_AboveBars(f"[{process}/{count}] " if count > 1 else "")]
-    _log.setLevel(logging.INFO)
-    _log.propagate = False
+    logger.handlers = [_AboveBars(f"[{process}/{count}] " if count > 1 else "")]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 class _Lines(tqdm):
@@ -50,7 +49,7 @@ class _Lines(tqdm):
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         if msg is None and self.n != self._shown:  # tqdm repeats the last
             self._shown = self.n
-            _log.info(str(self))
+            logger.info(str(self))
         return True
 
 

@@ -59,7 +59,6 @@ def test_a_row_is_the_papers_setting_but_for_what_it_studies(row, monkeypatch):
 def test_the_report_puts_each_row_into_the_table_it_is_named_after(
     variant, monkeypatch
 ):
-    monkeypatch.setattr(experiments, "_cost", lambda runs: [""] * 4)  # traced for each
     runs = []
     for row in ROWS:
         config = parse(row + variant, monkeypatch).config.to_dict()

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
-import logging
 import os
 import pathlib
 import platform
@@ -19,8 +18,8 @@ import time
 from btsrn_jax import evaluation
 from btsrn_jax.benchmark.protocol import FRAMES, Spec, Worker
 from btsrn_jax.errors import InputError
+from btsrn_jax.progress import logger
 
-LOGGER = logging.getLogger("btsrn")
 PEER = pathlib.Path("tests/peer/worker.py")
 LEAST = 3  # repetitions of whatever is measured
 ONCE = ("compile_ensemble", "loop")
@@ -60,7 +59,7 @@ def measure(spec: Spec, peer: list[str] | None, repeats: int, seconds: float) ->
             ("peer", peer),
         ):
             if command:
-                LOGGER.info(f"x{spec.scale} {spec.mode}: {name} compiles and warms up")
+                logger.info(f"x{spec.scale} {spec.mode}: {name} compiles and warms up")
                 workers[name] = Worker(command, spec)
                 stack.callback(workers[name].end)
                 result[name] = dict(workers[name].about)
@@ -74,7 +73,7 @@ def measure(spec: Spec, peer: list[str] | None, repeats: int, seconds: float) ->
         for action in result["ours"].pop("more"):
             expected = result["ours"]["seconds"] * result["ours"]["times"][action]
             if expected < SLOW or action == "loop":  # asked for by --loop
-                LOGGER.info(f"x{spec.scale} {spec.mode}: {action}")
+                logger.info(f"x{spec.scale} {spec.mode}: {action}")
                 # Short ones often, so that their median means something.
                 count = LEAST if expected > 0.3 else 10
                 count = 1 if expected > 10 or action in ONCE else count
@@ -92,14 +91,14 @@ def take_turns(
     end = time.monotonic() + seconds
     for i in range(repeats):
         if i >= LEAST and time.monotonic() > end:
-            LOGGER.info(
+            logger.info(
                 f"stopped after {i} of {repeats} repetitions: {seconds:.0f} s are over"
             )
             break
         for name, worker in workers.items():
             times[name].append(worker.measure(action))
         taken = ", ".join(f"{name} {1e3 * t[-1]:.1f} ms" for name, t in times.items())
-        LOGGER.info(f"{action} {i + 1} of {repeats}: {taken}")
+        logger.info(f"{action} {i + 1} of {repeats}: {taken}")
     return times
 
 

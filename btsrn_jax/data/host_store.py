@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import math
 import os
 import pathlib
@@ -24,6 +23,7 @@ from ml_collections import ConfigDict
 from btsrn_jax import images, mesh, storage
 from btsrn_jax.data import loading, sampler
 from btsrn_jax.data.datasets import Pair
+from btsrn_jax.progress import logger
 
 SHARE = 0.6  # of a device's memory that a store may take
 
@@ -78,7 +78,7 @@ def load_store(
         loaded = loading.load_training(pairs, config.scale, config.train.patch)
         store = make_store(loaded, config.scale, cache, limit, folder)
     on_host = isinstance(store, HostStore)
-    logging.getLogger("btsrn").info(
+    logger.info(
         f"images: {size_on_device(store) / 1e9:.3g} GB decoded; a device has room for"
         f" {limit / 1e9:.3g} GB (config.data.cache={cache}): kept"
         f" {f'on the host, in {folder}' if on_host else 'on every device'}"

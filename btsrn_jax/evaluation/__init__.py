@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from btsrn_jax.evaluation.figures import (
         Row,
+        latest,
         markdown,
         paper_psnr,
         read_csv,
@@ -51,6 +52,7 @@ __all__ = [
     "compare",
     "crop_row",
     "evaluate_set",
+    "latest",
     "markdown",
     "network_upscaler",
     "paper_psnr",
@@ -77,6 +79,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "markdown",
             "paper_psnr",
             "read_csv",
+            "latest",
             "read_figures",
             "write_csv",
         ],

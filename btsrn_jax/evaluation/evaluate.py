@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from btsrn_jax import images, inference, metrics, storage
 from btsrn_jax.data import Pair, check_pair
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation.figures import Row, mean_row, per_image_table, write_csv
-from btsrn_jax.progress import progress_bar
+from btsrn_jax.progress import logger, progress_bar
 from btsrn_jax.resize import imresize
 
 
@@ -160,14 +159,15 @@ def compare(
         rows += evaluate_set(set_name, pairs, upscaler, protocols)
         baseline += evaluate_set(set_name, pairs, peer, protocols)
     write_csv(workdir / f"{name}.csv", baseline + rows)
-    log = logging.getLogger("btsrn").info
-    log(per_image_table(rows, baseline))
+    logger.info(per_image_table(rows, baseline))
     crops = [crop_row(pair, [peer, upscaler]) for pair in next(iter(sets.values()))[:3]]
     with tempfile.TemporaryDirectory() as folder:
         made = pathlib.Path(folder) / "crops.png"
         images.write_image(made, images.side_by_side(crops))
         storage.write(workdir / f"{name}.png", made.read_bytes())
-    log(f"figures: {workdir / name}.csv  crops side by side: {workdir / name}.png")
+    logger.info(
+        f"figures: {workdir / name}.csv  crops side by side: {workdir / name}.png"
+    )
 
 
 def crop_row(

@@ -3,7 +3,7 @@
 import csv
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +81,16 @@ def read_figures(folder: pathlib.Path, config: Mapping) -> list[Row]:
         Row(**{name: figure.get(name, "mean") for name in Row._fields})
         for figure in config.get("figures", [])
     ]
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """Returns the last row of each thing that was measured: of the model, under
+    whatever name, and of bicubic."""
+    found = {}
+    for row in rows:
+        model = "bicubic" if row.model == "bicubic" else ""
+        found[row._replace(model=model, psnr=0, ssim=0)] = row
+    return list(found.values())
 
 
 def paper_psnr(row: Row, model: str = "btsrn") -> float | None:

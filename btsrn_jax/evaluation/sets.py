@@ -1,6 +1,5 @@
 """`btsrn evaluate`: models and sets by name, checked before anything is computed."""
 
-import logging
 import os
 import pathlib
 
@@ -10,9 +9,7 @@ from btsrn_jax.data import check_set, evaluation_set, origin, raise_together, se
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
 from btsrn_jax.metrics import get_protocol, most_ignored
-from btsrn_jax.progress import LOGGER
-
-log = logging.getLogger(LOGGER)
+from btsrn_jax.progress import logger
 
 
 def run_evaluation(
@@ -70,7 +67,7 @@ def run_evaluation(
             if loaded
             else inference.bicubic_model(scale)
         )
-        log.info(model.about)
+        logger.info(model.about)
         averaged = ensemble and loaded is not None
         upscaler = evaluate.Upscaler(label, scale, averaged, model.upscale)
         for name in names:
@@ -159,5 +156,5 @@ def _find_sets(sets, scales, protocols, data_dir):
             said += [f"{name}: {note}" for note in notes]
     raise_together(list(dict.fromkeys(problems)))
     for line in dict.fromkeys(said):
-        log.info(line)
+        logger.info(line)
     return found

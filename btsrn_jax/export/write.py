@@ -193,7 +193,7 @@ def _read_figures(folder, step, log):
     """
     made = folder / checkpoint.FOLDER / str(step) / "about" / "metadata"
     labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
-    found = {}
+    found = []
     for path in sorted(folder.glob("*.csv")):
         rows = [row for row in evaluation.read_csv(path) if row.model in labels]
         if not rows:
@@ -204,11 +204,8 @@ def _read_figures(folder, step, log):
                 " (evaluate again; a copy without its times may look older, too)"
             )
             continue
-        for row in rows:
-            # The model may have had another name when it was measured.
-            model = "bicubic" if row.model == "bicubic" else ""
-            found[row._replace(model=model, psnr=0, ssim=0)] = row
-    return list(found.values())
+        found += rows
+    return evaluation.latest(found)
 
 
 def _write(source, folder, formats, log):

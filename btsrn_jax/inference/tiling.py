@@ -6,7 +6,6 @@ compilation, and show no seams.
 """
 
 import functools
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from btsrn_jax import images, mesh, network, resize
-from btsrn_jax.progress import LOGGER
+from btsrn_jax.progress import logger
 
 # The highest value of a dtype; floats are neither rounded nor clipped.
 LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
@@ -261,7 +260,7 @@ class TiledUpscaler:
         self.plan = smaller(self.plan, self.devices.size, self.ensemble)
         tile, group, _ = self.plan
         many = f"{group} tiles of {tile} pixels at a time"
-        logging.getLogger(LOGGER).warning(
+        logger.warning(
             "out of memory on the device: going on with %s",
             many if group > 1 else f"tiles of {tile} pixels",
         )

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import logging
 import pathlib
 from collections.abc import Sequence
 
@@ -19,10 +18,10 @@ from btsrn_jax import (
 from btsrn_jax.data import SAMPLES, check_set, evaluation_set, file_pair, set_name
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
+from btsrn_jax.progress import logger
 from btsrn_jax.report import experiments, html_page, plots, published, tables
 from btsrn_jax.report.tables import ReportedModel
 
-LOGGER = logging.getLogger("btsrn")
 SHOWN = 3  # pictures of Figure 5 where none are chosen
 TITLE = "BTSRN-JAX: the paper's experiments"
 
@@ -68,7 +67,7 @@ def write_report(
         if entry.source is None or not (sets or scale in shown):
             continue
         model = inference.open_model(entry.source, None, ensemble)
-        LOGGER.info(model.about)
+        logger.info(model.about)
         upscaler = evaluation.Upscaler(entry.name, scale, ensemble, model.upscale)
         if sets:
             if scale not in baseline:
@@ -77,8 +76,8 @@ def write_report(
             rows = _measure(upscaler, found[scale])
             entries[i] = dataclasses.replace(
                 entry,
-                rows=_latest(entry.rows + rows),
-                baseline=_latest(entry.baseline + baseline[scale]),
+                rows=evaluation.latest(entry.rows + rows),
+                baseline=evaluation.latest(entry.baseline + baseline[scale]),
             )
         for pair in shown.pop(scale, ()):
             made = html_page.figure5(pair, upscaler)
@@ -101,21 +100,16 @@ def load(source: str) -> ReportedModel:
         loaded = inference.load_weights(source)
         config, folder, has_weights = loaded.config, loaded.folder, True
     config["model"].setdefault("name", "btsrn")
-    rows = evaluation.read_figures(folder, config)
+    rows = evaluation.latest(evaluation.read_figures(folder, config))
     name = path.resolve().name if path.exists() else source
     return ReportedModel(
         source if has_weights else None,
         name,
         config,
         metrics,
-        _latest([row for row in rows if row.model != inference.BICUBIC]),
-        _latest([row for row in rows if row.model == inference.BICUBIC]),
+        [row for row in rows if row.model != inference.BICUBIC],
+        [row for row in rows if row.model == inference.BICUBIC],
     )
-
-
-def _latest(rows):
-    """Returns the last row of each thing that was measured."""
-    return list({row._replace(model="", psnr=0, ssim=0): row for row in rows}.values())
 
 
 def _find_sets(names, scale, data_dir):
@@ -169,7 +163,7 @@ def _sections(entries):
     lines = [(entry.name, entry.metrics) for entry in rest]
     heading = "Training" + tables.reduction(rest)
     if runs and not plots.can_plot():
-        LOGGER.info(plots.HINT)
+        logger.info(plots.HINT)
     return [
         *sections,
         experiments.Study(tables.overview(entries), rest, lines, heading),

@@ -1,6 +1,5 @@
 """Several processes of one run: how they find each other, and how one is lost."""
 
-import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -8,7 +7,7 @@ from collections.abc import Mapping
 import jax
 
 from btsrn_jax.errors import InputError
-from btsrn_jax.progress import LOGGER, log_to_stderr
+from btsrn_jax.progress import log_to_stderr, logger
 
 JOIN_SECONDS = 300  # for all processes of a run to find each other
 HEARTBEAT_SECONDS = 60  # a process silent for so long is dead: the others end
@@ -17,8 +16,6 @@ SHUTDOWN_SECONDS = 86400  # while the first process evaluates, the others wait
 # statuses, and the words of the libraries that carry the sums (gloo, NCCL, ICI).
 LOST = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "Gloo", "NCCL")
 LOST += ("onnection", "heartbeat", "another task", "barrier", "slice health")
-
-_log = logging.getLogger(LOGGER)
 
 
 def announced(env: Mapping[str, str]) -> str:
@@ -59,7 +56,7 @@ def _initialize(env):
     address, process, count = _place(env)
 
     def give_up():
-        _log.error(
+        logger.error(
             f"error: process {process} of {count}: the others did not all join at"
             f" {address} within {seconds} s; start all again"
         )

@@ -1,7 +1,6 @@
 """A run: steps, validations, checkpoints, until the end or a signal."""
 
 import functools
-import logging
 import pathlib
 import time
 from contextlib import ExitStack, closing, nullcontext
@@ -20,14 +19,12 @@ from btsrn_jax.data import (
     sampler,
     training_pairs,
 )
-from btsrn_jax.progress import LOGGER, TrainingProgress
+from btsrn_jax.progress import TrainingProgress, logger
 from btsrn_jax.training import step as stepping
 from btsrn_jax.training.metrics_log import MetricsLog, Recorder
 from btsrn_jax.training.preemption import STOPPED, Preemption, Stopped
 from btsrn_jax.training.run_dir import open_run
 from btsrn_jax.training.validation import Validation, is_due, score
-
-_log = logging.getLogger(LOGGER)
 
 
 def run(
@@ -64,11 +61,11 @@ def run(
     saved = open_run(
         workdir, config, pairs, sizes, devices, config_file, config_argument
     )
-    _log.info(describe(config, sizes, one_pass, validation, devices))
+    logger.info(describe(config, sizes, one_pass, validation, devices))
     try:
         train(config, saved, workdir, devices, store, validation, preemption)
     except Stopped as stop:
-        _log.info(f"stopped at step {stop.step}, saved; the same command continues")
+        logger.info(f"stopped at step {stop.step}, saved; the same command continues")
         return STOPPED
     return 0
 
@@ -162,7 +159,7 @@ def restore(
         params = stepping.initial_params(init_from, recipe) if init_from else None
         return stepping.create_state(recipe, devices, params)
     step, arrays = found
-    _log.info(f"continuing from step {step}")
+    logger.info(f"continuing from step {step}")
     create = functools.partial(stepping.create_state, recipe, devices)
     state = trees.fill(jax.eval_shape(create), arrays)
     return jax.device_put(state, mesh.replicated(devices))

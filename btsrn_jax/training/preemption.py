@@ -6,7 +6,6 @@ deep in C++ for a minute. Then a thread ends the process, once a save in progres
 finished.
 """
 
-import logging
 import os
 import signal
 import threading
@@ -17,7 +16,7 @@ from typing import Self
 import jax
 from jax.experimental import multihost_utils
 
-from btsrn_jax.progress import LOGGER
+from btsrn_jax.progress import logger
 
 STOPPED = 75  # exit code: stopped early; the same command continues
 
@@ -114,5 +113,5 @@ class Preemption:
         try:
             self.finish()
         finally:
-            logging.getLogger(LOGGER).info("stopped; the same command continues")
+            logger.info("stopped; the same command continues")
             os._exit(STOPPED)

@@ -61,7 +61,7 @@ def open_run(
     wanted = json.loads(json.dumps(config.to_dict()))  # tuples become lists
     path = storage.path(workdir) / CONFIG
     saved = _read(path) if path.exists() else {}
-    if saved.get("data_sha256", digest) != digest:
+    if saved and saved.get("data_sha256") != digest:
         raise InputError(
             f"{workdir} holds a run on other training images: their names or sizes"
             f" have changed, now {len(pairs)} images. Take another --workdir"

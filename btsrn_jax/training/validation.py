@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 from btsrn_jax import evaluation, inference, mesh
 from btsrn_jax.checkpoint import Checkpoints
 from btsrn_jax.data import Pair, evaluation_sets
-from btsrn_jax.progress import LOGGER
+from btsrn_jax.progress import logger
 from btsrn_jax.training.metrics_log import MetricsLog
 
 
@@ -104,7 +103,5 @@ def score(
     if math.isnan(psnr):
         psnr = validation(variables)
         log.write(step, **{f"psnr_{protocol}": psnr})
-        logging.getLogger(LOGGER).info(
-            f"step {step}: validation PSNR ({protocol}) {psnr:.3f}"
-        )
+        logger.info(f"step {step}: validation PSNR ({protocol}) {psnr:.3f}")
     checkpoints.set_score(step, psnr)
