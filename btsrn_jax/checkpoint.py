@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from btsrn_jax import mesh, storage
-from btsrn_jax.errors import InputError, first_line
+from btsrn_jax.errors import Failure, InputError, first_line
 from btsrn_jax.progress import logger
 from btsrn_jax.trees import digests, flatten, nest
 
@@ -32,8 +33,27 @@ COMMITTED = "commit_success.txt"
 NO_SCORE = -1e30
 
 
-class SaveFailed(RuntimeError):
+# What Orbax and this module raise for files that are missing, truncated or malformed.
+# All else may be a matter of the machine, and pass.
+DAMAGE = (
+    *(FileNotFoundError, IsADirectoryError, NotADirectoryError),
+    *(ValueError, KeyError, IndexError, TypeError, AttributeError, NotImplementedError),
+)
+# TensorStore's errors are ValueErrors that begin with a status; of these the same.
+DAMAGE_STATUS = ("DATA_LOSS", "NOT_FOUND", "OUT_OF_RANGE", "FAILED_PRECONDITION")
+
+
+class SaveFailed(Failure):
     """A checkpoint could not be written; those before it are intact."""
+
+
+class ReadFailed(Failure):
+    """Checkpoints cannot be read now, or none of them is whole; nothing was moved."""
+
+
+class Damaged(ValueError):
+    """A checkpoint's files can be read, and are missing, malformed or not what they
+    were."""
 
 
 class Checkpoints:
@@ -41,14 +61,15 @@ class Checkpoints:
 
     Collective: all processes of a run call every method together; the first one writes.
     Opening removes what a killed run left half-written, and Orbax refuses a folder with
-    an unreadable checkpoint: call `set_damaged_aside` before. To read a run that may be
-    going on, use `load_parameters`, which changes nothing.
+    a damaged checkpoint: call `restore_latest` before. To read a run that may be going
+    on, use `load_parameters`, which changes nothing.
     """
 
     def __init__(self, workdir: pathlib.Path) -> None:
         self.folder = folder_of(workdir)
+        self._proven = bool(steps_in(self.folder))
         self.manager = ocp.CheckpointManager(
-            self.folder,
+            storage.for_orbax(self.folder),
             item_handlers={
                 "state": ocp.PyTreeCheckpointHandler(),
                 "about": ocp.JsonCheckpointHandler(),
@@ -67,6 +88,8 @@ class Checkpoints:
     ) -> None:
         """Starts saving; the arrays may be changed as soon as this returns.
 
+        The first checkpoint of a run is read back, before more work rests on it.
+
         Args:
           step: the number of steps attempted. One that is saved already is left alone.
           state: a pytree of arrays.
@@ -74,7 +97,8 @@ class Checkpoints:
           psnr: of the validation at this step, in dB, if there was one.
 
         Raises:
-          SaveFailed: this save or the one before it failed, such as on a full disk.
+          SaveFailed: this save or the one before it failed, such as on a full disk, or
+            the first checkpoint cannot be read back.
         """
         if step in self.manager.all_steps():
             return
@@ -85,6 +109,20 @@ class Checkpoints:
         )
         with self._named_failure():
             self.manager.save(step, args=items, metrics=_metrics(step, psnr))
+        if not self._proven:
+            self.wait()
+            if mesh.is_first():
+                self._read_back(step)
+            self._proven = True
+
+    def _read_back(self, step):
+        try:
+            read_step(self.folder, step)
+        except (Damaged, ReadFailed) as error:
+            raise SaveFailed(
+                f"the first checkpoint was written to {self.folder / str(step)} and"
+                f" cannot be read back: {first_line(error)}. Take another --workdir"
+            ) from error
 
     def set_score(self, step: int, psnr: float) -> None:
         """Adds the validation PSNR to a saved step, once its saving has ended."""
@@ -104,28 +142,6 @@ class Checkpoints:
         """Waits until everything is on disk, and releases the manager."""
         with self._named_failure():
             self.manager.close()
-
-    def restore_latest(self) -> tuple[int, dict[str, np.ndarray]] | None:
-        """Returns (step, {path: array}) of the newest whole checkpoint, or None.
-
-        Damaged ones are named, and moved to `damaged/` in the run directory.
-        """
-        found = None
-        for step in steps_in(self.folder)[::-1]:
-            error = None
-            try:
-                arrays, _ = read_step(self.folder, step)
-            except Exception as caught:  # a damaged file can raise anything
-                error = caught
-            # All processes continue from the same step.
-            if not mesh.gather(error is not None).any():
-                found = step, arrays
-                break
-            if mesh.is_first():
-                move_aside(self.folder, step, error)
-            mesh.barrier()
-        self.manager.reload()
-        return found
 
     @contextlib.contextmanager
     def _named_failure(self) -> Iterator[None]:
@@ -149,14 +165,21 @@ class Checkpoints:
 
 
 def folder_of(workdir: pathlib.Path) -> Any:
-    """Returns the folder of a run's checkpoints, absolute as Orbax wants it."""
+    """Returns the folder of a run's checkpoints, absolute as Orbax wants it; raises
+    InputError for a path that Orbax would take for another one."""
     workdir = storage.path(workdir)
-    return (workdir if storage.in_bucket(workdir) else workdir.resolve()) / FOLDER
+    workdir = workdir if storage.in_bucket(workdir) else workdir.resolve()
+    storage.check_array_path(workdir)
+    return workdir / FOLDER
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
-    """Returns the steps of all finished checkpoints, ascending."""
-    if not folder.is_dir():  # an empty folder does not exist in a bucket
+    """Returns the steps of all finished checkpoints, ascending; none without a folder.
+
+    Raises:
+      OSError: the folder may not be read.
+    """
+    if not storage.is_there(folder):  # an empty folder does not exist in a bucket
         return []
     found = [p for p in folder.iterdir() if p.name.isdigit()]
     # Buckets cannot rename, so Orbax writes a marker once a checkpoint is complete.
@@ -171,29 +194,60 @@ def best_first(folder: pathlib.Path) -> list[int]:
     def key(step):
         try:
             score = score_of(folder, step)
-        except (OSError, ValueError):
+        except Damaged:
             score = None
         return NO_SCORE if score is None else score, step
 
     return sorted(steps_in(folder), key=key, reverse=True)
 
 
-def set_damaged_aside(folder: pathlib.Path) -> None:
-    """Moves checkpoints with unreadable metadata aside; the first process does.
+def restore_latest(
+    folder: pathlib.Path,
+) -> tuple[int, dict[str, np.ndarray]] | None:
+    """Returns (step, {path: array}) of the newest whole checkpoint; None where there
+    are no checkpoints.
 
-    A single one would keep Orbax from opening the folder. Collective.
+    Damaged ones are then moved to `damaged/` in the run directory. Collective: all
+    processes continue from the same step.
+
+    Raises:
+      ReadFailed: one cannot be read, or all are damaged. Nothing was moved.
     """
+    found, damaged = None, {}
+    for step in steps_in(folder)[::-1]:
+        error = arrays = None
+        try:
+            check_metadata(folder, step)
+            if found is None:
+                arrays, _ = read_step(folder, step)
+        except (Damaged, ReadFailed) as caught:
+            error = caught
+        verdict = 2 if isinstance(error, ReadFailed) else int(error is not None)
+        verdict = mesh.gather(np.int32(verdict)).max()
+        if verdict == 2:
+            raise error or ReadFailed(
+                f"another process cannot read {folder / str(step)}"
+            )
+        if verdict:
+            damaged[step] = error
+        elif found is None:
+            found = step, arrays
+    if damaged and found is None:
+        which = "; ".join(
+            f"{step}: {_reason(error)}" for step, error in damaged.items()
+        )
+        raise ReadFailed(
+            f"every checkpoint in {folder} is damaged ({which}). Nothing was changed."
+            " Take another --workdir, or remove that folder to begin anew"
+        )
     if mesh.is_first():
-        for step in steps_in(folder):
-            try:
-                json.loads((folder / f"{step}/{ROOT_METADATA}").read_text())
-                score_of(folder, step)
-            except (OSError, ValueError) as error:
-                move_aside(folder, step, error)
+        for step, error in damaged.items():
+            move_aside(folder, step, error)
     mesh.barrier()
+    return found
 
 
-def move_aside(folder: pathlib.Path, step: int, error: Exception | None) -> None:
+def move_aside(folder: pathlib.Path, step: int, error: Damaged | None) -> None:
     """Moves a damaged checkpoint to `damaged/`: somebody may want to look at it.
 
     `error` says what is wrong; None if only other processes met it.
@@ -205,11 +259,14 @@ def move_aside(folder: pathlib.Path, step: int, error: Exception | None) -> None
             break
         target = target.with_name(f"{step}-{number}")
     storage.move(source, target)
-    why = first_line(error) if error else "another process could not read it"
     logger.warning(
-        f"checkpoint {source} is damaged ({why}); moved to {target}; the newest whole"
-        " checkpoint is used, if there is one"
+        f"checkpoint {source} is damaged ({_reason(error)}); moved to {target}; the"
+        " newest whole checkpoint is used"
     )
+
+
+def _reason(error):
+    return first_line(error) if error else "another process could not read it"
 
 
 def newest_whole(
@@ -218,11 +275,14 @@ def newest_whole(
     """Returns (step, {path: array}, config) of the first of `steps` that is whole.
 
     None where none is. Each damaged one is logged, and stays where it is.
+
+    Raises:
+      ReadFailed: as of `read_step`.
     """
     for step in steps:
         try:
             return step, *read_step(folder, step)
-        except Exception as error:  # a damaged file can raise anything
+        except Damaged as error:
             logger.warning(
                 f"checkpoint {folder / str(step)} is damaged ({first_line(error)})"
             )
@@ -230,29 +290,49 @@ def newest_whole(
 
 
 def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], dict]:
-    """Returns ({path: array}, config) of one checkpoint, verified by its checksums;
-    raises whatever a damaged file leads to."""
-    about = json.loads((folder / f"{step}/about/metadata").read_text())
-    score_of(folder, step)
-    # The handler itself: a Checkpointer would wait for the other processes of a run.
-    handler = ocp.PyTreeCheckpointHandler()
-    path = folder / f"{step}/state"
-    tree = handler.metadata(path).tree
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-    restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
-    handler.close()
-    arrays = flatten(restored)
-    expected, found = about["sha256"], _digests(arrays, about["config"])
-    differing = sorted(name for name, _ in expected.items() ^ found.items())
-    if differing:
-        names = ", ".join(list(dict.fromkeys(differing))[:3])
-        raise ValueError(f"checksum mismatch in {names}")
+    """Returns ({path: array}, config) of one checkpoint, verified by its checksums.
+
+    Raises:
+      Damaged: files are missing or malformed, or a checksum is another one.
+      ReadFailed: anything else. The checkpoint may be whole.
+    """
+    with _classified(folder / str(step)):
+        about = json.loads((folder / f"{step}/about/metadata").read_text())
+        expected = about["sha256"]
+        _read_score(folder, step)
+        # The tree is what was saved under checksums, not what Orbax's files say. The
+        # handler itself: a Checkpointer would wait for the other processes of a run.
+        as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+        tree = nest({name: as_numpy for name in expected if name != "config"})
+        handler = ocp.PyTreeCheckpointHandler()
+        path = storage.for_orbax(folder / f"{step}/state")
+        restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=tree))
+        handler.close()
+        arrays = flatten(restored)
+        found = _digests(arrays, about["config"])
+        differing = sorted(name for name, _ in expected.items() ^ found.items())
+        if differing:
+            names = ", ".join(list(dict.fromkeys(differing))[:3])
+            raise Damaged(f"checksum mismatch in {names}")
     return arrays, about["config"]
 
 
+def check_metadata(folder: pathlib.Path, step: int) -> None:
+    """Raises Damaged or ReadFailed where Orbax could not open a folder for the small
+    files of one checkpoint in it."""
+    with _classified(folder / str(step)):
+        json.loads((folder / f"{step}/{ROOT_METADATA}").read_text())
+        _read_score(folder, step)
+
+
 def score_of(folder: pathlib.Path, step: int) -> float | None:
-    """Returns the validation PSNR at a step; None where there was none; raises
-    ValueError for a damaged file."""
+    """Returns the validation PSNR at a step; None where there was none; raises Damaged
+    or ReadFailed as `read_step` does."""
+    with _classified(folder / str(step)):
+        return _read_score(folder, step)
+
+
+def _read_score(folder, step):
     path = folder / str(step) / METRICS
     try:
         values = json.loads(path.read_text())
@@ -260,8 +340,40 @@ def score_of(folder: pathlib.Path, step: int) -> float | None:
         if values != _metrics(step, psnr):
             raise ValueError("checksum mismatch")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.name}: {error}") from None
+        raise Damaged(f"{path.name}: {error}") from None
     return None if psnr <= NO_SCORE else psnr
+
+
+@contextlib.contextmanager
+def _classified(place: Any) -> Iterator[None]:
+    """Turns whatever reading the checkpoint `place` raises into Damaged or ReadFailed.
+
+    What is not known to be damage is not taken for it. Where it is, every file has to
+    be readable: else the machine is to blame, and the error only says so badly.
+    """
+    try:
+        yield
+    except Damaged:
+        raise
+    except Exception as error:
+        reason = error
+        status = re.match(r"([A-Z]+(?:_[A-Z]+)*): ", str(error))
+        known = status is None or status[1] in DAMAGE_STATUS
+        if isinstance(error, DAMAGE) and known:
+            try:
+                for file in storage.files(place):
+                    file.read_bytes()
+            except FileNotFoundError:
+                pass  # a run that is going on has removed it
+            except Exception as caught:
+                reason = caught
+            if reason is error:
+                raise Damaged(first_line(error)) from error
+        raise ReadFailed(
+            f"cannot read the checkpoint {place}: {first_line(reason)}. It may be"
+            " whole, and nothing was changed: mend the cause, and give the same command"
+            " again"
+        ) from error
 
 
 def _metrics(step, psnr):
@@ -282,10 +394,13 @@ def load_parameters(run: pathlib.Path) -> tuple[int, dict, dict]:
     Returns:
       The step; its config, resolved, as a nested dict; and the variables: `params`
       (averaged ones where the run keeps them) and, if there are any, `batch_stats`.
-      InputError where there is no run, or no whole checkpoint.
+
+    Raises:
+      InputError: there is no run, or no whole checkpoint.
+      ReadFailed: a checkpoint cannot be read, though it may be whole.
     """
     folder = folder_of(run)
-    if not folder.is_dir():
+    if not storage.is_there(folder):
         raise InputError(f"{run} is no run directory: it has no {FOLDER}/")
     found = newest_whole(folder, best_first(folder))
     if found is None:

@@ -10,6 +10,14 @@ class InputError(ValueError):
     """
 
 
+class Failure(RuntimeError):
+    """A foreseen failure of the machine, its disks or devices: nobody's bad input.
+
+    The message is one line that says what failed, where, and what to do. `main` and
+    `cli` print it without a traceback, and exit with code 1.
+    """
+
+
 def first_line(error: BaseException, most: int = 300) -> str:
     """Returns the first line of an error's message, cut to `most` characters.
 

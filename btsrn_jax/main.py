@@ -26,7 +26,7 @@ from ml_collections import ConfigDict, config_flags
 
 from btsrn_jax import config as schema
 from btsrn_jax import evaluation, inference, storage, training
-from btsrn_jax.errors import InputError, first_line
+from btsrn_jax.errors import Failure, InputError, first_line
 from btsrn_jax.progress import log_to_stderr, logger
 
 FAILED, USAGE = 1, 2
@@ -88,6 +88,7 @@ def parse(argv: list[str]) -> Options | None:
     schema.validate(config)
     name = "-".join(part for part in (pathlib.Path(path).stem, arg) if part)
     workdir = storage.path(values.workdir or f"runs/{name}")
+    storage.check_array_path(workdir)
     given = located[2].partition(":")[0]
     return Options(config, given, arg, workdir, values.mode, values.distributed)
 
@@ -284,12 +285,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _explain(error):
     """Returns one line for a failure that was foreseen, a traceback for any other."""
-    from btsrn_jax import checkpoint
-
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    foreseen = InputError, OSError, training.Diverged, checkpoint.SaveFailed
-    if isinstance(error, foreseen):
+    if isinstance(error, InputError | Failure | OSError):
         return f"error: {error}"
     if training.distributed.lost_another(error):
         return (

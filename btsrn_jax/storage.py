@@ -4,6 +4,7 @@ A path in a bucket is one of `etils.epath`, as Orbax and TFDS take it.
 """
 
 import contextlib
+import functools
 import importlib.util
 import itertools
 import logging
@@ -15,6 +16,8 @@ from typing import Any, BinaryIO
 from btsrn_jax.errors import InputError, first_line
 
 BUCKET = "gs://"
+# Of local paths that etils takes for buckets: /gs/a is gs://a to it.
+ROOTS_OF_STORES = ("gs", "s3", "az", "hf")
 _unique = itertools.count()
 
 
@@ -64,6 +67,68 @@ def in_bucket(path: Any) -> bool:
     appears whole.
     """
     return os.fspath(path).startswith(BUCKET)
+
+
+def check_array_path(path: Any) -> None:
+    """Raises InputError for a folder whose arrays could not be read again: Orbax, TFDS
+    or what is below them take its path for another one.
+
+    Args:
+      path: as of `path`; it need not exist.
+    """
+    if in_bucket(path):
+        odd = [c for c in "*?[]#\\" if c in os.fspath(path)]
+        where = "in a bucket"
+    else:
+        text = os.path.abspath(path)
+        odd = [c for c in text if c == "\\" or "\ud800" <= c <= "\udfff"]
+        where = "where arrays are kept"
+        if text.split("/")[1] in ROOTS_OF_STORES:
+            raise InputError(
+                f"{path}: /{text.split('/')[1]}/ is taken for a bucket by Orbax and"
+                " TFDS; take another folder, or mount it elsewhere"
+            )
+    if odd:
+        raise InputError(
+            f"{ascii(os.fspath(path))[1:-1]}: a name without {ascii(odd[0])[1:-1]} was"
+            f" expected {where}"
+        )
+
+
+def for_orbax(path: Any) -> Any:
+    """Returns a path in which Orbax takes no character for a pattern.
+
+    etils, by which Orbax lists folders, globs the folder's own name as well: in
+    `proj [2026]` it finds nothing, in `a*` the files of `ab`, too.
+    """
+    return path if in_bucket(path) else _literal_path()(path)
+
+
+@functools.cache
+def _literal_path():
+    from etils import epath
+
+    class LiteralPath(type(epath.Path("/"))):
+        def glob(self, pattern):
+            return map(type(self), pathlib.Path(self).glob(pattern))
+
+    return LiteralPath
+
+
+def is_there(path: Any) -> bool:
+    """Returns True if a file or a folder is there.
+
+    Raises:
+      OSError: it may be there, and cannot be asked for: a folder above it may not be
+        searched, a disk does not answer. Python's own `exists` can say False then.
+    """
+    if in_bucket(path):
+        return path.exists()
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def write(path: Any, data: bytes | str) -> None:
@@ -122,11 +187,13 @@ def move(source: Any, target: Any) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
         return
-    for file in _files(source):
+    for file in files(source):
         (target / file.relative_to(source)).write_bytes(file.read_bytes())
     source.rmtree()
 
 
-def _files(folder):
+def files(folder: Any) -> Iterator[Any]:
+    """Yields all files in a folder and its subfolders; raises OSError where it cannot
+    list them."""
     for path in folder.iterdir():
-        yield from _files(path) if path.is_dir() else [path]
+        yield from files(path) if path.is_dir() else [path]

@@ -67,10 +67,8 @@ def restore(caplog):
 
     def restore(workdir):
         caplog.clear()
-        checkpoint.set_damaged_aside(workdir / "checkpoints")
-        checkpoints = checkpoint.Checkpoints(workdir)
-        found = checkpoints.restore_latest()
-        checkpoints.close()
+        found = checkpoint.restore_latest(workdir / "checkpoints")
+        checkpoint.Checkpoints(workdir).close()  # Orbax opens what is left
         return found, [r.getMessage() for r in caplog.records if r.name == "btsrn"]
 
     return restore
@@ -297,10 +295,10 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_saved(small_disk, restor
         checkpoints.close()
 
     ballast.unlink()
-    checkpoints = checkpoint.Checkpoints(small_disk)
-    step, found = checkpoints.restore_latest()
+    step, found = checkpoint.restore_latest(small_disk / "checkpoints")
     assert step == 1
     assert same(found, 1)
+    checkpoints = checkpoint.Checkpoints(small_disk)
     checkpoints.save(2, state(2), CONFIG)
     checkpoints.close()
     assert restore(small_disk)[0][0] == 2

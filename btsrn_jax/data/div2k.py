@@ -60,11 +60,12 @@ def sizes(config: str) -> tuple[int, int]:
 
 
 def is_prepared(config: str, data_dir: Path) -> bool:
-    """Returns True if `pairs` can read a config, by two small files beside the data."""
+    """Returns True if `pairs` can read a config, by two small files beside the data;
+    raises OSError where they cannot be read."""
     folder = _folder(config, data_dir)
     try:
         info = json.loads((folder / "dataset_info.json").read_bytes())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
     # With TensorFlow, TFDS writes tfrecord by default, which has no random access.
     readable = info.get("fileFormat") == "array_record"

@@ -170,12 +170,13 @@ class _Writer:
 
 
 def open_store(folder: pathlib.Path, scale: int) -> HostStore | None:
-    """Maps a store that was made before; returns None if there is no whole one."""
+    """Maps a store that was made before; returns None if there is no whole one, and
+    raises OSError where that cannot be told."""
     try:
         sizes = np.array(json.loads((folder / "index.json").read_text())["sizes"])
         lr = np.memmap(folder / "lr.u8", np.uint8, "r")
         hr = np.memmap(folder / "hr.u8", np.uint8, "r")
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     lengths = 3 * sizes[:, 0] * sizes[:, 1]
     if lr.size != lengths.sum() or hr.size != scale**2 * lengths.sum():

@@ -67,29 +67,35 @@ def load_weights(source: str) -> Weights:
     """Loads a released model by name, an exported directory, or a run directory (its
     best checkpoint; the averaged weights where it keeps them).
 
-    Raises InputError where there is none, or it is damaged. The message names the file,
+    Raises InputError where there is none, or it is damaged: the message names the file,
     and the hash or the array that is wrong, with what was found and what was expected.
-    Nothing that is read can run code: JSON, safetensors, and Orbax arrays.
+    Raises OSError or Failure where it cannot be read, though it may be whole, or JAX
+    finds no device. Nothing that is read can run code: JSON, safetensors, and Orbax
+    arrays.
     """
     folder, exported = find_folder(source)
+    from btsrn_jax import mesh
+
+    mesh.find_devices()  # Orbax asks for them, too, and would name another reason
     return (_load_exported if exported else _load_run)(source, folder)
 
 
 def find_folder(source: str) -> tuple[Any, bool]:
     """Returns the folder of a model, and whether it is an exported one, not a run.
 
-    Raises InputError where there is neither. Loads no JAX.
+    Raises InputError where there is neither, OSError where that cannot be told. Loads
+    no JAX.
     """
     path = storage.path(source)
-    if (path / WEIGHTS).is_file():
+    if storage.is_there(path / WEIGHTS):
         return path, True
-    if (path / CHECKPOINTS).is_dir():
+    if storage.is_there(path / CHECKPOINTS):
         return path, False
     if source in released_models():
         return RELEASED / source, True
     if source == "bicubic":
         raise InputError("bicubic has no weights: name a model")
-    if (path / CONFIG).is_file():
+    if storage.is_there(path / CONFIG):
         raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
     known = ", ".join(released_models()) or "none"
     raise InputError(
@@ -108,13 +114,13 @@ def read_config(folder: pathlib.Path) -> dict:
 
     Returns at least `scale` and `model`, both valid. Fields of the network that the
     file does not hold are the paper's. Raises InputError that names what is missing, of
-    a wrong type, or not allowed.
+    a wrong type, or not allowed; OSError where the file cannot be read.
     """
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     for name, kind in NEEDED.items():
@@ -142,10 +148,7 @@ def read_config(folder: pathlib.Path) -> dict:
 def _load_exported(source, path):
     config = read_config(path)
     file = path / WEIGHTS
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    data = file.read_bytes()
     expected = config.get("sha256", {}).get(WEIGHTS)
     found = hashlib.sha256(data).hexdigest()
     if expected not in (None, found):

@@ -93,9 +93,9 @@ def load(source: str) -> ReportedModel:
         try:
             config = json.loads((path / "config.json").read_text())
             network.build(config["model"], config["scale"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read the config of {path}: {error}") from None
-        has_weights = any((path / checkpoint.FOLDER).glob("[0-9]*"))
+        has_weights = bool(checkpoint.steps_in(path / checkpoint.FOLDER))
     else:
         loaded = inference.load_weights(source)
         config, folder, has_weights = loaded.config, loaded.folder, True

@@ -91,15 +91,15 @@ def train(
       Stopped: early, by a signal or the time limit; the state of its step is saved.
       Diverged: the loss or its gradient stayed non-finite.
       SaveFailed: a checkpoint could not be written.
+      ReadFailed: no checkpoint could be read, though there are some.
     """
     settings = config.train
     recipe = stepping.make_recipe(config, devices)
     with ExitStack() as stack:
         enter = stack.enter_context
-        checkpoint.set_damaged_aside(checkpoint.folder_of(workdir))
+        state = restore(workdir, recipe, devices, settings.init_from)
         checkpoints = enter(closing(checkpoint.Checkpoints(workdir)))
         preemption.finish = checkpoints.wait
-        state = restore(checkpoints, recipe, devices, settings.init_from)
         start, last = int(state.step), settings.steps
         log = enter(closing(MetricsLog(workdir, start, mesh.is_first())))
         batches = open_batches(store, recipe, devices, start, last)
@@ -144,17 +144,20 @@ def train(
 
 
 def restore(
-    checkpoints: checkpoint.Checkpoints,
+    workdir: pathlib.Path,
     recipe: stepping.Recipe,
     devices: Mesh,
     init_from: str = "",
 ) -> stepping.TrainState:
     """Returns the state of the newest whole checkpoint, on the mesh.
 
-    Without one it is a new state, with parameters of the model `init_from` if that is
-    given.
+    Damaged ones are moved aside. Without any checkpoint it is a new state, with
+    parameters of the model `init_from` if that is given.
+
+    Raises:
+      ReadFailed: no checkpoint could be read, though there are some.
     """
-    found = checkpoints.restore_latest()
+    found = checkpoint.restore_latest(checkpoint.folder_of(workdir))
     if found is None:
         params = stepping.initial_params(init_from, recipe) if init_from else None
         return stepping.create_state(recipe, devices, params)

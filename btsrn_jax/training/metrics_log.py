@@ -13,6 +13,7 @@ import numpy as np
 
 from btsrn_jax import mesh, storage
 from btsrn_jax.data import Batches
+from btsrn_jax.errors import Failure
 from btsrn_jax.progress import TrainingProgress
 
 METRICS = "metrics.jsonl"
@@ -20,7 +21,7 @@ UPLOAD_SECONDS = 10.0
 MAX_SKIPPED = 20  # updates in a row that were not finite, then the run has failed
 
 
-class Diverged(RuntimeError):
+class Diverged(Failure):
     """The loss or its gradient stayed non-finite."""
 
 
@@ -171,9 +172,13 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the lines of a metrics.jsonl, one a step.
 
     Lines that are damaged or half-written (a killed run, a bad disk) are dropped.
+    Without a file there are none.
+
+    Raises:
+      OSError: the file cannot be read.
     """
     lines = {}
-    if path.exists():
+    if storage.is_there(path):
         for text in path.read_bytes().decode(errors="replace").splitlines():
             try:
                 line = json.loads(text)

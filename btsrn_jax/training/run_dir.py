@@ -60,7 +60,7 @@ def open_run(
     digest = hashlib.sha256(text.encode()).hexdigest()
     wanted = json.loads(json.dumps(config.to_dict()))  # tuples become lists
     path = storage.path(workdir) / CONFIG
-    saved = _read(path) if path.exists() else {}
+    saved = _read(path) if storage.is_there(path) else {}
     if saved and saved.get("data_sha256") != digest:
         raise InputError(
             f"{workdir} holds a run on other training images: their names or sizes"
