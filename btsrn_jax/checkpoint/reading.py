@@ -1,7 +1,7 @@
-"""Checkpoints: Orbax behind checksums. Save, verify, restore anywhere.
+"""Reads checkpoints, each array verified by its checksum.
 
-A checkpoint is a nested dict of arrays, readable without this package. The config and a
-SHA-256 of every array lie beside it: Orbax restores a flipped bit without a word.
+Damaged checkpoints are told from those that cannot be read for the moment: only the
+former are passed over.
 """
 
 import contextlib
@@ -11,13 +11,11 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from btsrn_jax import mesh, storage
 from btsrn_jax.errors import Failure, InputError, first_line
@@ -43,10 +41,6 @@ DAMAGE = (
 DAMAGE_STATUS = ("DATA_LOSS", "NOT_FOUND", "OUT_OF_RANGE", "FAILED_PRECONDITION")
 
 
-class SaveFailed(Failure):
-    """A checkpoint could not be written; those before it are intact."""
-
-
 class ReadFailed(Failure):
     """Checkpoints cannot be read now, or none of them is whole; nothing was moved."""
 
@@ -54,114 +48,6 @@ class ReadFailed(Failure):
 class Damaged(ValueError):
     """A checkpoint's files can be read, and are missing, malformed or not what they
     were."""
-
-
-class Checkpoints:
-    """The checkpoints of one run directory: the two latest and the best are kept.
-
-    Collective: all processes of a run call every method together; the first one writes.
-    Opening removes what a killed run left half-written, and Orbax refuses a folder with
-    a damaged checkpoint: call `restore_latest` before. To read a run that may be going
-    on, use `load_parameters`, which changes nothing.
-    """
-
-    def __init__(self, workdir: pathlib.Path) -> None:
-        self.folder = folder_of(workdir)
-        self._proven = bool(steps_in(self.folder))
-        self.manager = ocp.CheckpointManager(
-            storage.for_orbax(self.folder),
-            item_handlers={
-                "state": ocp.PyTreeCheckpointHandler(),
-                "about": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                best_fn=_rank,
-                preservation_policy=AnyPreservationPolicy(
-                    [LatestN(2), BestN(get_metric_fn=_rank, n=1)]
-                ),
-                cleanup_tmp_directories=True,
-            ),
-        )
-
-    def save(
-        self, step: int, state: Any, config: Mapping, psnr: float | None = None
-    ) -> None:
-        """Starts saving; the arrays may be changed as soon as this returns.
-
-        The first checkpoint of a run is read back, before more work rests on it.
-
-        Args:
-          step: the number of steps attempted. One that is saved already is left alone.
-          state: a pytree of arrays.
-          config: the resolved config, JSON-compatible.
-          psnr: of the validation at this step, in dB, if there was one.
-
-        Raises:
-          SaveFailed: this save or the one before it failed, such as on a full disk, or
-            the first checkpoint cannot be read back.
-        """
-        if step in self.manager.all_steps():
-            return
-        arrays = flatten(state)
-        about = {"config": config, "sha256": _digests(arrays, config)}
-        items = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(nest(arrays)), about=ocp.args.JsonSave(about)
-        )
-        with self._named_failure():
-            self.manager.save(step, args=items, metrics=_metrics(step, psnr))
-        if not self._proven:
-            self.wait()
-            if mesh.is_first():
-                self._read_back(step)
-            self._proven = True
-
-    def _read_back(self, step):
-        try:
-            read_step(self.folder, step)
-        except (Damaged, ReadFailed) as error:
-            raise SaveFailed(
-                f"the first checkpoint was written to {self.folder / str(step)} and"
-                f" cannot be read back: {first_line(error)}. Take another --workdir"
-            ) from error
-
-    def set_score(self, step: int, psnr: float) -> None:
-        """Adds the validation PSNR to a saved step, once its saving has ended."""
-        self.wait()
-        path = self.folder / str(step) / METRICS
-        if mesh.is_first() and path.exists():
-            storage.write(path, json.dumps(_metrics(step, psnr)))
-        mesh.barrier()
-        self.manager.reload()
-
-    def wait(self) -> None:
-        """Returns when everything is on disk; raises SaveFailed."""
-        with self._named_failure():
-            self.manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits until everything is on disk, and releases the manager."""
-        with self._named_failure():
-            self.manager.close()
-
-    @contextlib.contextmanager
-    def _named_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except jax.errors.JaxRuntimeError:
-            raise  # another process is lost, not the disk
-        except Exception as error:  # a failure of the file system comes in many types
-            reason = first_line(error)
-            for cause in (error, error.__cause__, error.__context__):
-                if isinstance(cause, OSError) and cause.strerror:
-                    reason = cause.strerror
-            if "ENOSPC" in str(error) or "No space left" in str(error):
-                reason = "no space left on the device"
-            whole = ", ".join(map(str, steps_in(self.folder))) or "none"
-            raise SaveFailed(
-                f"could not write a checkpoint to {self.folder}: {reason}; whole"
-                f" checkpoints there: {whole}. Mend the cause and give the same command"
-                " again: it continues from the newest of these, or begins anew"
-            ) from error
 
 
 def folder_of(workdir: pathlib.Path) -> Any:
@@ -296,7 +182,10 @@ def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], d
       Damaged: files are missing or malformed, or a checksum is another one.
       ReadFailed: anything else. The checkpoint may be whole.
     """
-    with _classified(folder / str(step)):
+    with classified(folder / str(step)):
+        # Orbax tells badly why a file cannot be read, and leaves tasks behind.
+        for file in storage.files(folder / str(step)):
+            file.read_bytes()
         about = json.loads((folder / f"{step}/about/metadata").read_text())
         expected = about["sha256"]
         _read_score(folder, step)
@@ -309,7 +198,7 @@ def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], d
         restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=tree))
         handler.close()
         arrays = flatten(restored)
-        found = _digests(arrays, about["config"])
+        found = checksums(arrays, about["config"])
         differing = sorted(name for name, _ in expected.items() ^ found.items())
         if differing:
             names = ", ".join(list(dict.fromkeys(differing))[:3])
@@ -320,7 +209,7 @@ def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], d
 def check_metadata(folder: pathlib.Path, step: int) -> None:
     """Raises Damaged or ReadFailed where Orbax could not open a folder for the small
     files of one checkpoint in it."""
-    with _classified(folder / str(step)):
+    with classified(folder / str(step)):
         json.loads((folder / f"{step}/{ROOT_METADATA}").read_text())
         _read_score(folder, step)
 
@@ -328,7 +217,7 @@ def check_metadata(folder: pathlib.Path, step: int) -> None:
 def score_of(folder: pathlib.Path, step: int) -> float | None:
     """Returns the validation PSNR at a step; None where there was none; raises Damaged
     or ReadFailed as `read_step` does."""
-    with _classified(folder / str(step)):
+    with classified(folder / str(step)):
         return _read_score(folder, step)
 
 
@@ -337,7 +226,7 @@ def _read_score(folder, step):
     try:
         values = json.loads(path.read_text())
         psnr = float(values["psnr"])
-        if values != _metrics(step, psnr):
+        if values != score_record(step, psnr):
             raise ValueError("checksum mismatch")
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{path.name}: {error}") from None
@@ -345,47 +234,32 @@ def _read_score(folder, step):
 
 
 @contextlib.contextmanager
-def _classified(place: Any) -> Iterator[None]:
+def classified(place: Any) -> Iterator[None]:
     """Turns whatever reading the checkpoint `place` raises into Damaged or ReadFailed.
 
-    What is not known to be damage is not taken for it. Where it is, every file has to
-    be readable: else the machine is to blame, and the error only says so badly.
+    What is not known to be damage is not taken for it.
     """
     try:
         yield
     except Damaged:
         raise
     except Exception as error:
-        reason = error
         status = re.match(r"([A-Z]+(?:_[A-Z]+)*): ", str(error))
         known = status is None or status[1] in DAMAGE_STATUS
         if isinstance(error, DAMAGE) and known:
-            try:
-                for file in storage.files(place):
-                    file.read_bytes()
-            except FileNotFoundError:
-                pass  # a run that is going on has removed it
-            except Exception as caught:
-                reason = caught
-            if reason is error:
-                raise Damaged(first_line(error)) from error
+            raise Damaged(first_line(error)) from error
         raise ReadFailed(
-            f"cannot read the checkpoint {place}: {first_line(reason)}. It may be"
-            " whole, and nothing was changed: mend the cause, and give the same command"
-            " again"
+            f"cannot read the checkpoint {place}: {first_line(error)}. It may be whole,"
+            " and nothing was changed: mend the cause, and give the same command again"
         ) from error
 
 
-def _metrics(step, psnr):
+def score_record(step, psnr):
     """Returns what Orbax ranks by, and a checksum: a digit may become another digit."""
     known = psnr is not None and math.isfinite(psnr)
     psnr = float(psnr) if known else NO_SCORE
     digest = hashlib.sha256(f"{step} {psnr!r}".encode()).hexdigest()
     return {"psnr": psnr, "sha256": digest}
-
-
-def _rank(metrics):
-    return float(metrics["psnr"])
 
 
 def load_parameters(run: pathlib.Path) -> tuple[int, dict, dict]:
@@ -411,6 +285,6 @@ def load_parameters(run: pathlib.Path) -> tuple[int, dict, dict]:
     return step, config, variables | state.get("model_state", {})
 
 
-def _digests(arrays, config):
+def checksums(arrays, config):
     text = json.dumps(config, sort_keys=True)
     return digests(arrays) | {"config": hashlib.sha256(text.encode()).hexdigest()}
