@@ -38,10 +38,10 @@ def find_devices() -> list[jax.Device]:
         raise  # another process is lost
     except (RuntimeError, AssertionError) as error:  # the latter for "cuda" without one
         wanted = os.environ.get("JAX_PLATFORMS")
-        said = f"JAX_PLATFORMS is {wanted!r}" if wanted else "JAX_PLATFORMS is not set"
-        hint = "JAX_PLATFORMS=cpu computes on the CPU"
+        kind = f" of JAX_PLATFORMS={wanted!r}" if wanted else ""
+        said = f" ({first_line(error)})" if str(error) else ""
         raise NoDevices(
-            f"JAX finds no device; {said} ({first_line(error)}). {hint}"
+            f"JAX finds no device{kind}{said}. JAX_PLATFORMS=cpu computes on the CPU"
         ) from None
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from btsrn_jax import inference, network
+from btsrn_jax import inference, network, storage
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # of the one StableHLO file
 
@@ -131,7 +131,7 @@ def _write_orbax(source, path):
     arrays = jax.tree.map(np.asarray, source.variables)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(path.resolve(), arrays)
+            checkpointer.save(storage.for_orbax(path.resolve()), arrays)
     except ValueError as error:  # Orbax reports a full disk so
         if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
@@ -144,7 +144,7 @@ def _read_orbax(source, path):
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as checkpointer:
-        variables = checkpointer.restore(path.resolve())
+        variables = checkpointer.restore(storage.for_orbax(path.resolve()))
     return functools.partial(reference(source.model), variables), "JAX"
 
 

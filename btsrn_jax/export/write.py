@@ -87,6 +87,8 @@ def export_model(
     out = pathlib.Path(out)
     formats = _choose(formats, log)
     _check_out(out, force)
+    if "orbax" in formats:
+        storage.check_array_path(out)
     loaded, rows = _load(source, out, data, data_licence, formats, log)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

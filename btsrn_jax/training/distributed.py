@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import jax
 
+from btsrn_jax import mesh
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import log_to_stderr, logger
 
@@ -45,9 +46,11 @@ def join(distributed: bool) -> None:
 
     Raises:
       InputError: nothing says where the others are.
+      NoDevices: this process finds no device.
     """
     if distributed or announced(os.environ):
         _initialize(os.environ)
+    mesh.find_devices()
     log_to_stderr(jax.process_index(), jax.process_count())
 
 
