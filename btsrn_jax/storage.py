@@ -71,34 +71,31 @@ def in_bucket(path: Any) -> bool:
 
 def check_array_path(path: Any) -> None:
     """Raises InputError for a folder whose arrays could not be read again: Orbax, TFDS
-    or what is below them take its path for another one.
+    or TensorStore take its path for another one.
 
     Args:
       path: as of `path`; it need not exist.
     """
+    text = os.fspath(path) if in_bucket(path) else os.path.realpath(path)
+    shown = ascii(os.fspath(path))[1:-1].replace(r"\\", "\\")
+    reason = None
     if in_bucket(path):
-        odd = [c for c in "*?[]#\\" if c in os.fspath(path)]
-        where = "in a bucket"
-    else:
-        text = os.path.abspath(path)
-        odd = [c for c in text if c == "\\" or "\ud800" <= c <= "\udfff"]
-        where = "where arrays are kept"
-        if text.split("/")[1] in ROOTS_OF_STORES:
-            raise InputError(
-                f"{path}: /{text.split('/')[1]}/ is taken for a bucket by Orbax and"
-                " TFDS; take another folder, or mount it elsewhere"
-            )
-    if odd:
-        raise InputError(
-            f"{ascii(os.fspath(path))[1:-1]}: a name without {ascii(odd[0])[1:-1]} was"
-            f" expected {where}"
-        )
+        taken = next((c for c in "*?[]#\\" if c in text), None)
+        reason = taken and f"{taken} is taken for a pattern in a bucket"
+    elif "\\" in text:
+        reason = "\\ is taken for / where arrays are kept"
+    elif any("\ud800" <= c <= "\udfff" for c in text):
+        reason = "the path is not text, as arrays need it"
+    elif text.split("/")[1] in ROOTS_OF_STORES:
+        reason = f"/{text.split('/')[1]}/ is taken for a bucket where arrays are kept"
+    if reason:
+        raise InputError(f"{shown}: {reason}; another folder was expected")
 
 
-def for_orbax(path: Any) -> Any:
-    """Returns a path in which Orbax takes no character for a pattern.
+def literal(path: Any) -> Any:
+    """Returns a path in which Orbax and TFDS take no character for a pattern.
 
-    etils, by which Orbax lists folders, globs the folder's own name as well: in
+    etils, by which they list folders, globs the folder's own name as well: in
     `proj [2026]` it finds nothing, in `a*` the files of `ab`, too.
     """
     return path if in_bucket(path) else _literal_path()(path)

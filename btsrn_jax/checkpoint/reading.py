@@ -194,7 +194,7 @@ def read_step(folder: pathlib.Path, step: int) -> tuple[dict[str, np.ndarray], d
         as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
         tree = nest({name: as_numpy for name in expected if name != "config"})
         handler = ocp.PyTreeCheckpointHandler()
-        path = storage.for_orbax(folder / f"{step}/state")
+        path = storage.literal(folder / f"{step}/state")
         restored = handler.restore(path, args=ocp.args.PyTreeRestore(restore_args=tree))
         handler.close()
         arrays = flatten(restored)

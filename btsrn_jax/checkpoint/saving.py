@@ -46,7 +46,7 @@ class Checkpoints:
         self.folder = folder_of(workdir)
         self._proven = bool(steps_in(self.folder))
         self.manager = ocp.CheckpointManager(
-            storage.for_orbax(self.folder),
+            storage.literal(self.folder),
             item_handlers={
                 "state": ocp.PyTreeCheckpointHandler(),
                 "about": ocp.JsonCheckpointHandler(),

@@ -59,7 +59,7 @@ def read_csv(path: pathlib.Path) -> list[Row]:
 
     Raises InputError where a line is damaged.
     """
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="replace") as file:
         reader = csv.reader(file)
         if tuple(next(reader, ())) != Row._fields:
             return []

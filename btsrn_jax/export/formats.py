@@ -131,7 +131,7 @@ def _write_orbax(source, path):
     arrays = jax.tree.map(np.asarray, source.variables)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(storage.for_orbax(path.resolve()), arrays)
+            checkpointer.save(storage.literal(path.resolve()), arrays)
     except ValueError as error:  # Orbax reports a full disk so
         if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
@@ -144,7 +144,7 @@ def _read_orbax(source, path):
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as checkpointer:
-        variables = checkpointer.restore(storage.for_orbax(path.resolve()))
+        variables = checkpointer.restore(storage.literal(path.resolve()))
     return functools.partial(reference(source.model), variables), "JAX"
 
 

@@ -354,7 +354,7 @@ def test_the_first_checkpoint_is_read_back_before_more_work_rests_on_it(
     tmp_path, monkeypatch
 ):
     """With Orbax's own idea of the path, in which nothing can be found."""
-    monkeypatch.setattr(storage, "for_orbax", lambda path: path)
+    monkeypatch.setattr(storage, "literal", lambda path: path)
     checkpoints = checkpoint.Checkpoints(tmp_path / "proj [2026]")
     with pytest.raises(checkpoint.SaveFailed, match=r"cannot be read back: NOT_FOUND"):
         checkpoints.save(1, state(1), CONFIG)

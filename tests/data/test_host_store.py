@@ -91,6 +91,15 @@ def test_a_store_is_made_once_and_a_broken_one_is_not_used(store, tmp_path):
     assert host_store.open_store(tmp_path / "none", 2) is None
 
 
+def test_a_store_that_cannot_be_read_now_is_not_made_anew(store, tmp_path):
+    """A link in a circle, which no one can follow."""
+    file = tmp_path / "store" / "index.json"
+    file.unlink()
+    file.symlink_to(file.name)
+    with pytest.raises(OSError, match="symbolic links"):
+        host_store.open_store(tmp_path / "store", 2)
+
+
 def test_the_store_of_a_process_that_was_faster_is_taken(store, tmp_path):
     def late(folder):
         yield from tiny.pairs()

@@ -108,6 +108,17 @@ def test_orbax_gives_the_parameters_to_whoever_has_orbax(run, exported):
     jax.tree.map(np.testing.assert_array_equal, restored, run[1])
 
 
+def test_a_folder_whose_name_is_a_pattern_is_a_folder(run, tmp_path):
+    out = tmp_path / "proj [2026]" / "a*"
+    export.export_model(str(run[0]), out, ["orbax", "safetensors"])
+    moved = tmp_path.joinpath("proj [2026]").rename(tmp_path / "**")
+    assert weights.load_weights(str(moved / "a*")).step == 10
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        assert checkpointer.restore(moved / "a*" / "orbax").keys() == {"params"}
+    with pytest.raises(InputError, match=r"taken for / where arrays"):
+        export.export_model(str(run[0]), tmp_path / "a\\b", ["orbax"])
+
+
 def test_the_best_validated_step_and_its_averaged_weights_are_exported(run, exported):
     out, said = exported
     loaded = weights.load_weights(str(out))

@@ -1,17 +1,20 @@
 """Claims of `btsrn` in a fresh interpreter: everything real, and no JAX in vain."""
 
 import csv
+import os
 import subprocess
 import sys
 
+import pytest
 from helpers import runs, tiny
 
 from btsrn_jax.export import write as export
 
 
-def python(*args):
+def python(*args, **environment):
     return subprocess.run(
         [sys.executable, *args],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         cwd=tiny.ROOT,
@@ -35,6 +38,49 @@ def test_evaluate_bicubic_as_a_process(tmp_path):
     assert len(rows) == 2 * 3 * (3 + 1)
     assert {row["image"] for row in rows} == {"photo0", "photo1", "photo2", "mean"}
     assert all(0 < float(row["ssim"]) <= 1 for row in rows)
+
+
+BACKENDS = """
+import sys
+from btsrn_jax import cli
+for args in {commands}:
+    try:
+        cli.main(args)
+    except SystemExit as end:
+        print("code", end.code, args, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_backend_that_is_not_there_is_one_line_in_every_command(tmp_path, platform):
+    runs.make(tmp_path / "run")
+    run, photos = str(tmp_path / "run"), str(tiny.write_photos(tmp_path / "in"))
+    config = str(tiny.ROOT / "configs" / "x2.py")
+    new = ["train", "--config", config, "--workdir", str(tmp_path / "new")]
+    commands = [
+        ["upscale", f"{photos}/photo0.png", str(tmp_path / "out.png")],
+        ["evaluate", "--model", run, "--sets", photos, "--scale", "2"],
+        ["export", run, str(tmp_path / "model")],
+        ["report", run, "--out", str(tmp_path / "report"), "--sets", photos],
+        ["bench", "infer", "--scale", "2"],
+        ["info", "--config", config, "--compile"],
+        [*new, "--config.data.source=folder", f"--config.data.hr_dir={photos}"],
+    ]
+    code = BACKENDS.format(commands=commands)
+    done = python("-c", code, JAX_PLATFORMS=platform)
+    assert done.returncode == 1  # of `train`, which ends the process
+    said = done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+    assert len([line for line in said if line.startswith("code 1 ")]) == 6
+    errors = [line for line in said if line.startswith("error: ")]
+    assert len(errors) == 7
+    assert all(
+        f"JAX finds no device of JAX_PLATFORMS={platform!r}" in x for x in errors
+    )
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "report") == [
+        "in",
+        "run",
+    ]
 
 
 def loaded_by(*commands):

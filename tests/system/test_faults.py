@@ -232,6 +232,44 @@ def test_a_damaged_checkpoint_costs_only_its_own_steps(in_process, place, capfd)
     assert again[:2] == whole[:2]
 
 
+def test_what_cannot_be_read_for_a_moment_costs_nothing(in_process, place):
+    """A link in a circle stands for a closed file, a stale disk, too many open files.
+    Afterwards the run continues where it was, and under a name that is a pattern."""
+    run = place / "unreadable"
+    assert in_process("unreadable", steps=4, checkpoint_every=2) == 0
+    for file in run.glob("checkpoints/*/state/manifest.ocdbt"):
+        file.rename(file.with_name("away"))
+        file.symlink_to(file.name)
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    text = tiny.finish(launch(place, "unreadable", steps=6, checkpoint_every=2), code=1)
+    (said,) = (line for line in text.splitlines() if "error: " in line)
+    assert "cannot read the checkpoint" in said
+    assert "Traceback" not in text
+    for path, data in before.items():
+        assert path.name == "config.json" or path.read_bytes() == data
+    assert not (run / "damaged").exists()
+
+    for file in run.glob("checkpoints/*/state/manifest.ocdbt"):
+        file.with_name("away").replace(file)
+    (place / "proj [2026]").mkdir()
+    moved = run.rename(place / "proj [2026]" / "moved")
+    assert in_process("proj [2026]/moved", steps=6, checkpoint_every=2) == 0
+    assert [line["step"] for line in processes.lines(moved)] == [4, 6]
+
+
+@processes.LATE
+def test_where_every_checkpoint_is_damaged_the_run_does_not_begin_anew(
+    in_process, place
+):
+    assert in_process("lost", steps=2) == 0
+    metrics = processes.lines(place / "lost")
+    processes.flip_a_bit(place / "lost" / "checkpoints" / "2")
+    with pytest.raises(checkpoint.ReadFailed, match="every checkpoint in .*lost"):
+        in_process("lost", steps=4)
+    assert checkpoint.steps_in(place / "lost" / "checkpoints") == [2]
+    assert processes.lines(place / "lost") == metrics
+
+
 def test_other_images_under_the_same_config_are_refused(in_process, place):
     assert in_process("data", steps=1) == 0
     extra = tiny.write_photos(place / "train" / "more", [(40, 40)])
