@@ -120,7 +120,7 @@ def read_config(folder: pathlib.Path) -> dict:
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
+        raise InputError(f"cannot read {path}: it is missing") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     for name, kind in NEEDED.items():

@@ -237,7 +237,8 @@ def test_what_cannot_be_read_for_a_moment_costs_nothing(in_process, place):
     Afterwards the run continues where it was, and under a name that is a pattern."""
     run = place / "unreadable"
     assert in_process("unreadable", steps=4, checkpoint_every=2) == 0
-    for file in run.glob("checkpoints/*/state/manifest.ocdbt"):
+    files = list(run.glob("checkpoints/*/state/manifest.ocdbt"))
+    for file in files:
         file.rename(file.with_name("away"))
         file.symlink_to(file.name)
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
@@ -249,7 +250,7 @@ def test_what_cannot_be_read_for_a_moment_costs_nothing(in_process, place):
         assert path.name == "config.json" or path.read_bytes() == data
     assert not (run / "damaged").exists()
 
-    for file in run.glob("checkpoints/*/state/manifest.ocdbt"):
+    for file in files:
         file.with_name("away").replace(file)
     (place / "proj [2026]").mkdir()
     moved = run.rename(place / "proj [2026]" / "moved")
@@ -264,7 +265,7 @@ def test_where_every_checkpoint_is_damaged_the_run_does_not_begin_anew(
     assert in_process("lost", steps=2) == 0
     metrics = processes.lines(place / "lost")
     processes.flip_a_bit(place / "lost" / "checkpoints" / "2")
-    with pytest.raises(checkpoint.ReadFailed, match="every checkpoint in .*lost"):
+    with pytest.raises(checkpoint.ReadFailed, match=r"every checkpoint in .*lost"):
         in_process("lost", steps=4)
     assert checkpoint.steps_in(place / "lost" / "checkpoints") == [2]
     assert processes.lines(place / "lost") == metrics
