@@ -163,7 +163,7 @@ def _config_file(argv):
         return None, None
     value = located[2]
     path, _, arg = value.partition(":")
-    if not os.path.isfile(path):
+    if not storage.is_there(path) or not os.path.isfile(path):
         found = sorted(map(str, pathlib.Path("configs").glob("*.py")))
         known = ", ".join(found) or "none in configs/ here"
         raise InputError(f"no config file {path!r}; there is {known}")

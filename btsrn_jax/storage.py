@@ -119,12 +119,16 @@ def is_there(path: Any) -> bool:
       OSError: it may be there, and cannot be asked for: a folder above it may not be
         searched, a disk does not answer. Python's own `exists` can say False then.
     """
-    if in_bucket(path):
-        return path.exists()
     try:
+        if in_bucket(path):
+            return path.exists()
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        raise
+    except Exception as error:  # as in `path`
+        raise OSError(f"cannot reach {path}: {first_line(error)}") from None
     return True
 
 

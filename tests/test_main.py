@@ -36,6 +36,8 @@ X4 = ("--config", "configs/x4.py")
             ["no folder nowhere"],
         ),
         ((*X4, "--mode=eval", "--workdir=nowhere"), ["nowhere"]),
+        ((*X4, r"--workdir=nowhere\run"), [r"nowhere\run", r"\ is taken for /"]),
+        ((*X4, "--workdir=/s3/nowhere"), ["/s3/nowhere", "taken for a bucket"]),
     ],
 )
 def test_a_users_mistake_is_one_line(args, parts, monkeypatch):

@@ -28,6 +28,16 @@ def test_what_has_to_be_local_is_refused_in_a_bucket(tmp_path):
     assert storage.local(str(tmp_path)) == tmp_path
 
 
+def test_what_cannot_be_asked_for_is_not_said_to_be_missing(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    assert storage.is_there(tmp_path / "file")
+    assert not storage.is_there(tmp_path / "missing")
+    assert not storage.is_there(tmp_path / "file" / "below")
+    with pytest.raises(OSError, match="symbolic links"):
+        storage.is_there(tmp_path / "circle" / "below")
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "new" / "file.json"
     storage.write(path, "first")

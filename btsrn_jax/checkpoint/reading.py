@@ -63,14 +63,17 @@ def steps_in(folder: pathlib.Path) -> list[int]:
     """Returns the steps of all finished checkpoints, ascending; none without a folder.
 
     Raises:
-      OSError: the folder may not be read.
+      ReadFailed: the folder cannot be read.
     """
-    if not storage.is_there(folder):  # an empty folder does not exist in a bucket
-        return []
-    found = [p for p in folder.iterdir() if p.name.isdigit()]
-    # Buckets cannot rename, so Orbax writes a marker once a checkpoint is complete.
-    if storage.in_bucket(folder):
-        found = [p for p in found if (p / COMMITTED).exists()]
+    try:
+        if not storage.is_there(folder):  # an empty folder does not exist in a bucket
+            return []
+        found = [p for p in folder.iterdir() if p.name.isdigit()]
+        # Buckets cannot rename, so Orbax marks a checkpoint once it is complete.
+        if storage.in_bucket(folder):
+            found = [p for p in found if (p / COMMITTED).exists()]
+    except Exception as error:
+        raise ReadFailed(f"cannot list {folder}: {first_line(error)}") from error
     return sorted(int(p.name) for p in found)
 
 

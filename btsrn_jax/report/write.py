@@ -60,7 +60,7 @@ def write_report(
         for scale in sorted({entry.config["scale"] for entry in entries})
     }
     shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
-    out.mkdir(parents=True, exist_ok=True)
+    storage.check_writable_folder(out)
     crops, baseline = [], {}
     for i, entry in enumerate(entries):
         scale = entry.config["scale"]
@@ -82,6 +82,7 @@ def write_report(
         for pair in shown.pop(scale, ()):
             made = html_page.figure5(pair, upscaler)
             crops.append(made._replace(name=made.name + tables.reduction([entry])))
+    out.mkdir(parents=True, exist_ok=True)
     _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
 
 

@@ -273,7 +273,7 @@ def test_a_folder_that_cannot_be_listed_now_is_not_empty(run, restore):
     (run / "checkpoints").rename(run / "away")
     (run / "checkpoints").symlink_to("checkpoints")
     for read in (restore, checkpoint.load_parameters, checkpoint.Checkpoints):
-        with pytest.raises(OSError, match="symbolic links"):
+        with pytest.raises((OSError, checkpoint.ReadFailed), match="symbolic links"):
             read(run)
 
 
