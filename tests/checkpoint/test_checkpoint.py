@@ -22,6 +22,7 @@ from btsrn_jax.checkpoint import reading
 from btsrn_jax.errors import InputError
 
 # TensorStore reports to a loop that Orbax has closed after the first error.
+pytestmark = processes.LATE
 CONFIG = {"scale": 2, "train": {"seed": 7}}
 
 
@@ -167,7 +168,6 @@ def flip(path, rng):
     return bit
 
 
-@processes.LATE
 def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path, restore):
     """A hundred of them, half in files taken alike, half by size. Harmless means that
     the very same arrays are restored; else the checkpoint is named and moved aside, and
@@ -199,7 +199,6 @@ def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path, restore):
     assert noticed >= 20  # many bytes are compressed text, or read by nobody
 
 
-@processes.LATE
 def test_every_flipped_bit_of_array_data_is_noticed(tmp_path, caplog):
     whole, rng = make(tmp_path / "whole"), random.Random(1)
     folder = whole / "checkpoints"
@@ -221,7 +220,6 @@ DAMAGES = {
 }
 
 
-@processes.LATE
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(
     run, restore, damage
@@ -277,7 +275,6 @@ def test_a_folder_that_cannot_be_listed_now_is_not_empty(run, restore):
             read(run)
 
 
-@processes.LATE
 @pytest.mark.usefixtures("collected")
 def test_where_no_more_files_may_be_opened_nothing_is_damaged(run, restore):
     before, (soft, hard) = contents(run), resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -349,7 +346,6 @@ def test_a_path_that_would_be_taken_for_another_one_is_refused(place):
         storage.check_array_path(place)
 
 
-@processes.LATE
 def test_the_first_checkpoint_is_read_back_before_more_work_rests_on_it(
     tmp_path, monkeypatch
 ):
