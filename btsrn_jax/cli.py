@@ -27,7 +27,7 @@ from btsrn_jax import (
     report,
     storage,
 )
-from btsrn_jax.errors import Failure, InputError
+from btsrn_jax.errors import InputError, foreseen
 from btsrn_jax.progress import logger
 
 MODEL = "A released name, or the folder of an exported model or of a run"
@@ -351,13 +351,13 @@ def main(argv: list[str] | None = None) -> None:
         code = args.function(args)
     except InputError as error:
         code = _failed(error, 2)
-    except (Failure, OSError) as error:  # a full disk, a folder that is gone
-        code = _failed(error)
-    except MemoryError as error:
-        code = _failed(f"out of memory: {error}")
     except KeyboardInterrupt:
         logger.error("interrupted")
         code = 1
+    except Exception as error:
+        if (text := foreseen(error)) is None:
+            raise
+        code = _failed(text)  # a full disk, a folder that is gone
     sys.exit(code)
 
 

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict, config_flags
 
 from btsrn_jax import config as schema
 from btsrn_jax import evaluation, inference, storage, training
-from btsrn_jax.errors import Failure, InputError, first_line
+from btsrn_jax.errors import InputError, first_line, foreseen
 from btsrn_jax.progress import log_to_stderr, logger
 
 FAILED, USAGE = 1, 2
@@ -287,8 +287,8 @@ def _explain(error):
     """Returns one line for a failure that was foreseen, a traceback for any other."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, InputError | Failure | OSError):
-        return f"error: {error}"
+    if (text := foreseen(error)) is not None:
+        return f"error: {text}"
     if training.distributed.lost_another(error):
         return (
             "error: this process lost contact with another one of the run; start all"

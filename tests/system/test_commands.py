@@ -79,6 +79,20 @@ def test_a_backend_that_is_not_there_is_one_line_in_every_command(tmp_path, plat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "run"]
 
 
+def test_a_package_that_cannot_be_loaded_damages_no_run(tmp_path):
+    """As after half an installation; TensorStore reads what Orbax has written."""
+    runs.make(tmp_path / "run")
+    broken = tmp_path / "broken" / "tensorstore"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('no libfoo.so')")
+    path = os.pathsep.join([str(broken.parent), os.environ.get("PYTHONPATH", "")])
+    command = ["-m", "btsrn_jax.cli", "export", tmp_path / "run", tmp_path / "model"]
+    done = python(*command, PYTHONPATH=path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "no libfoo.so" in done.stderr
+    assert "damaged" not in done.stderr
+
+
 def loaded_by(*commands):
     """What each command prints, its exit code, and which libraries are loaded then."""
     code = f"""
