@@ -270,7 +270,7 @@ def _refusal(found, here, now, work):
     age = max(0, round(now - found.beaten))
     folder = found.path.parent
     text = (
-        f"{folder} is in use by another {work}: {found.who()}, seen {age} s ago. Wait"
+        f"{folder} is in use by another {work}: {found.who()}, alive {age} s ago. Wait"
         " for its end, end it, or take another folder"
     )
     if all(found.about.get(name) == here[name] for name in ("system", "folder")):

@@ -11,6 +11,7 @@ from btsrn_jax import (
     evaluation,
     images,
     inference,
+    lock,
     network,
     storage,
     training,
@@ -60,7 +61,11 @@ def write_report(
         for scale in sorted({entry.config["scale"] for entry in entries})
     }
     shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
-    out.mkdir(parents=True, exist_ok=True)
+    with lock.hold(out, "report"):
+        _write_all(entries, found, shown, out, sets, ensemble)
+
+
+def _write_all(entries, found, shown, out, sets, ensemble):
     crops, baseline = [], {}
     for i, entry in enumerate(entries):
         scale = entry.config["scale"]

@@ -18,8 +18,8 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import config as schema
 from btsrn_jax import checkpoint, mesh, storage
+from btsrn_jax import config as schema
 from btsrn_jax.data import Pair
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger

@@ -58,7 +58,7 @@ def test_killed_halfway_it_is_not_taken_for_complete_and_runs_again(
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert "halfway\n" in process.stdout
-        with pytest.raises(InputError, match="another prepare is at work"):
+        with pytest.raises(InputError, match="in use by another prepare"):
             div2k.prepare(CONFIG, data, zips, sources=sources)
         process.send_signal(signal.SIGKILL)
     config_dir = data / "div2k" / CONFIG
