@@ -67,6 +67,22 @@ def hold(folder: Any, work: str) -> Iterator[None]:
         _held.remove(lock)
 
 
+def check(folder: Any, work: str) -> None:
+    """Raises InputError if another process is known to hold the lock of a folder.
+
+    For processes that do not take it themselves. The lock of a process on another host
+    is watched for a heartbeat first.
+    """
+    path = pathlib.Path(folder) / f"{work}.lock"
+    found = None if storage.in_bucket(folder) else _read(path)
+    if found is None:
+        return
+    here = _describe_process(path.parent)
+    gone = _is_gone(found.about, here)
+    if gone is False or (gone is None and _beats(found)):
+        raise InputError(_refusal(found, here, _clock_of(path.parent), work))
+
+
 def confirm() -> None:
     """Ends this process if another one has taken over a lock of it.
 
@@ -185,10 +201,15 @@ def _take(path, data, about, work):
             _make(path, data)
             return
         found = _read(path)
-        if found is None or found.data == data:
+        if found is None:
             continue
+        if found.data == data:  # NFS has made it, and told so twice
+            return
         now = _clock_of(path.parent)
-        if not _is_abandoned(found, about, now):
+        gone = _is_gone(found.about, about)
+        if gone is None:
+            gone = now - found.beaten >= SILENT_SECONDS and not _beats(found)
+        if not gone:
             raise InputError(_refusal(found, about, now, work))
         claim = path.with_name(f"{path.name}.{found.digest}")
         _take(claim, data, about, work)
@@ -235,17 +256,15 @@ def _clock_of(folder):
         probe.unlink(missing_ok=True)
 
 
-def _is_abandoned(found, here, now):
-    about = found.about
+def _is_gone(about, here):
+    """Returns whether the process of a lock has ended; None if only its heartbeat can
+    tell."""
     if about.get("system") == here["system"]:
         if not _is_running(about.get("process"), about.get("started")):
             return True
-        if about.get("folder") == here["folder"]:
-            return False
         # Else the folder is a copy, or was moved, or is mounted twice.
-    elif _started_anew(about, here) or _queued_again(about, here):
-        return True
-    return now - found.beaten >= SILENT_SECONDS and not _beats(found)
+        return False if about.get("folder") == here["folder"] else None
+    return True if _started_anew(about, here) or _queued_again(about, here) else None
 
 
 def _beats(found):
@@ -254,7 +273,7 @@ def _beats(found):
     On some file systems the clocks that date files are those of the hosts, so that a
     living lock can look old.
     """
-    logger.info(f"{found.path} looks abandoned by {found.who()}: watching it for life")
+    logger.info(f"{found.path}: waiting for a sign of life of {found.who()}")
     end = time.monotonic() + 1.25 * HEARTBEAT_SECONDS
     while time.monotonic() < end:
         time.sleep(HEARTBEAT_SECONDS / 20)

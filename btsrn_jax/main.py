@@ -214,7 +214,12 @@ def run(argv: list[str]) -> int:
     several = options.distributed or training.cluster.announced(os.environ)
     with contextlib.ExitStack() as stack:
         trains = options.mode == "train"  # to evaluate a run disturbs no other one
-        if trains and not several:  # before JAX is loaded, and takes a device's memory
+        # Before JAX is loaded, and takes a device's memory. Of several processes the
+        # first one takes the lock once all have joined. What each finds before is
+        # another run's, which they would end by joining it at the same address.
+        if trains and several:
+            lock.check(options.workdir, "run")
+        elif trains:
             stack.enter_context(lock.hold(options.workdir, "run"))
         from btsrn_jax import mesh
 

@@ -151,9 +151,7 @@ def test_a_lock_beats_and_comes_back_where_somebody_removes_it(leave):
 
 def test_a_lock_of_another_host_is_taken_once_it_was_silent(leave):
     folder = leave(host="elsewhere", system="another", age=100)
-    with pytest.raises(
-        InputError, match=r"again in (20|19) s, or remove .*lock"
-    ):
+    with pytest.raises(InputError, match=r"again in (20|19) s, or remove .*lock"):
         hold(folder)
     leave(host="elsewhere", system="another", age=130)
     assert hold(folder)["host"] != "elsewhere"
