@@ -138,8 +138,8 @@ def _check_out(out, force):
 
 
 def _put(made, out, force):
-    """Moves the new directory to its place. Another export may have put one there
-    meanwhile: it is replaced if `force` is True, and whole at every moment."""
+    """Moves the new directory to its place. What another export has put there meanwhile
+    is replaced if `force` is True; else the new one is refused."""
     for number in itertools.count():
         if force:
             with contextlib.suppress(FileNotFoundError):
