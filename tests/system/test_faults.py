@@ -8,6 +8,7 @@ import contextlib
 import os
 import pty
 import signal
+import subprocess
 import sys
 import time
 
@@ -210,16 +211,27 @@ def test_a_second_start_ends_at_once_and_the_first_goes_on(place):
     assert not (run / "run.lock").exists()
 
 
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def test_a_terminal_that_closes_costs_nothing(place):
     """Nothing can be written to it any longer. Its end is told twice: by the kernel,
     and by the shell."""
     run = place / "terminal"
     command = tiny.command(run, place / "train", **(STEPS | {"steps": 200000}))
-    child, terminal = pty.fork()
-    if not child:
-        os.chdir(tiny.ROOT)
-        os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-        os.execv(command[0], command)
+    terminal, screen = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_TERMINAL, *command],
+        cwd=tiny.ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        **dict.fromkeys(("stdin", "stdout", "stderr"), screen),
+    )
+    os.close(screen)
     said = b""
     os.set_blocking(terminal, False)
     while processes.step_of(run) < 10:
@@ -227,9 +239,8 @@ def test_a_terminal_that_closes_costs_nothing(place):
             said += os.read(terminal, 1 << 16)  # raises where the process ends first
         time.sleep(0.01)
     os.close(terminal)
-    os.kill(child, signal.SIGHUP)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 75, said
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 75, said
     assert checkpoint.steps_in(run / "checkpoints")[-1] >= processes.step_of(run)
     assert not (run / "run.lock").exists()
 
