@@ -326,6 +326,12 @@ def _scale(text):
     return int(text)
 
 
+def _hang_up(number, frame):
+    """Ends a command whose terminal was closed, as Ctrl-C does."""
+    signal.signal(number, signal.SIG_IGN)  # the kernel tells it, and the shell as well
+    raise KeyboardInterrupt
+
+
 def _failed(what, code=1):
     logger.error(f"error: {what}")
     return code
@@ -347,6 +353,8 @@ def main(argv: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     # As Ctrl-C: what was half written is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under `nohup`
+        signal.signal(signal.SIGHUP, _hang_up)
     try:
         code = args.function(args)
     except InputError as error:

@@ -32,6 +32,9 @@ NOT_SETTINGS = ("devices", *(n for n, field in FIELDS.items() if not field.ident
 NOT_TRAINING = tuple(n for n, field in FIELDS.items() if field.role is Role.CONDUCT)
 STUDIED = tuple(n for n, field in FIELDS.items() if field.role is Role.STUDIED)
 EXTENDABLE = "train.steps"  # on resume, if the course of the rate stays as it was
+MOVABLE = "data.lr_dir"  # on resume, but not from or to "", or the LR images are others
+# Scores of two validations compare only if these are equal.
+SCORING = ("eval.sets", "eval.protocol", "eval.max_images", "eval.dtype")
 
 
 def defaults() -> ConfigDict:
@@ -226,13 +229,33 @@ def contradictions(saved: Mapping, config: Mapping) -> list[str]:
     same_decay = old["train.decay_steps"] == new["train.decay_steps"]
     # Under cosine decay the length is part of the schedule.
     may_extend = same_decay and new["train.schedule"] == "exponential"
+    may_move = bool(old[MOVABLE]) == bool(new[MOVABLE])
     return [
-        f"config.{name} was {old[name]!r}, now {new[name]!r}"
-        for name, field in FIELDS.items()
-        if old[name] != new[name]
-        and not field.free_on_resume
+        text
+        for name, text in _changes(old, new).items()
+        if not (may_move if name == MOVABLE else FIELDS[name].free_on_resume)
         and not (name == EXTENDABLE and may_extend)
     ]
+
+
+def rescored(saved: Mapping, config: Mapping) -> list[str]:
+    """Returns one "config.NAME was X, now Y" for each field whose change makes the
+    scores of validations differ; arguments as of `contradictions`."""
+    changes = _changes(flatten(defaults()) | flatten(saved), flatten(config))
+    return [text for name, text in changes.items() if name in SCORING]
+
+
+def _changes(old, new):
+    """Returns {name: "config.NAME was X, now Y"} of the fields that differ."""
+    return {
+        name: f"config.{name} was {old[name]!r}, now {new[name]!r}"
+        for name in FIELDS
+        if _plain(old[name]) != _plain(new[name])
+    }
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value  # as JSON has it
 
 
 def to_help() -> str:
@@ -261,6 +284,8 @@ def to_markdown() -> str:
         resume = "yes" if field.free_on_resume else "no"
         if name == EXTENDABLE:
             resume = "if `decay_steps` stays"
+        if name == MOVABLE:
+            resume = "from one folder to another"
         cells = [f"`{name}`", default, field.describe_allowed(), field.help, resume]
         page.append(f"| {' | '.join(cells)} |")
     return "\n".join(page) + "\n"

@@ -12,6 +12,7 @@ that was stopped. Exit codes: 0 done, 1 failed, 2 bad usage or input, 75 stopped
 and resumable.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -25,7 +26,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from btsrn_jax import config as schema
-from btsrn_jax import evaluation, inference, storage, training
+from btsrn_jax import evaluation, inference, lock, storage, training
 from btsrn_jax.errors import InputError, first_line, foreseen
 from btsrn_jax.progress import log_to_stderr, logger
 
@@ -211,11 +212,23 @@ def run(argv: list[str]) -> int:
     options = parse(argv)
     if options is None:
         return 0
-    from btsrn_jax import mesh
+    several = options.distributed or training.cluster.announced(os.environ)
+    with contextlib.ExitStack() as stack:
+        trains = options.mode == "train"  # to evaluate a run disturbs no other one
+        # Before JAX is loaded, and takes a device's memory. Of several processes the
+        # first one takes the lock once all have joined. What each finds before is
+        # another run's, which they would end by joining it at the same address.
+        if trains and several:
+            lock.check(options.workdir, "run")
+        elif trains:
+            stack.enter_context(lock.hold(options.workdir, "run"))
+        from btsrn_jax import mesh
 
-    mesh.prepare()
-    training.distributed.join(options.distributed)
-    with training.Preemption() as preemption:
+        mesh.prepare()
+        training.distributed.join(options.distributed)
+        if trains and several:
+            stack.enter_context(training.distributed.hold_run(options.workdir))
+        preemption = stack.enter_context(training.Preemption())
         return _work(options, preemption)
 
 

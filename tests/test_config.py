@@ -269,6 +269,8 @@ def test_what_may_change_on_resume_and_what_may_not():
     assert found(train_time_limit=5.0, train_log_every=7, eval_tile=32) == []
     assert found(data_root="elsewhere", data_cache="host") == []
     assert found(train_steps=3200) == []
+    # Files in place of what imresize made are other training images.
+    assert found(data_lr_dir="lr") == ["config.data.lr_dir was '', now 'lr'"]
     assert found(train_learning_rate=0.01) == [
         "config.train.learning_rate was 0.001, now 0.01"
     ]

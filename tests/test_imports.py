@@ -25,6 +25,7 @@ ORDER = [
     "errors",
     "storage",
     "progress",
+    "lock",
     "resize",
     "metrics",
     "mesh",

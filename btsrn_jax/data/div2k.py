@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from btsrn_jax import storage
+from btsrn_jax import lock, storage
 from btsrn_jax.data.archives import Archive, bytes_bar, collect, gigabytes
 from btsrn_jax.errors import Failure, InputError, first_line
 
@@ -135,7 +135,7 @@ def prepare(
     try:
         store.mkdir(parents=True, exist_ok=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(root / "div2k" / ".prepare.lock"):
+        with lock.hold(root / "div2k", "prepare"):
             for stale in folder.parent.glob(f"incomplete.*_{VERSION}"):
                 shutil.rmtree(stale)  # of a killed run; TFDS never removes them
             collect(list(sources.values()), store, folder.parent)
@@ -276,19 +276,6 @@ def _pngs(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Returns the images of an archive, in whatever folder, by file name."""
     infos = {PurePosixPath(info.filename).name: info for info in archive.infolist()}
     return {name: info for name, info in infos.items() if name.endswith(".png")}
-
-
-@contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Keeps a second `prepare` away. The system frees the lock of a killed process."""
-    import fcntl  # not on Windows, where array_record does not run either
-
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another prepare is at work in {lock.parent}") from None
-        yield
 
 
 def _tfds():

@@ -6,13 +6,14 @@ store: indices come from the same `sampler.draw`, and only the squares travel.
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
 import pathlib
-import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 
 import jax
@@ -22,7 +23,9 @@ from ml_collections import ConfigDict
 
 from btsrn_jax import images, mesh, storage
 from btsrn_jax.data import loading, sampler
-from btsrn_jax.data.datasets import Pair
+from btsrn_jax.data.datasets import Pair, name_image
+from btsrn_jax.data.folders import raise_together
+from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
 
 SHARE = 0.6  # of a device's memory that a store may take
@@ -72,8 +75,8 @@ def load_store(
     store = None
     if cache != "device":
         store = open_store(folder, config.scale)
-        if store is None:  # missing, or incomplete
-            shutil.rmtree(folder, ignore_errors=True)
+    if store is not None:
+        _check_sizes(store, pairs, config.train.patch)
     if store is None or (cache == "auto" and size_on_device(store) <= limit):
         loaded = loading.load_training(pairs, config.scale, config.train.patch)
         store = make_store(loaded, config.scale, cache, limit, folder)
@@ -85,6 +88,17 @@ def load_store(
     )
     # What was put together on the host is not needed there any longer.
     return store if on_host else jax.device_put(store, mesh.replicated(devices))
+
+
+def _check_sizes(store, pairs, patch):
+    """Raises InputError for images smaller than a patch, as `load_training` does."""
+    problems = []
+    for pair, size in zip(pairs, hr_sizes(store), strict=True):
+        try:
+            loading.check_patch(size, patch)
+        except InputError as error:
+            problems.append(name_image(error, pair))
+    raise_together(problems)
 
 
 def device_limit() -> int:
@@ -131,12 +145,22 @@ def make_store(
         if writer is None:
             return sampler.make_store(pairs, scale)
         writer.close()
+        made = open_store(writer.folder, scale)
+        _put(writer.folder, folder, scale)
+    return open_store(folder, scale) or made
+
+
+def _put(made, folder, scale):
+    """Moves a store to its place, where another process may have put the same."""
+    while open_store(folder, scale) is None:
+        with contextlib.suppress(FileNotFoundError):  # what lies there is broken
+            folder.rename(made.with_name(f"broken{time.monotonic_ns()}"))
         try:
-            writer.folder.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster
+            made.rename(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-    return open_store(folder, scale)
 
 
 @contextlib.contextmanager

@@ -48,10 +48,7 @@ def load_training(
             else:
                 lr = images.as_rgb(lr)
                 hr = check_pair(lr, hr, scale)
-            if min(hr.shape[:2]) < patch:
-                raise InputError(
-                    f"{hr.shape[1]}x{hr.shape[0]} is smaller than a patch of {patch}"
-                )
+            check_patch(hr.shape[:2], patch)
             return lr, hr
         except InputError as error:
             return name_image(error, pair)
@@ -66,6 +63,13 @@ def load_training(
             elif not problems:
                 yield item
     raise_together(problems)
+
+
+def check_patch(size: tuple[int, int], patch: int) -> None:
+    """Raises InputError for an image, of (height, width), smaller than a patch."""
+    h, w = size
+    if min(h, w) < patch:
+        raise InputError(f"{w}x{h} is smaller than a patch of {patch}")
 
 
 def _cached_lr(hr, scale):

@@ -5,8 +5,11 @@ out, RGB float32 in [0, 1], any batch, height and width; padding, bicubic skip a
 clipping are inside.
 """
 
+import contextlib
+import errno
 import hashlib
 import importlib.util
+import itertools
 import json
 import pathlib
 import shlex
@@ -100,9 +103,7 @@ def export_model(
             if rows:
                 evaluation.write_csv(made / FIGURES, rows)
             _write(loaded, made, formats, log)
-            if out.exists():
-                out.rename(pathlib.Path(folder) / "old")
-            made.rename(out)
+            _put(made, out, force)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     return loaded.about
@@ -136,6 +137,27 @@ def _check_out(out, force):
     if out.is_file() or strange:
         found = strange[0] if strange else "a file"
         raise InputError(f"{out} is no exported model (it holds {found}): not replaced")
+
+
+def _put(made, out, force):
+    """Moves the new directory to its place. What another export has put there meanwhile
+    is replaced if `force` is True; else the new one is refused."""
+    for number in itertools.count():
+        if force:
+            with contextlib.suppress(FileNotFoundError):
+                out.rename(made.with_name(f"old{number}"))
+        try:
+            made.rename(out)
+            return
+        except OSError as error:
+            taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+            if not taken:
+                raise
+            if not force:
+                raise InputError(
+                    f"{out} exists by now: something else wrote it meanwhile; nothing"
+                    " was changed there"
+                ) from None
 
 
 def _load(source, out, data, data_licence, formats, log):

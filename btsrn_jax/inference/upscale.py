@@ -51,6 +51,9 @@ class Work:
     passed_over: list[str]
     """The pictures in the folders whose formats are not read."""
 
+    force: bool = False
+    """True to replace outputs that exist."""
+
 
 def plan_files(
     inputs: list[pathlib.Path],
@@ -83,7 +86,9 @@ def plan_files(
     if resume:
         jobs = [job for job in jobs if not os.path.exists(job.target)]
     skipped = len(existing) if resume else 0
-    return Work(jobs, skipped, [str(error) for error in failures], _others(inputs))
+    return Work(
+        jobs, skipped, [str(error) for error in failures], _others(inputs), force
+    )
 
 
 def upscale_files(
@@ -124,7 +129,7 @@ def upscale_files(
             for job in jobs:
                 end = bar.n + job.megapixels
                 try:
-                    line = _upscale_one(job, upscale, scale, bar)
+                    line = _upscale_one(job, upscale, scale, bar, work.force)
                     written += 1
                 except (InputError, OSError, MemoryError) as error:
                     failures.append(_reason(job, error))
@@ -140,7 +145,7 @@ def upscale_files(
     return 1 if failures else 0
 
 
-def _upscale_one(job, upscale, scale, bar):
+def _upscale_one(job, upscale, scale, bar, force):
     """Reads, upscales and writes one picture; returns the line that tells of it."""
     start, begun = bar.n, time.monotonic()
     bar.set_description(job.source.name, refresh=False)
@@ -151,7 +156,9 @@ def _upscale_one(job, upscale, scale, bar):
     picture = images.read_picture(job.source)
     h, w = (scale * side for side in picture.pixels.shape[:2])
     images.check_writable(job.target, h, w, picture)
+    _check_free(job.target, force)
     large = upscale_picture(picture, upscale, scale, progress)
+    _check_free(job.target, force)
     lost = images.write_picture(job.target, large)
     had = {
         "16-bit": picture.pixels.dtype == np.uint16,
@@ -167,6 +174,12 @@ def _upscale_one(job, upscale, scale, bar):
     seconds = time.monotonic() - begun
     about = [f"{w} x {h}", *picture.notes, *kept, *lost, f"{seconds:.1f} s"]
     return f"{job.source} -> {job.target}: {', '.join(about)}"
+
+
+def _check_free(target, force):
+    """Raises InputError for an output that was not there when the work was planned."""
+    if not force and os.path.exists(target):
+        raise InputError(f"{target} exists by now: another process wrote it, it stays")
 
 
 def _find_jobs(inputs, out, failures):

@@ -11,6 +11,7 @@ from btsrn_jax import (
     evaluation,
     images,
     inference,
+    lock,
     network,
     storage,
     training,
@@ -61,6 +62,11 @@ def write_report(
     }
     shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
     storage.check_writable_folder(out)
+    with lock.hold(out, "report"):
+        _write_all(entries, found, shown, out, sets, ensemble)
+
+
+def _write_all(entries, found, shown, out, sets, ensemble):
     crops, baseline = [], {}
     for i, entry in enumerate(entries):
         scale = entry.config["scale"]

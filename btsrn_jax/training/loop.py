@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import checkpoint, mesh, network, trees
+from btsrn_jax import checkpoint, lock, mesh, network, trees
 from btsrn_jax import config as schema
 from btsrn_jax.data import (
     host_store,
@@ -132,6 +132,7 @@ def train(
             if saving or stopping:
                 recorder.flush()
                 with progress.paused():
+                    lock.confirm()
                     log.flush()
                     checkpoints.save(step, state, saved)
                     if stopping and step < last:

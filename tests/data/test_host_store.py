@@ -1,5 +1,6 @@
 """Claims about images on the host: the same batches as from the device."""
 
+import concurrent.futures
 import functools
 import logging
 import shutil
@@ -120,6 +121,18 @@ def photos(tmp_path, monkeypatch):
     return config
 
 
+def test_two_that_mend_a_broken_store_at_once_both_read_the_same(store, tmp_path):
+    for file in (tmp_path / "store").iterdir():
+        file.write_bytes(b"broken")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        make = functools.partial(host_store.make_store, tiny.pairs(), 2, "host", 0)
+        made = list(pool.map(make, [tmp_path / "store"] * 4))
+    whole = host_store.open_store(tmp_path / "store", 2)
+    for found in made:
+        np.testing.assert_array_equal(found.hr, whole.hr)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
 def test_images_that_changed_are_another_store(photos, tmp_path):
     before = host_store.folder_for(photos, ["a"])
     assert host_store.folder_for(photos, ["a"]) == before
@@ -150,6 +163,19 @@ def test_a_host_store_outlives_a_run_on_the_device(photos, tmp_path, caplog):
     again = load(photos, "host")
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     np.testing.assert_array_equal(again.hr, made.hr)
+
+
+@pytest.mark.parametrize("caches", [("device",), ("auto",), ("host",), ("host",) * 2])
+def test_images_smaller_than_a_patch_are_named_whichever_store_serves(photos, caches):
+    """Also where a store was made before, for smaller patches."""
+    *made, cache = caches
+    for before in made:
+        load(photos, before)
+    photos.train.patch = 38
+    with pytest.raises(InputError) as error:
+        load(photos, cache)
+    (line,) = str(error.value).splitlines()
+    assert line.endswith("photo1.png: 44x36 is smaller than a patch of 38")
 
 
 def test_a_broken_host_store_is_made_anew(photos, tmp_path):

@@ -435,6 +435,26 @@ def test_an_existing_directory_is_refused_and_replaced_by_force(exported, tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_of_two_exports_into_one_directory_none_is_lost_without_force(
+    exported, tmp_path, force
+):
+    """The other one ends while this one is at work."""
+    out, source = tmp_path / "out", str(exported[0])
+
+    def other(line):
+        if "largest difference" in line and not out.exists():
+            export.export_model(source, out, ["orbax"], log=str)
+
+    if force:
+        export.export_model(source, out, ["safetensors"], force=True, log=other)
+    else:
+        with pytest.raises(InputError, match="out exists by now"):
+            export.export_model(source, out, ["safetensors"], log=other)
+    assert (out / "orbax").exists() is not force
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize("strange", ["holiday.jpg", "checkpoints"])
 def test_force_replaces_nothing_but_an_exported_model(exported, tmp_path, strange):
     (tmp_path / "out").mkdir()

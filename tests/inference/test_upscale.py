@@ -189,6 +189,29 @@ def test_interrupting_leaves_no_half_image(photos, tmp_path):
     assert run([photos], tmp_path / "out", resume=True)[0] == 0
 
 
+@pytest.mark.parametrize("manner", [{}, {"resume": True}, {"force": True}])
+def test_what_another_process_wrote_meanwhile_is_replaced_by_force_alone(
+    photos, tmp_path, manner
+):
+    out = tmp_path / "out" / "a 1.png"
+
+    def meanwhile(lr, progress=None):
+        if not out.exists():
+            out.parent.mkdir(exist_ok=True)
+            out.write_bytes(b"theirs")
+        return bicubic(lr)
+
+    code, lines = run([photos], tmp_path / "out", meanwhile, **manner)
+    if manner.get("force"):
+        assert code == 0
+        assert out.read_bytes() != b"theirs"
+    else:
+        assert code == 1
+        assert f"{out} exists by now" in lines[0]
+        assert out.read_bytes() == b"theirs"
+        assert len(tree(tmp_path / "out")) == 3  # the others are written
+
+
 def test_interrupting_while_writing_leaves_no_half_image(photos, tmp_path, monkeypatch):
     def stops(self, file, *args, **options):
         file.write(b"half")
