@@ -22,7 +22,8 @@ class _AboveBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         for line in self.format(record).splitlines():
-            tqdm.write(f"{self._prefix}{line}", file=sys.stderr)
+            # The newline in the same write: other processes may write there, too.
+            tqdm.write(f"{self._prefix}{line}\n", file=sys.stderr, end="")
         sys.stderr.flush()
 
 

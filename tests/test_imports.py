@@ -25,6 +25,7 @@ ORDER = [
     "errors",
     "storage",
     "progress",
+    "streams",
     "resize",
     "metrics",
     "mesh",
@@ -41,6 +42,7 @@ ORDER = [
     "export",
     "report",
     "benchmark",
+    "arguments",
     "main",
     "cli",
 ]

@@ -116,7 +116,7 @@ def prepare(
             f"{folder} is no array_record data: move it, or prepare elsewhere"
         )
     if zips is not None and not Path(zips).is_dir():
-        raise InputError(f"no folder {zips} (--zips)")
+        raise InputError(f"--zips: {storage.missing(zips)}")
     root = folder.parents[2]  # data_dir
     store = Path(zips or root / "downloads" / "div2k")
     sources = sources or archives(config)
@@ -284,7 +284,7 @@ def _folder(config: str, data_dir: Path) -> Path:
     """Returns where a config lies in `data_dir`; InputError if there is no such one."""
     if config not in CONFIGS:
         raise InputError(f"no config {config!r} of DIV2K: {', '.join(CONFIGS)}")
-    return storage.path(data_dir).expanduser() / "div2k" / config / VERSION
+    return storage.path(data_dir) / "div2k" / config / VERSION
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

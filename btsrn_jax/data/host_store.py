@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from btsrn_jax import images, mesh, storage
 from btsrn_jax.data import loading, sampler
 from btsrn_jax.data.datasets import Pair
+from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
 
 SHARE = 0.6  # of a device's memory that a store may take
@@ -70,7 +71,7 @@ def load_store(
     cache, limit = config.data.cache, device_limit()
     folder = folder_for(config, [pair.name for pair in pairs])
     store = None
-    if cache != "device":
+    if cache != "device" and folder:
         store = open_store(folder, config.scale)
         if store is None:  # missing, or incomplete
             shutil.rmtree(folder, ignore_errors=True)
@@ -105,7 +106,7 @@ def make_store(
     scale: int,
     cache: str,
     limit: int,
-    folder: pathlib.Path,
+    folder: pathlib.Path | None,
 ) -> sampler.Store | HostStore:
     """Puts (lr, hr) pairs into a store as they come.
 
@@ -114,7 +115,7 @@ def make_store(
       scale: of the pairs.
       cache: "device", "host", or "auto": the device, if it takes `limit` bytes at most.
       limit: see `device_limit`.
-      folder: where a host store is to lie.
+      folder: where a host store is to lie; None: there is no place for one.
     """
     pairs, rows, width, writer = [], 0, 0, None
     with contextlib.ExitStack() as stack:
@@ -123,6 +124,11 @@ def make_store(
             rows, width = rows + pair[0].shape[0], max(width, pair[0].shape[1])
             too_large = cache == "auto" and _bytes(rows, width, scale) > limit
             if writer is None and (cache == "host" or too_large):
+                if folder is None:
+                    raise InputError(
+                        "a store on the host needs a cache folder, and there is no home"
+                        " directory: set BTSRN_CACHE"
+                    )
                 writer = stack.enter_context(_writer(folder.parent))
             if writer:
                 for lr, hr in pairs:
@@ -183,8 +189,9 @@ def open_store(folder: pathlib.Path, scale: int) -> HostStore | None:
     return HostStore(lr, hr, sizes, np.cumsum(lengths) - lengths, scale)
 
 
-def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path:
-    """Returns where a config's host store lies: in the cache, by what it holds.
+def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path | None:
+    """Returns where a config's host store lies: in the cache, by what it holds. None if
+    there is no cache folder.
 
     Args:
       config: `scale` and `data` count; for folders also the size and the date of each
@@ -193,13 +200,14 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path:
     """
     data = config.data
     what = [config.scale, data.source, data.track, data.split]
-    what.append(os.path.abspath(data.root))
+    what.append(os.path.abspath(storage.expand(data.root)))
     for folder in filter(None, (data.hr_dir, data.lr_dir)):
-        for path in images.find_images(pathlib.Path(folder)):
+        for path in images.find_images(storage.local(folder)):
             status = path.stat()
             what.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()
-    return loading.cache_dir() / f"raw_x{config.scale}" / digest
+    cache = loading.cache_dir()
+    return cache and cache / f"raw_x{config.scale}" / digest
 
 
 def size_on_device(store: sampler.Store | HostStore) -> int:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         TABLE_4,
         TABLE_4_MODELS,
     )
-    from btsrn_jax.evaluation.sets import run_evaluation, split_names
+    from btsrn_jax.evaluation.sets import run_evaluation
 
 __all__ = [
     "NEIGHBOURS",
@@ -59,7 +59,6 @@ __all__ = [
     "read_csv",
     "read_figures",
     "run_evaluation",
-    "split_names",
     "write_csv",
 ]
 
@@ -93,6 +92,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "TABLE_4",
             "TABLE_4_MODELS",
         ],
-        "sets": ["run_evaluation", "split_names"],
+        "sets": ["run_evaluation"],
     },
 )

@@ -28,6 +28,7 @@ from PIL import (
     _imaging,
 )
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError, first_line
 from btsrn_jax.images import exif
 from btsrn_jax.images.pixels import pixels_of
@@ -143,7 +144,7 @@ def _opened(path: pathlib.Path) -> Iterator[BinaryIO]:
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
-        raise InputError(f"no file {path}") from None
+        raise InputError(storage.missing(path)) from None
     except IsADirectoryError:
         raise InputError(f"cannot read {path}: it is a folder") from None
     except PermissionError:

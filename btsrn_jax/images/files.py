@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError
 from btsrn_jax.images.decode import SUFFIXES, Picture, read_picture
 from btsrn_jax.images.encode import to_8_bits, write_picture
@@ -28,7 +29,8 @@ def find_images(
     """
     folder = pathlib.Path(folder)
     if not os.path.isdir(folder):  # pathlib's is_dir raises without permission
-        raise InputError(f"no folder {folder}")
+        found = os.path.exists(folder)
+        raise InputError(f"{folder} is no folder" if found else storage.missing(folder))
     failed = []
     files = sorted(
         pathlib.Path(parent, name)

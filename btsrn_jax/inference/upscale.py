@@ -79,7 +79,7 @@ def plan_files(
     jobs = _find_jobs(inputs, pathlib.Path(out), failures)
     existing = [job.target for job in jobs if os.path.exists(job.target)]
     if existing and not force and not resume:
-        raise InputError(_listed("exists (--force or --resume)", existing))
+        raise InputError(_listed(existing, "exists (--force or --resume)"))
     if resume:
         jobs = [job for job in jobs if not os.path.exists(job.target)]
     skipped = len(existing) if resume else 0
@@ -173,8 +173,8 @@ def _find_jobs(inputs, out, failures):
     """Every picture of the inputs with its output; unreadable folders are added to
     `failures`."""
     missing = [path for path in inputs if not os.path.exists(path)]
-    if missing:  # or within a folder that may not be entered
-        raise InputError(_listed("is no file or folder that can be seen", missing))
+    if missing:
+        raise InputError(_listed(map(storage.missing, missing)))
     one_file = len(inputs) == 1 and not os.path.isdir(inputs[0])
     suffix = out.suffix.lower()
     to_file = suffix in images.SUFFIXES and not os.path.isdir(out)
@@ -225,7 +225,7 @@ def _check_targets(jobs):
     sources = {_real(job.source) for job in jobs}
     onto = [job.target for job in jobs if _real(job.target) in sources]
     if onto:
-        raise InputError(_listed("is an input, too: give another OUT", onto))
+        raise InputError(_listed(onto, "is an input, too: give another OUT"))
     by_target = {}
     for job in jobs:
         by_target.setdefault(job.target, []).append(job.source)
@@ -235,10 +235,10 @@ def _check_targets(jobs):
         if len(sources) > 1
     ]
     if clashes:
-        raise InputError(_listed("is the output of several inputs", clashes))
+        raise InputError(_listed(clashes, "is the output of several inputs"))
     folders = [job.target for job in jobs if os.path.isdir(job.target)]
     if folders:
-        raise InputError(_listed("is a folder, where a picture would go", folders))
+        raise InputError(_listed(folders, "is a folder, where a picture would go"))
     for parent in dict.fromkeys(job.target.parent for job in jobs):
         storage.check_writable_folder(parent)
 
@@ -289,9 +289,9 @@ def _real(path):
     return pathlib.Path(os.path.realpath(path))
 
 
-def _listed(what, items):
+def _listed(items, what=""):
     """One line per offender, the first few of them."""
-    lines = [f"{item} {what}" for item in items[:_SHOWN]]
-    if len(items) > _SHOWN:
-        lines.append(f"and {len(items) - _SHOWN} more")
+    lines = [f"{item} {what}".rstrip() for item in items]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more"]
     return "\n".join(lines)

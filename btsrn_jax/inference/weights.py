@@ -5,8 +5,10 @@ without.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -80,7 +82,7 @@ def find_folder(source: str) -> tuple[Any, bool]:
 
     Raises InputError where there is neither. Loads no JAX.
     """
-    path = storage.path(source)
+    path, source = storage.path(source), os.fspath(source)
     if (path / WEIGHTS).is_file():
         return path, True
     if (path / CHECKPOINTS).is_dir():
@@ -91,11 +93,29 @@ def find_folder(source: str) -> tuple[Any, bool]:
         raise InputError("bicubic has no weights: name a model")
     if (path / CONFIG).is_file():
         raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
-    known = ", ".join(released_models()) or "none"
+    released = released_models()
+    if not path.exists() and (os.sep in source or source.startswith((".", "~"))):
+        raise InputError(f"no model: {storage.missing(path)}")
+    near = difflib.get_close_matches(source, [*released, "bicubic"], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(
         f"no model {source!r}: a run directory (with {CHECKPOINTS}/), an exported"
-        f" one (with {WEIGHTS}), bicubic, or one of: {known}"
+        f" one (with {WEIGHTS}), bicubic, or one of: {', '.join(released) or 'none'}"
+        + hint
     )
+
+
+def read_scale(source: str) -> int:
+    """Returns the scale of a model, as of `load_weights`. Loads JAX only where a run
+    has no config.json that tells it."""
+    folder, exported = find_folder(source)
+    if exported:
+        return read_config(folder)["scale"]
+    try:
+        scale = json.loads((folder / CONFIG).read_text())["scale"]
+    except (OSError, ValueError, KeyError, TypeError):
+        scale = None
+    return scale if scale in schema.SCALES else load_weights(source).config["scale"]
 
 
 def released_models() -> list[str]:
