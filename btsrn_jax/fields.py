@@ -71,6 +71,8 @@ class Field:
 
     def describe_allowed(self) -> str:
         """Returns the choices or the range in words; "" if any value is allowed."""
+        if self.places:
+            return "a path" if self.type is str else "names or paths"
         if self.type is bool:
             return "true or false"
         if self.allowed is None:

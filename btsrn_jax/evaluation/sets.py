@@ -47,9 +47,11 @@ def run_evaluation(
       The rows of the CSV.
     """
     protocols = list(PROTOCOLS) if "all" in protocols else protocols
+    if not storage.split_names(source):
+        raise InputError("--model: no model is named")
     for name, given in (("--protocol", protocols), ("--sets", sets)):
-        if not given:
-            raise InputError(f"{name}: no name")
+        if not given or "" in given:
+            raise InputError(f"{name}: an empty name")
     for protocol in protocols:
         get_protocol(protocol)
     models = _find_models(source, list(dict.fromkeys(scales)))
