@@ -104,8 +104,8 @@ def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
 
     The settings are those of Wang's MATLAB code: a Gaussian window of 11 x 11 pixels
     and sigma 1.5, population covariance, and the mean over the windows that lie inside.
-    For RGB it is the mean of the three channels. It is nan if the image is smaller than
-    a window.
+    For RGB it is the mean of the three channels. It is nan if what is left of the
+    image is smaller than a window, as Wang's code gives none; files then hold nothing.
 
     Args and errors are those of `psnr`.
     """

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         paper_psnr,
         read_csv,
         read_figures,
+        shown,
+        to_row,
         write_csv,
     )
     from btsrn_jax.evaluation.paper import (
@@ -59,6 +61,8 @@ __all__ = [
     "read_csv",
     "read_figures",
     "run_evaluation",
+    "shown",
+    "to_row",
     "write_csv",
 ]
 
@@ -80,6 +84,8 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "read_csv",
             "latest",
             "read_figures",
+            "shown",
+            "to_row",
             "write_csv",
         ],
         "paper": [

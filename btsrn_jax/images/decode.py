@@ -30,7 +30,7 @@ from PIL import (
 
 from btsrn_jax import storage
 from btsrn_jax.errors import InputError, first_line
-from btsrn_jax.images import exif
+from btsrn_jax.images import exif, heif
 from btsrn_jax.images.pixels import pixels_of
 
 # Larger files are refused by their header, since a few bytes can claim 2^62 pixels.
@@ -84,7 +84,8 @@ class Picture:
 
 
 def read_picture(path: pathlib.Path) -> Picture:
-    """Reads a PNG, JPEG, WebP, TIFF or BMP file, whatever its name says.
+    """Reads a PNG, JPEG, WebP, TIFF or BMP file, whatever its name says; HEIC and AVIF
+    where they can be decoded (`heif`).
 
     Raises:
       InputError: in one line, for a file that cannot be read whole and right.
@@ -199,8 +200,11 @@ def _open(file, notes):
         if head.startswith(magic) and (kind != "WebP" or head[8:] == b"WEBP"):
             break
     else:
-        known = ", ".join(dict.fromkeys(SUFFIXES.values()))
-        raise ValueError(f"none of {known}")
+        found = heif.find_plugin(file, notes)
+        if found is None:
+            known = ", ".join(dict.fromkeys(SUFFIXES.values()))
+            raise ValueError(f"none of {known}")
+        kind, plugin = found
     file.seek(0)
     if kind == "TIFF":
         _silence_libtiff()

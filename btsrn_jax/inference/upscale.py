@@ -22,7 +22,17 @@ from btsrn_jax.progress import progress_bar
 
 # Other pictures. As OUT these are mistakes, not folders to be made. In an input folder
 # they are passed over, and a line says so.
-_OTHER_SUFFIXES = (".avif", ".gif", ".heic", ".jp2", ".jxl", ".psd", ".svg", ".tga")
+_OTHER_SUFFIXES = (
+    ".avif",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jp2",
+    ".jxl",
+    ".psd",
+    ".svg",
+    ".tga",
+)
 _SHOWN = 8  # offenders listed by name before "and 12 more"
 
 
@@ -114,6 +124,8 @@ def upscale_files(
     if others := work.passed_over:
         more = f" and {len(others) - _SHOWN} more" * (len(others) > _SHOWN)
         say(f"passed over, of other formats: {', '.join(others[:_SHOWN])}{more}")
+        if any(name.lower().endswith((".heic", ".heif")) for name in others):
+            say("pip install 'btsrn-jax[heif]' to read HEIC")
     for failure in failures:
         say(f"failed: {failure}")
 
@@ -205,12 +217,13 @@ def _find_jobs(inputs, out, failures):
 
 def _others(inputs):
     """The pictures in the folders whose formats are not read."""
+    suffixes = set(_OTHER_SUFFIXES) - set(images.readable_suffixes())
     return sorted(
         os.path.join(parent, name)
         for path in inputs
         for parent, _, names in os.walk(path)
         for name in names
-        if pathlib.Path(name).suffix.lower() in _OTHER_SUFFIXES
+        if pathlib.Path(name).suffix.lower() in suffixes
     )
 
 

@@ -41,7 +41,8 @@ KNOWN = {
 FIGURE = {
     **dict.fromkeys(("set", "model", "protocol"), str),
     **dict.fromkeys(("scale", "ensemble", "images"), int),
-    **dict.fromkeys(("psnr", "ssim"), int | float),
+    "psnr": int | float,
+    "ssim": int | float | None,  # null: the images are smaller than its window
 }
 
 
