@@ -180,11 +180,15 @@ def _add_info(add):
     add("--topology", metavar="KIND:AxB", help=what)
     add("--largest", **SWITCH, help="Find the largest batch that fits.")
     what = "Fields to change, after a lone --, as in -- --config.train.batch_size=8."
-    add("overrides", nargs="*", metavar="--config.FIELD=VALUE", help=what)
+    add("overrides", nargs="*", metavar="FIELD", help=what)
 
 
 def run_info(args: argparse.Namespace) -> int:
-    """Say what a config is, and whether it fits a device."""
+    """Say what a config is, and whether it fits a device.
+
+    Fields of the config are changed after a lone --, as --config.train.batch_size=64 is
+    by btsrn info --config configs/x2.py -- --config.train.batch_size=64.
+    """
     if args.topology:  # before JAX is imported: no TPU is here, and none is asked for
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
