@@ -24,7 +24,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from btsrn_jax import arguments, evaluation, inference, storage, streams, training
+from btsrn_jax import arguments, data, evaluation, inference, storage, streams, training
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError, first_line
 from btsrn_jax.progress import log_to_stderr, logger
@@ -145,12 +145,26 @@ def run(argv: list[str]) -> int:
     options = parse(argv)
     if options is None:
         return 0
+    _check_folders(options.config)
     from btsrn_jax import mesh
 
     mesh.prepare()
     training.distributed.join(options.distributed)
     with training.Preemption() as preemption:
         return _work(options, preemption)
+
+
+def _check_folders(config):
+    """Raises InputError for a folder of images that is not there, before JAX is loaded:
+    the rest is checked with the images."""
+    places = {name: getattr(config.data, name) for name in ("hr_dir", "lr_dir")}
+    named = {f"config.data.{name}": place for name, place in places.items() if place}
+    for i, name in enumerate(config.eval.sets):
+        if name != data.SAMPLES and not name.startswith("div2k/"):
+            named[f"config.eval.sets[{i}]"] = name
+    for field, place in named.items():
+        if not os.path.exists(storage.local(place)):
+            raise InputError(f"{field}: {storage.missing(place)}")
 
 
 def _work(options, preemption):

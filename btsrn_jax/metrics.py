@@ -5,6 +5,7 @@ the border, the colour space and the rounding. A protocol fixes all three.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -114,7 +115,7 @@ def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
 
     a, b = _compared(sr, hr, protocol, scale)
     if min(a.shape[:2]) < 11:
-        return float("nan")
+        return math.nan
     value = structural_similarity(
         a,
         b,

@@ -69,12 +69,16 @@ def read_csv(path: pathlib.Path) -> list[Row]:
             return []
         try:
             return [
-                Row(a, b, int(s), model, int(e), c, float(psnr), float(ssim or "nan"))
+                Row(a, b, int(s), model, int(e), c, float(psnr), _ssim(ssim))
                 for a, b, s, model, e, c, psnr, ssim in reader
             ]
         except ValueError as error:
             where = f"line {reader.line_num}"
             raise InputError(f"{path}: {where} is damaged: {error}") from None
+
+
+def _ssim(text):
+    return float(text) if text else math.nan
 
 
 def read_figures(folder: pathlib.Path, config: Mapping) -> list[Row]:
