@@ -9,7 +9,6 @@ import re
 
 from absl.flags import FlagValues
 
-from btsrn_jax import config as schema
 from btsrn_jax import storage
 from btsrn_jax.errors import InputError
 
@@ -43,7 +42,7 @@ class Parser(argparse.ArgumentParser):
     def _unknown(self, text):
         flag, _, value = text.partition("=")
         name = flag.lstrip("-").removeprefix("config.")
-        fields = _with_value(schema.nearest_fields(name), value)
+        fields = _near_fields(name, value)
         if self.prog.endswith(" info") and (fields or flag.startswith("--config.")):
             return (
                 f"{text}: fields of the config go after a lone --, as in btsrn info"
@@ -107,6 +106,8 @@ def config_file(argv: list[str]) -> tuple[str | None, str | None]:
 
 def check_flags(argv: list[str], values: FlagValues) -> None:
     """Raises InputError for an unknown flag or field, or a value of another type."""
+    from btsrn_jax import config as schema  # loads NumPy: not for every `btsrn --help`
+
     fields = schema.flatten(schema.defaults())
     for i, text in enumerate(argv[1:], 1):
         match = re.fullmatch(r"--?([A-Za-z][^=]*)(?:=(.*))?", text, re.DOTALL)
@@ -124,7 +125,7 @@ def check_flags(argv: list[str], values: FlagValues) -> None:
         if any(field.startswith(f"{name}.") for field in fields):
             continue  # a whole section; `validate` looks into it
         if name not in fields:
-            near = " or ".join(_with_value(schema.nearest_fields(name), value))
+            near = " or ".join(_near_fields(name, value))
             give = f" Give {near}" if near else ""
             raise InputError(schema.unknown_field(name) + give)
         kind = int if fields[name] is None else type(fields[name])
@@ -144,13 +145,16 @@ def suggest_flag(flag: str, value: str | None) -> str:
     if own:
         near = [f"--{own[0]}={value}" if value else f"--{own[0]}"]
     else:
-        near = _with_value(schema.nearest_fields(flag), value)
+        near = _near_fields(flag, value)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def _with_value(fields, value):
+def _near_fields(name, value):
+    """Returns the flags that set the fields which a name may stand for."""
+    from btsrn_jax import config as schema
+
     given = f"={value}" if value else ""
-    return [f"--config.{field}{given}" for field in fields]
+    return [f"--config.{field}{given}" for field in schema.nearest_fields(name)]
 
 
 def quote_sets(argv: list[str]) -> list[str]:

@@ -28,7 +28,6 @@ from btsrn_jax import (
     streams,
 )
 from btsrn_jax.errors import InputError
-from btsrn_jax.metrics import PROTOCOLS
 from btsrn_jax.progress import logger
 
 MODEL = "A released name, or the folder of an exported model or of a run"
@@ -115,7 +114,7 @@ def _add_evaluate(add):
     )
     add("--sets", required=True, metavar="SET[,SET]", help=what)
     add("--scale", default="", metavar="S[,S]", help="2, 3 or 4; or those of MODEL.")
-    what = f"How to measure: {', '.join(PROTOCOLS)}, or several (default: all)."
+    what = "How to measure: ntire, benchmark, modern, or several (default: all)."
     add("--protocol", default="all", metavar="NAME[,NAME]", help=what)
     add("--ensemble", **AVERAGED)
     add("--data-dir", **DATA_DIR)

@@ -235,12 +235,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def _explain(error):
     """Returns one line for a failure that was foreseen, a traceback for any other."""
-    from btsrn_jax import checkpoint
-
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    foreseen = InputError, OSError, training.Diverged, checkpoint.SaveFailed
-    if isinstance(error, foreseen):
+    if isinstance(error, (InputError, OSError)):
+        return f"error: {error}"
+    from btsrn_jax import checkpoint  # loads JAX, which a mistake need not wait for
+
+    if isinstance(error, (training.Diverged, checkpoint.SaveFailed)):
         return f"error: {error}"
     if training.distributed.lost_another(error):
         return (

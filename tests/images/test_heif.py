@@ -25,11 +25,9 @@ def test_avif_is_read_upright_whatever_its_name(tmp_path):
     pixels = noise(20, 30, 3)
     tags = Image.Exif()
     tags[0x0112] = 6
+    best = {"quality": 100, "subsampling": "4:4:4"}
     for name, more in (("a.avif", {}), ("turned.jpg", {"exif": tags})):
-        path = tmp_path / name
-        Image.fromarray(pixels).save(
-            path, "AVIF", quality=100, subsampling="4:4:4", **more
-        )
+        Image.fromarray(pixels).save(tmp_path / name, "AVIF", **best, **more)
     plain = decode.read_picture(tmp_path / "a.avif")
     assert plain.pixels.shape == (20, 30, 3)
     assert np.abs(plain.pixels.astype(int) - pixels).mean() < 20

@@ -1,6 +1,7 @@
 """Claims of `btsrn` in a fresh interpreter: everything real, and no JAX in vain."""
 
 import csv
+import re
 import subprocess
 import sys
 
@@ -84,6 +85,13 @@ def test_models_and_what_is_refused_load_no_jax(tmp_path):
     assert not [line for line in found if "jax" in line], (found, err)
     assert found == [line for line in found if line.startswith("loaded 2 ")]
     assert len(found) == len(err.splitlines()) == len(refused), err
+    training = "-X", "importtime", "-m", "btsrn_jax.main", "--config", "configs/x4.py"
+    done = python(*training, "--config.eval.sets=nowhere")  # ends by os._exit
+    assert done.returncode == 2
+    loaded = re.findall(r"\| +(\S+)$", done.stderr, re.MULTILINE)
+    assert "btsrn_jax.main" not in loaded  # which runs, and is not imported
+    assert "btsrn_jax.arguments" in loaded
+    assert "jax" not in loaded
     out, err = loaded_by(
         ("models",),
         ("upscale", "nowhere.png", "out.png"),
