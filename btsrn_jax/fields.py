@@ -151,7 +151,11 @@ FIELDS = {
         " the challenge.",
     ),
     "data.root": Field(
-        "data", None, "DIV2K: the folder that btsrn prepare wrote.", Role.SOURCE, True
+        "data",
+        None,
+        "DIV2K: the folder that btsrn prepare wrote.",
+        Role.SOURCE,
+        places=True,
     ),
     "data.hr_dir": Field(
         "",

@@ -59,12 +59,13 @@ def run_evaluation(
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two sets are called {name}: figures would be mixed up")
+    csv, save_images = (p and storage.local(p) for p in (csv, save_images))
     if csv is not None:
         if os.path.isdir(csv):
             raise InputError(f"cannot write {csv}: it is a folder, not a file")
-        storage.check_writable_folder(pathlib.Path(csv).parent)
+        storage.check_writable_folder(csv.parent)
     if save_images is not None:
-        storage.check_writable_folder(pathlib.Path(save_images))
+        storage.check_writable_folder(save_images)
     scales = list(dict.fromkeys(scale for _, scale, _ in models))
     found = _find_sets(sets, scales, protocols, data_dir)
     before()

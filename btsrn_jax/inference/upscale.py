@@ -85,8 +85,8 @@ def plan_files(
             "--force replaces existing outputs, --resume skips them: give one of them"
         )
     failures = []
-    inputs = [pathlib.Path(path) for path in inputs]
-    jobs = _find_jobs(inputs, pathlib.Path(out), failures)
+    inputs = [storage.local(path) for path in inputs]
+    jobs = _find_jobs(inputs, storage.local(out), failures)
     existing = [job.target for job in jobs if os.path.exists(job.target)]
     if existing and not force and not resume:
         raise InputError(_listed(existing, "exists (--force or --resume)"))
