@@ -6,10 +6,8 @@ whatever is refused answer at once.
 
 import argparse
 import dataclasses
-import io
 import itertools
 import os
-import pathlib
 import re
 import signal
 import sys
@@ -18,6 +16,7 @@ from absl import logging as absl_logging
 
 from btsrn_jax import (
     __version__,
+    arguments,
     benchmark,
     data,
     evaluation,
@@ -26,13 +25,16 @@ from btsrn_jax import (
     progress,
     report,
     storage,
+    streams,
 )
 from btsrn_jax.errors import InputError, foreseen
 from btsrn_jax.progress import logger
 
 MODEL = "A released name, or the folder of an exported model or of a run"
 ENSEMBLE = "Average over eight flips and rotations."
-PATH = {"type": pathlib.Path}
+# Arguments of the commands whose work is files: these go on when nobody listens.
+FILES = ("dataset", "output", "out", "csv", "save_images", "json")
+PATH = {"type": arguments.path_argument}
 FILE = {**PATH, "metavar": "FILE"}
 FOLDER = {**PATH, "metavar": "DIR"}
 SWITCH = {"action": "store_true"}
@@ -53,9 +55,10 @@ MEMORY = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands and their options."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="btsrn",
-        description="Super-resolution by balanced two-stage residual networks, in JAX.",
+        description="Super-resolution by balanced two-stage residual networks, in JAX."
+        " In every path, ~ is the home directory.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -112,7 +115,7 @@ def _add_evaluate(add):
     add("--sets", required=True, metavar="SET[,SET]", help=what)
     add("--scale", default="", metavar="S[,S]", help="2, 3 or 4; or those of MODEL.")
     what = "How to measure: ntire, benchmark, modern, or several (default: all)."
-    add("--protocol", default="ntire,benchmark,modern", help=what)
+    add("--protocol", default="all", metavar="NAME[,NAME]", help=what)
     add("--ensemble", **AVERAGED)
     add("--data-dir", **DATA_DIR)
     add("--csv", **FILE, help="Write every figure to this CSV file.")
@@ -122,10 +125,11 @@ def _add_evaluate(add):
 
 def _add_export(add):
     add("model", metavar="MODEL", help=f"{MODEL}.")
-    add("output", **PATH, metavar="OUT", help="The folder to write.")
+    what = "The folder to write, or one file: .onnx, .safetensors or .stablehlo."
+    add("output", **PATH, metavar="OUT", help=what)
     what = "Some of safetensors, stablehlo, onnx, orbax (default: all that can be)."
     add("--formats", metavar="FORMAT[,FORMAT]", help=what)
-    add("--force", **SWITCH, help="Replace an exported model in OUT.")
+    add("--force", **SWITCH, help="Replace an exported model in OUT, or the file.")
     add("--data", metavar="TEXT", help="The training images, for the model card.")
     add("--data-licence", metavar="TEXT", help="The terms of the training images.")
 
@@ -174,22 +178,28 @@ def _add_info(add):
     what = "Compile it for TPUs such as v5e:2x4, which need not be here."
     add("--topology", metavar="KIND:AxB", help=what)
     add("--largest", **SWITCH, help="Find the largest batch that fits.")
-    what = "Fields to change: -- --config.FIELD=VALUE."
+    what = "Fields to change, after a lone --, as in -- --config.train.batch_size=8."
     add("overrides", nargs="*", metavar="FIELD", help=what)
 
 
 def run_info(args: argparse.Namespace) -> int:
-    """Say what a config is, and whether it fits a device."""
+    """Say what a config is, and whether it fits a device.
+
+    Fields of the config are changed after a lone --, as --config.train.batch_size=64 is
+    by btsrn info --config configs/x2.py -- --config.train.batch_size=64.
+    """
     if args.topology:  # before JAX is imported: no TPU is here, and none is asked for
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from btsrn_jax import main, mesh
+    from btsrn_jax import main
 
     config = main.parse(["info", "--config", args.config, *args.overrides]).config
     print(benchmark.describe_config(config))
     if not (args.compile or args.topology or args.largest):
         return 0
+    from btsrn_jax import mesh
+
     if args.topology:
         devices = benchmark.topology_mesh(args.topology)
     else:
@@ -227,18 +237,18 @@ def run_upscale(args: argparse.Namespace) -> int:
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Measure PSNR and SSIM on sets of images."""
-    _prepare_devices()
-    scales = [_scale(text) for text in args.scale.split(",") if text]
+    scales = [_scale(text) for text in storage.split_names(args.scale)]
     evaluation.run_evaluation(
         args.model,
-        evaluation.split_names(args.sets),
+        storage.split_names(args.sets),
         scales,
-        args.protocol.split(","),
+        storage.split_names(args.protocol),
         args.ensemble,
         args.data_dir,
         args.csv,
         args.save_images,
         args.memory_gb,
+        before=_prepare_devices,
     )
     return 0
 
@@ -251,19 +261,16 @@ def run_export(args: argparse.Namespace) -> int:
     config.json, and a model card. Every file is run and compared with the network;
     where one differs, nothing is written.
     """
+    formats = None if args.formats is None else storage.split_names(args.formats)
+    what = args.model, args.output, formats, args.force
+    plan = export.plan_export(*what, log=str)
     _prepare_devices()
+    about = {"data": args.data, "data_licence": args.data_licence}
     try:
-        export.export_model(
-            args.model,
-            args.output,
-            args.formats.split(",") if args.formats else None,
-            force=args.force,
-            data=args.data,
-            data_licence=args.data_licence,
-        )
+        export.export_model(*what, **about)
     except export.ParityError as error:
         return _failed(error)
-    print(f"{args.output}: written, see its README.md")
+    print(f"{plan.out}: written" + ", see its README.md" * (not plan.one_file))
     return 0
 
 
@@ -298,12 +305,16 @@ def run_bench(args: argparse.Namespace) -> int:
 
 def run_report(args: argparse.Namespace) -> int:
     """Write tables, curves and crops of runs, and one HTML page."""
-    _prepare_devices()
-    sets, chosen = (
-        [name for name in evaluation.split_names(text) if name]
-        for text in (args.sets, args.images)
+    sets, chosen = map(storage.split_names, (args.sets, args.images))
+    report.write_report(
+        args.runs,
+        args.out,
+        sets,
+        chosen,
+        args.ensemble,
+        args.data_dir,
+        before=_prepare_devices,
     )
-    report.write_report(args.runs, args.out, sets, chosen, args.ensemble, args.data_dir)
     print(args.out / "index.html")
     return 0
 
@@ -315,9 +326,10 @@ def _prepare_devices():
 
 
 def _numbers(name, text):
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+    numbers = storage.split_names(text)
+    if not numbers or not all(re.fullmatch(r"[1-9][0-9]*", part) for part in numbers):
         raise InputError(f"--{name} {text!r}: a whole number, or several with commas")
-    return [int(number) for number in text.split(",")]
+    return [int(number) for number in numbers]
 
 
 def _scale(text):
@@ -340,23 +352,25 @@ def _failed(what, code=1):
 def main(argv: list[str] | None = None) -> None:
     """Runs the process: ends it with the exit code of the command, and says in one line
     what a user did wrong."""
+    streams.secure()
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["train"]:
         from btsrn_jax import main as training
 
         training.main(["btsrn train", *argv[1:]])
-    args = build_parser().parse_args(argv)
     progress.log_to_stderr()
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells of every file it reads
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     # As Ctrl-C: what was half written is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under `nohup`
         signal.signal(signal.SIGHUP, _hang_up)
+    prints = True  # until it is known that files are written
     try:
+        args = build_parser().parse_args(argv)
+        prints = not any(getattr(args, name, None) for name in FILES)
         code = args.function(args)
+    except SystemExit as end:  # argparse's
+        code = end.code
     except InputError as error:
         code = _failed(error, 2)
     except KeyboardInterrupt:
@@ -366,7 +380,7 @@ def main(argv: list[str] | None = None) -> None:
         if (text := foreseen(error)) is None:
             raise
         code = _failed(text)  # a full disk, a folder that is gone
-    sys.exit(code)
+    sys.exit(streams.exit_code(code, prints))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Only a rule between several fields is written here, in one of the `_check_` func
 """
 
 import difflib
+import functools
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError
 from btsrn_jax.fields import FIELDS, TITLES, Range, Role
 from btsrn_jax.fields import SCALES as SCALES  # for those who use the config
@@ -121,19 +123,30 @@ def _check_allowed(name, value):
 def unknown_field(name: str) -> str:
     """Returns the message about a name that is no field: it suggests the nearest field,
     or lists those of the section."""
-    section, _, last = name.rpartition(".")
-    siblings = {}
-    for field in FIELDS:
-        parent, _, leaf = field.rpartition(".")
-        siblings.setdefault(parent, []).append(leaf)
-    known = siblings.get(section) if section else ["scale", *filter(None, siblings)]
-    if known is None:
-        known, last, section = [*filter(None, siblings)], section, ""
-    near = difflib.get_close_matches(last, known, n=1)
+    near = nearest_fields(name)
     if near:
-        right = ".".join(filter(None, ("config", section, near[0])))
-        return f"config.{name} is not a field: did you mean {right}?"
+        named = " or ".join(f"config.{field}" for field in near)
+        return f"config.{name} is not a field: did you mean {named}?"
+    section = name.rpartition(".")[0]
+    known = [f.rpartition(".")[2] for f in FIELDS if f.rpartition(".")[0] == section]
+    if not section or not known:
+        known = list(dict.fromkeys(field.partition(".")[0] for field in FIELDS))
     return f"config.{name} is not a field: there are {', '.join(known)}"
+
+
+def nearest_fields(name: str) -> list[str]:
+    """Returns the fields that a name may stand for: those of that last part in any
+    section, or else the one that is spelled most like it; empty if none is near."""
+    section, _, last = name.replace("-", "_").rpartition(".")
+    leaves = {}
+    for field in FIELDS:
+        leaves.setdefault(field.rpartition(".")[2], []).append(field)
+    own = [leaf for leaf in leaves if f"{section}.{leaf}" in FIELDS]
+    for known in (own, list(leaves)):  # the section that was named comes first
+        for leaf in difflib.get_close_matches(last, known, n=1):
+            same = [f for f in leaves[leaf] if f == f"{section}.{leaf}"]
+            return same or leaves[leaf]
+    return []
 
 
 def _check_model(config):
@@ -214,6 +227,30 @@ def resolve_steps(config: ConfigDict, steps_per_pass: int) -> ConfigDict:
     return config
 
 
+def resolve_places(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of the config whose paths begin with no ~, and whose lists of
+    names hold a single name each.
+
+    Raises:
+      InputError: a path begins with a home directory that is not known.
+    """
+    config = ConfigDict(config, convert_dict=True)
+    for name, field in FIELDS.items():
+        if not field.places:
+            continue
+        *sections, leaf = name.split(".")
+        section = functools.reduce(getattr, sections, config)
+        value = section[leaf]
+        try:
+            if isinstance(value, str):
+                section[leaf] = storage.expand(value)
+            else:
+                section[leaf] = tuple(n for v in value for n in storage.split_names(v))
+        except InputError as error:
+            raise InputError(f"config.{name}: {error}") from None
+    return config
+
+
 def contradictions(saved: Mapping, config: Mapping) -> list[str]:
     """Compares the config that a run was started with to the one it is continued with.
 
@@ -260,13 +297,13 @@ def _plain(value):
 
 def to_help() -> str:
     """Returns the fields as `python -m btsrn_jax.main --help` lists them, each with its
-    default and what it does."""
+    default, what it does and what it may be, in lines of at most 80 characters."""
     lines = []
     for name, field in FIELDS.items():
         default = "(from data)" if field.default is None else field.default
         allowed = field.describe_allowed()
         text = f"{field.help} {allowed[:1].upper()}{allowed[1:]}{allowed and '.'}"
-        lines += [f"  --config.{name}={default}", *textwrap.wrap(text, 80)]
+        lines += [f"  --config.{name}={default}", *textwrap.wrap(text, 74)]
     return "\n".join(
         line if line.startswith("  --") else f"      {line}" for line in lines
     )

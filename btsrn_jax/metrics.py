@@ -5,6 +5,7 @@ the border, the colour space and the rounding. A protocol fixes all three.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -104,8 +105,8 @@ def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
 
     The settings are those of Wang's MATLAB code: a Gaussian window of 11 x 11 pixels
     and sigma 1.5, population covariance, and the mean over the windows that lie inside.
-    For RGB it is the mean of the three channels. It is nan if the image is smaller than
-    a window.
+    For RGB it is the mean of the three channels. It is nan if what is left of the
+    image is smaller than a window, as Wang's code gives none; files then hold nothing.
 
     Args and errors are those of `psnr`.
     """
@@ -114,7 +115,7 @@ def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
 
     a, b = _compared(sr, hr, protocol, scale)
     if min(a.shape[:2]) < 11:
-        return float("nan")
+        return math.nan
     value = structural_similarity(
         a,
         b,

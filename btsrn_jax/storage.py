@@ -4,6 +4,7 @@ A path in a bucket is one of `etils.epath`, as Orbax and TFDS take it.
 """
 
 import contextlib
+import difflib
 import functools
 import importlib.util
 import itertools
@@ -24,14 +25,17 @@ _unique = itertools.count()
 def path(place: str | os.PathLike) -> Any:
     """Returns a pathlib.Path, or an epath.Path for gs://BUCKET/FOLDER.
 
+    A text is expanded as `expand` says; a path is returned as it is.
+
     Raises:
-      InputError: the bucket does not answer, or the address is of another kind.
+      InputError: the bucket does not answer, the address is of another kind, or there
+        is no such home directory.
     """
     if isinstance(place, pathlib.PurePath):  # made here before: the bucket has answered
         return place
-    text = os.fspath(place)
+    text = expand(place)
     if "://" not in text:
-        return pathlib.Path(text)
+        return _unambiguous(text)
     if not text.startswith(BUCKET):
         raise InputError(
             f"{text}: a local path or gs://BUCKET/FOLDER was expected; other stores"
@@ -51,13 +55,90 @@ def path(place: str | os.PathLike) -> Any:
 
 
 def local(place: str | os.PathLike) -> pathlib.Path:
-    """Returns the path of a place on this machine; InputError for one in a bucket."""
+    """Returns the path of a place on this machine; InputError for one in a bucket.
+
+    A text is expanded as `expand` says; a path is returned as it is.
+    """
     if "://" in os.fspath(place):
         raise InputError(
             f"{place}: a local path was expected; copy it (gcloud storage cp -r) or"
             " mount it"
         )
-    return pathlib.Path(place)
+    if isinstance(place, pathlib.PurePath):
+        return place
+    return _unambiguous(expand(place))
+
+
+def expand(place: str | os.PathLike) -> str:
+    """Returns a place with ~ or ~USER at its beginning replaced by that home directory.
+
+    A file or folder that is called so is reached as ./~. A name such as ~draft.png,
+    which is no user's and is there, stays as it is.
+
+    Raises:
+      InputError: there is no such home directory.
+    """
+    text = os.fspath(place)
+    found = os.path.expanduser(text)
+    own = text == "~" or text.startswith("~/")
+    if found.startswith("~") and (own or not os.path.lexists(text)):
+        raise InputError(
+            f"{text}: no home directory {text.partition('/')[0]} is known here; what"
+            f" has that name itself is ./{text}"
+        )
+    return found
+
+
+def _unambiguous(text):
+    """Returns a path whose own text does not begin with ~, so that it may be expanded
+    again: pathlib makes "~" of "./~"."""
+    found = pathlib.Path(text)
+    return found.absolute() if str(found).startswith("~") else found
+
+
+def split_names(text: str) -> list[str]:
+    """Splits a list of names at its commas. Spaces around a name do not count, and ~ is
+    expanded.
+
+    A file or folder whose name holds a comma, such as the run of
+    `configs/ablation.py:ROW,small`, or begins or ends with a space, is one name.
+    """
+    names = []
+    for part in text.split(","):
+        if names and _there(f"{names[-1]},{part}") and not _there(part.strip()):
+            names[-1] = f"{names[-1]},{part}"
+        else:
+            spaced = _there(part) and not _there(part.strip())
+            names.append(part if spaced else part.strip())
+    return [expand(name) for name in names if name]
+
+
+def _there(name):
+    return os.path.exists(os.path.expanduser(name))
+
+
+def missing(place: str | os.PathLike) -> str:
+    """Returns the message about a file or folder that is not there. It suggests the
+    nearest name of those that are there."""
+    path = pathlib.Path(place)
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # in a folder that may not be entered, a circle of links
+        return f"cannot find {place}: {error.strerror}"
+    parent = next(p for p in (*path.parents, path) if os.path.isdir(p) or p == path)
+    rest = path.relative_to(parent).parts
+    try:
+        near = difflib.get_close_matches(rest[0], os.listdir(parent), n=1)
+    except (OSError, IndexError):
+        near = []
+    hint = ""
+    if near:
+        whole = parent.joinpath(near[0], *rest[1:])
+        found = whole if os.path.exists(whole) else parent / near[0]
+        hint = f"; did you mean {found}?"
+    return f"no such file or folder: {place}{hint}"
 
 
 def in_bucket(path: Any) -> bool:

@@ -42,7 +42,10 @@ def test_upscale_writes_what_the_model_gives(capsys, tmp_path):
         (("upscale", "nowhere.png", "out.png", "--model=bicubic"), "nowhere.png"),
         (("upscale", "in", "out", "--model=nothing"), "no model 'nothing'"),
         (("upscale", "in", "out", "--scale=7"), "scale 7"),
-        (("evaluate", "--model=bicubic", "--sets=nowhere"), "no folder nowhere"),
+        (
+            ("evaluate", "--model=bicubic", "--sets=nowhere"),
+            "no such file or folder: nowhere",
+        ),
         (("evaluate", "--model=bicubic", "--sets=in", "--scale=2,5"), "'5'"),
         (("evaluate", "--model=bicubic", "--sets=in", "--protocol=x"), "'x'"),
         (("evaluate", "--model=nothing", "--sets=in"), "no model 'nothing'"),

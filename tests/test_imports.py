@@ -26,6 +26,7 @@ ORDER = [
     "storage",
     "progress",
     "lock",
+    "streams",
     "resize",
     "metrics",
     "mesh",
@@ -42,6 +43,7 @@ ORDER = [
     "export",
     "report",
     "benchmark",
+    "arguments",
     "main",
     "cli",
 ]

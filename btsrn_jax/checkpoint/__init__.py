@@ -10,6 +10,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from btsrn_jax.checkpoint.reading import (
         COMMITTED,
+        DAMAGED,
         FOLDER,
         Damaged,
         ReadFailed,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMITTED",
+    "DAMAGED",
     "FOLDER",
     "Checkpoints",
     "Damaged",
@@ -49,6 +51,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "reading": [
             "COMMITTED",
+            "DAMAGED",
             "FOLDER",
             "Damaged",
             "ReadFailed",

@@ -90,7 +90,7 @@ def evaluation_sets(config: ConfigDict) -> dict[str, list[Pair]]:
 
 def set_name(name: str) -> str:
     """Returns a set's name in tables: the folder's name, or div2k/CONFIG itself."""
-    return name if name.startswith("div2k/") else pathlib.Path(name).resolve().name
+    return name if name.startswith("div2k/") else storage.local(name).resolve().name
 
 
 def evaluation_set(

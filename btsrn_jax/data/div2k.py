@@ -127,7 +127,7 @@ def prepare(
             f"{folder} is no array_record data: move it, or prepare elsewhere"
         )
     if zips is not None and not Path(zips).is_dir():
-        raise InputError(f"no folder {zips} (--zips)")
+        raise InputError(f"--zips: {storage.missing(zips)}")
     root = folder.parents[2]  # data_dir
     store = Path(zips or root / "downloads" / "div2k")
     sources = sources or archives(config)
@@ -290,7 +290,7 @@ def _folder(config: str, data_dir: Path) -> Path:
     """Returns where a config lies in `data_dir`; InputError if there is no such one."""
     if config not in CONFIGS:
         raise InputError(f"no config {config!r} of DIV2K: {', '.join(CONFIGS)}")
-    root = storage.path(data_dir).expanduser()
+    root = storage.path(data_dir)
     storage.check_array_path(root)
     return root / "div2k" / config / VERSION
 

@@ -73,7 +73,7 @@ def load_store(
     cache, limit = config.data.cache, device_limit()
     folder = folder_for(config, [pair.name for pair in pairs])
     store = None
-    if cache != "device":
+    if cache != "device" and folder:
         store = open_store(folder, config.scale)
     if store is not None:
         _check_sizes(store, pairs, config.train.patch)
@@ -119,7 +119,7 @@ def make_store(
     scale: int,
     cache: str,
     limit: int,
-    folder: pathlib.Path,
+    folder: pathlib.Path | None,
 ) -> sampler.Store | HostStore:
     """Puts (lr, hr) pairs into a store as they come.
 
@@ -128,7 +128,7 @@ def make_store(
       scale: of the pairs.
       cache: "device", "host", or "auto": the device, if it takes `limit` bytes at most.
       limit: see `device_limit`.
-      folder: where a host store is to lie.
+      folder: where a host store is to lie; None: there is no place for one.
     """
     pairs, rows, width, writer = [], 0, 0, None
     with contextlib.ExitStack() as stack:
@@ -137,6 +137,11 @@ def make_store(
             rows, width = rows + pair[0].shape[0], max(width, pair[0].shape[1])
             too_large = cache == "auto" and _bytes(rows, width, scale) > limit
             if writer is None and (cache == "host" or too_large):
+                if folder is None:
+                    raise InputError(
+                        "a store on the host needs a cache folder, and there is no home"
+                        " directory: set BTSRN_CACHE"
+                    )
                 writer = stack.enter_context(_writer(folder.parent))
             if writer:
                 for lr, hr in pairs:
@@ -208,8 +213,9 @@ def open_store(folder: pathlib.Path, scale: int) -> HostStore | None:
     return HostStore(lr, hr, sizes, np.cumsum(lengths) - lengths, scale)
 
 
-def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path:
-    """Returns where a config's host store lies: in the cache, by what it holds.
+def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path | None:
+    """Returns where a config's host store lies: in the cache, by what it holds. None if
+    there is no cache folder.
 
     Args:
       config: `scale` and `data` count; for folders also the size and the date of each
@@ -218,13 +224,14 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path:
     """
     data = config.data
     what = [config.scale, data.source, data.track, data.split]
-    what.append(os.path.abspath(data.root))
+    what.append(os.path.abspath(storage.expand(data.root)))
     for folder in filter(None, (data.hr_dir, data.lr_dir)):
-        for path in images.find_images(pathlib.Path(folder)):
+        for path in images.find_images(storage.local(folder)):
             status = path.stat()
             what.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()
-    return loading.cache_dir() / f"raw_x{config.scale}" / digest
+    cache = loading.cache_dir()
+    return cache and cache / f"raw_x{config.scale}" / digest
 
 
 def size_on_device(store: sampler.Store | HostStore) -> int:

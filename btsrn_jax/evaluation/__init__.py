@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         paper_psnr,
         read_csv,
         read_figures,
+        shown,
+        to_row,
         write_csv,
     )
     from btsrn_jax.evaluation.paper import (
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
         TABLE_4,
         TABLE_4_MODELS,
     )
-    from btsrn_jax.evaluation.sets import run_evaluation, split_names
+    from btsrn_jax.evaluation.sets import run_evaluation
 
 __all__ = [
     "NEIGHBOURS",
@@ -59,7 +61,8 @@ __all__ = [
     "read_csv",
     "read_figures",
     "run_evaluation",
-    "split_names",
+    "shown",
+    "to_row",
     "write_csv",
 ]
 
@@ -81,6 +84,8 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "read_csv",
             "latest",
             "read_figures",
+            "shown",
+            "to_row",
             "write_csv",
         ],
         "paper": [
@@ -93,6 +98,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "TABLE_4",
             "TABLE_4_MODELS",
         ],
-        "sets": ["run_evaluation", "split_names"],
+        "sets": ["run_evaluation"],
     },
 )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -15,8 +16,9 @@ from btsrn_jax.evaluation.paper import SAME_SETS, TABLE_4, TABLE_4_MODELS
 
 class Row(NamedTuple):
     """One line of the CSV: an image under a protocol, or, where `image` is "mean", a
-    whole set. `psnr` is in dB, `ensemble` 0 or 1. A tuple, since its fields are the
-    columns of the CSV."""
+    whole set. `psnr` is in dB, `ensemble` 0 or 1. `ssim` is nan for an image smaller
+    than its window, and empty in files. A tuple, since its fields are the columns of
+    the CSV."""
 
     set: str
     image: str
@@ -29,12 +31,14 @@ class Row(NamedTuple):
 
 
 def mean_row(rows: list[Row], protocol: str) -> Row:
-    """Returns the mean over the images of one set: of their PSNRs, not their errors."""
+    """Returns the mean over the images of one set: of their PSNRs, not their errors,
+    and of those SSIMs that there are."""
     of_protocol = [row for row in rows if row.protocol == protocol]
+    ssims = [row.ssim for row in of_protocol if not math.isnan(row.ssim)]
     return of_protocol[0]._replace(
         image="mean",
         psnr=float(np.mean([row.psnr for row in of_protocol])),
-        ssim=float(np.nanmean([row.ssim for row in of_protocol])),
+        ssim=float(np.mean(ssims)) if ssims else math.nan,
     )
 
 
@@ -45,7 +49,7 @@ def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
     writer = csv.writer(file)
     writer.writerow(Row._fields)
     for row in rows:
-        psnr, ssim = f"{row.psnr:.6f}", f"{row.ssim:.6f}"
+        psnr, ssim = f"{row.psnr:.6f}", shown(row.ssim, 6)
         writer.writerow(row._replace(psnr=psnr, ssim=ssim))
     try:
         # Names of files need not be text; the CSV is.
@@ -65,22 +69,35 @@ def read_csv(path: pathlib.Path) -> list[Row]:
             return []
         try:
             return [
-                Row(a, b, int(scale), model, int(ensemble), c, float(psnr), float(ssim))
-                for a, b, scale, model, ensemble, c, psnr, ssim in reader
+                Row(a, b, int(s), model, int(e), c, float(psnr), _ssim(ssim))
+                for a, b, s, model, e, c, psnr, ssim in reader
             ]
         except ValueError as error:
             where = f"line {reader.line_num}"
             raise InputError(f"{path}: {where} is damaged: {error}") from None
 
 
+def _ssim(text):
+    return float(text) if text else math.nan
+
+
 def read_figures(folder: pathlib.Path, config: Mapping) -> list[Row]:
     """Reads the figures that lie with a model: those of all CSV files in its folder,
     or, where there are none, the means that its config.json holds."""
     rows = [row for path in sorted(folder.glob("*.csv")) for row in read_csv(path)]
-    return rows or [
-        Row(**{name: figure.get(name, "mean") for name in Row._fields})
-        for figure in config.get("figures", [])
-    ]
+    return rows or [to_row(figure) for figure in config.get("figures", [])]
+
+
+def to_row(figure: Mapping) -> Row:
+    """Returns the row of a mean that a model's config.json holds: there an SSIM that is
+    not defined is null."""
+    row = Row(**{name: figure.get(name, "mean") for name in Row._fields})
+    return row._replace(ssim=math.nan if row.ssim is None else row.ssim)
+
+
+def shown(value: float, digits: int) -> str:
+    """Returns a number as files and tables hold it; "" for nan."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
@@ -115,7 +132,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = []
     for row in means:
         line = [row.set, f"x{row.scale}", row.protocol, _label(row)]
-        line += [f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
+        line += [f"{row.psnr:.2f}", shown(row.ssim, 4)]
         if with_paper:
             named = (name for name in TABLE_4_MODELS if name in row.model.lower())
             value = paper_psnr(row, next(named, "btsrn"))
@@ -130,7 +147,7 @@ def per_image_table(rows: list[Row], baseline: list[Row]) -> str:
     for row, base in zip(rows, baseline, strict=True):
         gain = row.psnr - base.psnr
         figures = [f"{base.psnr:.2f}", f"{row.psnr:.2f}", f"{gain:+.2f}"]
-        figures += [f"{base.ssim:.4f}", f"{row.ssim:.4f}"]
+        figures += [shown(base.ssim, 4), shown(row.ssim, 4)]
         lines.append([row.set, row.image, f"x{row.scale}", row.protocol, *figures])
     label = _label(rows[0])
     header = ["set", "image", "scale", "protocol", "bicubic PSNR", f"{label} PSNR"]

@@ -2,13 +2,14 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 from btsrn_jax import inference, storage
 from btsrn_jax.config import SCALES
 from btsrn_jax.data import check_set, evaluation_set, origin, raise_together, set_name
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
-from btsrn_jax.metrics import get_protocol, most_ignored
+from btsrn_jax.metrics import PROTOCOLS, get_protocol, most_ignored
 from btsrn_jax.progress import logger
 
 
@@ -22,6 +23,7 @@ def run_evaluation(
     csv: pathlib.Path | None = None,
     save_images: pathlib.Path | None = None,
     memory_gb: float = 0.0,
+    before: Callable[[], None] = lambda: None,
 ) -> list[figures.Row]:
     """Measures models on sets: `btsrn evaluate`. The table goes to standard output.
 
@@ -33,33 +35,44 @@ def run_evaluation(
         "btsrn" for the released models of the scales.
       sets: as `data.evaluation_set` takes them.
       scales: of 2, 3, 4; empty for those that the models have.
-      protocols: names of `metrics.PROTOCOLS`.
+      protocols: names of `metrics.PROTOCOLS`, or "all".
       ensemble: whether networks average over the eight flips and rotations.
       data_dir: where DIV2K was prepared.
       csv: a file for every figure.
       save_images: a folder for the upscaled images: SET/xSCALE/MODEL/NAME.png.
       memory_gb: as of `inference.open_model`.
+      before: called once all is checked, before JAX is loaded.
 
     Returns:
       The rows of the CSV.
     """
+    protocols = list(PROTOCOLS) if "all" in protocols else protocols
+    if not storage.split_names(source):
+        raise InputError("--model: no model is named")
+    for name, given in (("--protocol", protocols), ("--sets", sets)):
+        if not given or "" in given:
+            raise InputError(f"{name}: an empty name")
     for protocol in protocols:
         get_protocol(protocol)
     models = _find_models(source, list(dict.fromkeys(scales)))
     names = [set_name(name) for name in sets]
-    for name, given in zip(names, sets, strict=True):
-        if not given:
-            raise InputError("--sets: an empty name")
+    for name in names:
         if names.count(name) > 1:
             raise InputError(f"two sets are called {name}: figures would be mixed up")
+    csv, save_images = (p and storage.local(p) for p in (csv, save_images))
     if csv is not None:
         if os.path.isdir(csv):
             raise InputError(f"cannot write {csv}: it is a folder, not a file")
-        storage.check_writable_folder(pathlib.Path(csv).parent)
+        storage.check_writable_folder(csv.parent)
     if save_images is not None:
-        storage.check_writable_folder(pathlib.Path(save_images))
+        storage.check_writable_folder(save_images)
     scales = list(dict.fromkeys(scale for _, scale, _ in models))
     found = _find_sets(sets, scales, protocols, data_dir)
+    before()
+    models = [
+        (label, scale, part and inference.load_weights(part))
+        for label, scale, part in models
+    ]
     rows = []
     for label, scale, loaded in models:
         model = (
@@ -80,35 +93,20 @@ def run_evaluation(
     return rows
 
 
-def split_names(text: str) -> list[str]:
-    """Splits names at commas. A folder with a comma in its name, such as the run of
-    `configs/ablation.py:ROW,small`, is one name."""
-    names = []
-    for part in text.split(","):
-        joined = f"{names[-1]},{part}" if names else part
-        if names and pathlib.Path(joined).exists() and not pathlib.Path(part).exists():
-            names[-1] = joined
-        else:
-            names.append(part)
-    return names
-
-
 def _find_models(source, scales):
-    """Returns (label, scale, weights) for each model, by scale; bicubic has None for
-    weights."""
+    """Returns (label, scale, name or folder) for each model, by scale; bicubic has None
+    for the last. Loads JAX only for a run without config.json."""
     found = []
-    sources = split_names(source)
+    sources = storage.split_names(source)
     released = inference.released_models()
     for part in sources:
         if part == inference.FAMILY and not pathlib.Path(part).exists():
             wanted = [f"{part}-x{s}" for s in scales or SCALES]
             have = [name for name in wanted if name in released]
-            found += map(
-                inference.load_weights, have if have and not scales else wanted
-            )
+            found += have if have and not scales else wanted
         elif part != inference.BICUBIC:
-            found.append(inference.load_weights(part))
-    named = [(_label(w.name, found), w.config["scale"], w) for w in found]
+            found.append(part)
+    named = [(_label(part, found), inference.read_scale(part), part) for part in found]
     models = list({model[:2]: model for model in named}.values())  # each once
     wanted = scales or list(dict.fromkeys(s for _, s, _ in models)) or [2]
     for scale in wanted:
@@ -124,7 +122,7 @@ def _find_models(source, scales):
 def _label(source, found):
     """Returns as many of the last parts of a path as tell the models apart: a name in
     tables, and of the folder below --save-images."""
-    parts, *others = (_parts(name) for name in (source, *(w.name for w in found)))
+    parts, *others = (_parts(name) for name in (source, *found))
     for count in range(1, len(parts)):
         if all(o == parts or o[-count:] != parts[-count:] for o in others):
             return "/".join(parts[-count:])

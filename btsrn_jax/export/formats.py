@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from btsrn_jax import inference, network, storage
+from btsrn_jax.export.plan import FILES
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # of the one StableHLO file
 
@@ -150,8 +151,8 @@ def _read_orbax(source, path):
 
 # By name: the file, its writer, its reader.
 FORMATS = {
-    "safetensors": (inference.WEIGHTS, _write_safetensors, _read_safetensors),
-    "stablehlo": ("model.stablehlo", _write_stablehlo, _read_stablehlo),
-    "onnx": ("model.onnx", _write_onnx, _read_onnx),
-    "orbax": ("orbax", _write_orbax, _read_orbax),
+    "safetensors": (FILES["safetensors"], _write_safetensors, _read_safetensors),
+    "stablehlo": (FILES["stablehlo"], _write_stablehlo, _read_stablehlo),
+    "onnx": (FILES["onnx"], _write_onnx, _read_onnx),
+    "orbax": (FILES["orbax"], _write_orbax, _read_orbax),
 }

@@ -70,7 +70,7 @@ def _figures(about):
             line["protocol"],
             f"{line['bicubic']:.2f}" if line["bicubic"] else "",
             f"{line['psnr']:.2f}",
-            f"{line['ssim']:.4f}",
+            "" if line["ssim"] is None else f"{line['ssim']:.4f}",
             "of 8" if line["ensemble"] else "no",
             f"{line['paper']:.2f}" if line["paper"] else "",
         ]

@@ -6,6 +6,7 @@ Nothing is read here but the configs that come with the package.
 import collections
 import importlib.util
 import json
+import math
 import pathlib
 import shlex
 import time
@@ -156,7 +157,8 @@ def figures(rows: list[evaluation.Row]) -> list[dict]:
     keys = ("set", "scale", "model", "ensemble", "protocol")
     count = collections.Counter(tuple(getattr(row, k) for k in keys) for row in rows)
     return [
-        {k: getattr(row, k) for k in (*keys, "psnr", "ssim")}
+        {k: getattr(row, k) for k in (*keys, "psnr")}
+        | {"ssim": None if math.isnan(row.ssim) else row.ssim}
         | {"images": count[tuple(getattr(row, k) for k in keys)] - 1}
         for row in rows
         if row.image == "mean"
@@ -215,8 +217,7 @@ def compared(about: Mapping) -> list[dict]:
     lines = []
     for figure in known:
         if figure["model"] != "bicubic":
-            fields = {k: v for k, v in figure.items() if k in evaluation.Row._fields}
-            row = evaluation.Row(image="mean", **fields)
+            row = evaluation.to_row(figure)
             lines.append(
                 figure
                 | {"bicubic": bicubic.get((row.set, row.protocol))}

@@ -8,9 +8,9 @@ clipping are inside.
 import contextlib
 import errno
 import hashlib
-import importlib.util
 import itertools
 import json
+import os
 import pathlib
 import shlex
 import tempfile
@@ -26,17 +26,14 @@ from btsrn_jax import (
     evaluation,
     inference,
     network,
-    storage,
     training,
 )
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import model_card, provenance
 from btsrn_jax.export.formats import FORMATS, Source, reference
+from btsrn_jax.export.plan import CARD, FIGURES, FILES, SUFFIXES, plan_export
 
-CARD = "README.md"
-FIGURES = "figures.csv"  # of every image, under the exported name
 LIMIT = 1e-4  # the largest difference from the JAX network, for values in [0, 1]
-ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 # What a model's config.json may lack if another program wrote it.
 UNKNOWN = {
     "track": "unknown",
@@ -66,32 +63,30 @@ def export_model(
     data_licence: str | None = None,
     log: Callable[[str], None] = print,
 ) -> dict:
-    """Writes a model into a directory of its own, whole or not at all.
+    """Writes a model into a directory of its own, or as one file; whole or not at all.
 
     Each file is run after it was written, and compared with the network.
 
     Args:
       source: a model, as `inference.load_weights` takes it.
       out: the directory. An existing one is refused, unless `force` is True and it
-        holds an exported model.
+        holds an exported model. A name that ends in .onnx, .safetensors or .stablehlo
+        is one file of that format.
       formats: names among FORMATS; by default all whose packages are installed.
-      force: True to replace an exported model in `out`.
+      force: True to replace an exported model in `out`, or the file.
       data: the training images in words, where the run does not know them well enough.
       data_licence: the terms of the training images.
       log: takes lines of progress.
 
     Returns:
-      What config.json holds.
+      What config.json holds, or would hold beside the one file.
 
     Raises:
       InputError: for a mistake of the user.
       ParityError: where a file differs from the network by more than LIMIT.
     """
-    out = pathlib.Path(out)
-    formats = _choose(formats, log)
-    _check_out(out, force)
-    if "orbax" in formats:
-        storage.check_array_path(out)
+    plan = plan_export(source, out, formats, force, log)
+    out, formats = plan.out, plan.formats
     loaded, rows = _load(source, out, data, data_licence, formats, log)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -103,40 +98,15 @@ def export_model(
             if rows:
                 evaluation.write_csv(made / FIGURES, rows)
             _write(loaded, made, formats, log)
-            _put(made, out, force)
+            if plan.one_file:
+                if not force and os.path.lexists(out):
+                    raise InputError(f"{out} exists by now: nothing was changed there")
+                (made / FILES[formats[0]]).replace(out)
+            else:
+                _put(made, out, force)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     return loaded.about
-
-
-def _choose(formats, log):
-    """Returns the formats to write: those asked for, or all that can be written."""
-    has_onnx = importlib.util.find_spec("onnx") is not None
-    if formats is None:
-        if not has_onnx:
-            log(f"model.onnx is left out: it {ONNX_HINT}")
-        return [name for name in FORMATS if name != "onnx" or has_onnx]
-    for name in formats:
-        if name not in FORMATS:
-            known = ", ".join(FORMATS)
-            raise InputError(f"format {name!r}: one or several of {known}")
-    if "onnx" in formats and not has_onnx:
-        raise InputError(f"the format onnx {ONNX_HINT}")
-    return list(dict.fromkeys(formats))
-
-
-def _check_out(out, force):
-    """Raises InputError if `out` exists, unless an export wrote it and may be
-    replaced."""
-    if not out.exists():
-        return
-    if not force:
-        raise InputError(f"{out} exists; --force replaces an exported model")
-    ours = {inference.CONFIG, CARD, FIGURES} | {file for file, _, _ in FORMATS.values()}
-    strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
-    if out.is_file() or strange:
-        found = strange[0] if strange else "a file"
-        raise InputError(f"{out} is no exported model (it holds {found}): not replaced")
 
 
 def _put(made, out, force):
@@ -162,7 +132,6 @@ def _put(made, out, force):
 
 def _load(source, out, data, data_licence, formats, log):
     """Returns the Source to export, and the rows of its evaluation files."""
-    storage.local(source)  # raises InputError for a bucket
     found = inference.load_weights(source)
     path = found.folder
     if (path / checkpoint.FOLDER).is_dir() and not (path / inference.WEIGHTS).is_file():
@@ -173,7 +142,7 @@ def _load(source, out, data, data_licence, formats, log):
         known = {key: found.config.get(key, UNKNOWN[key]) for key in UNKNOWN}
         known |= {"date": found.config["date"]} if "date" in found.config else {}
         rows = _read_figures(path, None, log)
-    name = out.resolve().name
+    name = out.resolve().stem if out.suffix.lower() in SUFFIXES else out.resolve().name
     rows = [r if r.model == "bicubic" else r._replace(model=name) for r in rows]
     known["figures"] = provenance.figures(rows) or known.get("figures", [])
     # `dtype` is a setting of training: an exported model computes in float32.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from btsrn_jax.images.decode import SUFFIXES, Picture, image_size, read_picture
     from btsrn_jax.images.encode import check_writable, write_picture
     from btsrn_jax.images.files import as_rgb, find_images, read_image, write_image
+    from btsrn_jax.images.heif import readable_suffixes
     from btsrn_jax.images.views import turn, turn_back
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "image_size",
     "read_image",
     "read_picture",
+    "readable_suffixes",
     "side_by_side",
     "turn",
     "turn_back",
@@ -38,6 +40,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "decode": ["SUFFIXES", "Picture", "image_size", "read_picture"],
         "encode": ["check_writable", "write_picture"],
         "files": ["as_rgb", "find_images", "read_image", "write_image"],
+        "heif": ["readable_suffixes"],
         "views": ["turn", "turn_back"],
     },
 )

@@ -28,8 +28,9 @@ from PIL import (
     _imaging,
 )
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError, first_line
-from btsrn_jax.images import exif
+from btsrn_jax.images import exif, heif
 from btsrn_jax.images.pixels import pixels_of
 
 # Larger files are refused by their header, since a few bytes can claim 2^62 pixels.
@@ -83,7 +84,8 @@ class Picture:
 
 
 def read_picture(path: pathlib.Path) -> Picture:
-    """Reads a PNG, JPEG, WebP, TIFF or BMP file, whatever its name says.
+    """Reads a PNG, JPEG, WebP, TIFF or BMP file, whatever its name says; HEIC and AVIF
+    where they can be decoded (`heif`).
 
     Raises:
       InputError: in one line, for a file that cannot be read whole and right.
@@ -143,7 +145,7 @@ def _opened(path: pathlib.Path) -> Iterator[BinaryIO]:
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
-        raise InputError(f"no file {path}") from None
+        raise InputError(storage.missing(path)) from None
     except IsADirectoryError:
         raise InputError(f"cannot read {path}: it is a folder") from None
     except PermissionError:
@@ -198,8 +200,11 @@ def _open(file, notes):
         if head.startswith(magic) and (kind != "WebP" or head[8:] == b"WEBP"):
             break
     else:
-        known = ", ".join(dict.fromkeys(SUFFIXES.values()))
-        raise ValueError(f"none of {known}")
+        found = heif.find_plugin(file, notes)
+        if found is None:
+            known = ", ".join(dict.fromkeys(SUFFIXES.values()))
+            raise ValueError(f"none of {known}")
+        kind, plugin = found
     file.seek(0)
     if kind == "TIFF":
         _silence_libtiff()

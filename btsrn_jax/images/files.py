@@ -5,7 +5,9 @@ import pathlib
 
 import numpy as np
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError
+from btsrn_jax.images import heif
 from btsrn_jax.images.decode import SUFFIXES, Picture, read_picture
 from btsrn_jax.images.encode import to_8_bits, write_picture
 
@@ -28,13 +30,14 @@ def find_images(
     """
     folder = pathlib.Path(folder)
     if not os.path.isdir(folder):  # pathlib's is_dir raises without permission
-        raise InputError(f"no folder {folder}")
-    failed = []
+        found = os.path.exists(folder)
+        raise InputError(f"{folder} is no folder" if found else storage.missing(folder))
+    failed, suffixes = [], (*SUFFIXES, *heif.readable_suffixes())
     files = sorted(
         pathlib.Path(parent, name)
         for parent, _, names in os.walk(folder, onerror=failed.append)
         for name in names
-        if pathlib.Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        if pathlib.Path(name).suffix.lower() in suffixes and not name.startswith(".")
     )
     errors = [
         InputError(f"cannot read folder {e.filename}: {e.strerror}") for e in failed
@@ -44,7 +47,7 @@ def find_images(
     elif errors:
         raise errors[0]
     if not files and not errors:
-        raise InputError(f"no images in {folder} (looked for {' '.join(SUFFIXES)})")
+        raise InputError(f"no images in {folder} (looked for {' '.join(suffixes)})")
     return files
 
 

@@ -21,18 +21,21 @@ if TYPE_CHECKING:
     from btsrn_jax.inference.tiling import TiledUpscaler, tiled_upscaler
     from btsrn_jax.inference.upscale import plan_files, upscale_files
     from btsrn_jax.inference.weights import (
+        CHECKPOINTS,
         CONFIG,
         WEIGHTS,
         find_folder,
         load_weights,
         read_arrays,
         read_config,
+        read_scale,
         released_models,
         weights_to_bytes,
     )
 
 __all__ = [
     "BICUBIC",
+    "CHECKPOINTS",
     "CONFIG",
     "FAMILY",
     "WEIGHTS",
@@ -48,6 +51,7 @@ __all__ = [
     "plan_files",
     "read_arrays",
     "read_config",
+    "read_scale",
     "released_models",
     "tiled_upscaler",
     "upscale_files",
@@ -70,12 +74,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "tiling": ["TiledUpscaler", "tiled_upscaler"],
         "upscale": ["plan_files", "upscale_files"],
         "weights": [
+            "CHECKPOINTS",
             "CONFIG",
             "find_folder",
             "WEIGHTS",
             "load_weights",
             "read_arrays",
             "read_config",
+            "read_scale",
             "released_models",
             "weights_to_bytes",
         ],

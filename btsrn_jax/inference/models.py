@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from btsrn_jax import network, resize
+from btsrn_jax import network, resize, storage
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
 from btsrn_jax.inference import weights
@@ -82,7 +82,7 @@ def load_model(source: str, *, ensemble: bool = False) -> Model:
 
     Raises InputError (a ValueError) where there is no such model, or it is damaged.
     """
-    return open_model(source, None, ensemble)
+    return open_model(storage.expand(source), None, ensemble)
 
 
 def find_model(source: str | None, scale: int | None) -> str:
@@ -92,8 +92,7 @@ def find_model(source: str | None, scale: int | None) -> str:
       source: a name, a directory or a run; by default the released model of the scale.
       scale: 2, 3 or 4; None for that of the model, or 2 where none is named.
 
-    Raises InputError where there is no such model, or an exported one has another
-    scale. The scale of a run is known only when its checkpoint is read.
+    Raises InputError where there is no such model, or it has another scale.
     """
     if scale is not None and scale not in SCALES:
         raise InputError(f"scale {scale}: one of 2, 3, 4")
@@ -101,9 +100,7 @@ def find_model(source: str | None, scale: int | None) -> str:
         return source
     if source in (None, FAMILY):
         source = f"{FAMILY}-x{scale or 2}"
-    folder, exported = weights.find_folder(source)
-    if exported:
-        _check_scale(source, weights.read_config(folder), scale)
+    _check_scale(source, {"scale": weights.read_scale(source)}, scale)
     return source
 
 

@@ -22,7 +22,17 @@ from btsrn_jax.progress import progress_bar
 
 # Other pictures. As OUT these are mistakes, not folders to be made. In an input folder
 # they are passed over, and a line says so.
-_OTHER_SUFFIXES = (".avif", ".gif", ".heic", ".jp2", ".jxl", ".psd", ".svg", ".tga")
+_OTHER_SUFFIXES = (
+    ".avif",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jp2",
+    ".jxl",
+    ".psd",
+    ".svg",
+    ".tga",
+)
 _SHOWN = 8  # offenders listed by name before "and 12 more"
 
 
@@ -78,11 +88,11 @@ def plan_files(
             "--force replaces existing outputs, --resume skips them: give one of them"
         )
     failures = []
-    inputs = [pathlib.Path(path) for path in inputs]
-    jobs = _find_jobs(inputs, pathlib.Path(out), failures)
+    inputs = [storage.local(path) for path in inputs]
+    jobs = _find_jobs(inputs, storage.local(out), failures)
     existing = [job.target for job in jobs if os.path.exists(job.target)]
     if existing and not force and not resume:
-        raise InputError(_listed("exists (--force or --resume)", existing))
+        raise InputError(_listed(existing, "exists (--force or --resume)"))
     if resume:
         jobs = [job for job in jobs if not os.path.exists(job.target)]
     skipped = len(existing) if resume else 0
@@ -119,6 +129,8 @@ def upscale_files(
     if others := work.passed_over:
         more = f" and {len(others) - _SHOWN} more" * (len(others) > _SHOWN)
         say(f"passed over, of other formats: {', '.join(others[:_SHOWN])}{more}")
+        if any(name.lower().endswith((".heic", ".heif")) for name in others):
+            say("pip install 'btsrn-jax[heif]' to read HEIC")
     for failure in failures:
         say(f"failed: {failure}")
 
@@ -186,8 +198,8 @@ def _find_jobs(inputs, out, failures):
     """Every picture of the inputs with its output; unreadable folders are added to
     `failures`."""
     missing = [path for path in inputs if not os.path.exists(path)]
-    if missing:  # or within a folder that may not be entered
-        raise InputError(_listed("is no file or folder that can be seen", missing))
+    if missing:
+        raise InputError(_listed(map(storage.missing, missing)))
     one_file = len(inputs) == 1 and not os.path.isdir(inputs[0])
     suffix = out.suffix.lower()
     to_file = suffix in images.SUFFIXES and not os.path.isdir(out)
@@ -218,12 +230,13 @@ def _find_jobs(inputs, out, failures):
 
 def _others(inputs):
     """The pictures in the folders whose formats are not read."""
+    suffixes = set(_OTHER_SUFFIXES) - set(images.readable_suffixes())
     return sorted(
         os.path.join(parent, name)
         for path in inputs
         for parent, _, names in os.walk(path)
         for name in names
-        if pathlib.Path(name).suffix.lower() in _OTHER_SUFFIXES
+        if pathlib.Path(name).suffix.lower() in suffixes
     )
 
 
@@ -238,7 +251,7 @@ def _check_targets(jobs):
     sources = {_real(job.source) for job in jobs}
     onto = [job.target for job in jobs if _real(job.target) in sources]
     if onto:
-        raise InputError(_listed("is an input, too: give another OUT", onto))
+        raise InputError(_listed(onto, "is an input, too: give another OUT"))
     by_target = {}
     for job in jobs:
         by_target.setdefault(job.target, []).append(job.source)
@@ -248,10 +261,10 @@ def _check_targets(jobs):
         if len(sources) > 1
     ]
     if clashes:
-        raise InputError(_listed("is the output of several inputs", clashes))
+        raise InputError(_listed(clashes, "is the output of several inputs"))
     folders = [job.target for job in jobs if os.path.isdir(job.target)]
     if folders:
-        raise InputError(_listed("is a folder, where a picture would go", folders))
+        raise InputError(_listed(folders, "is a folder, where a picture would go"))
     for parent in dict.fromkeys(job.target.parent for job in jobs):
         storage.check_writable_folder(parent)
 
@@ -302,9 +315,9 @@ def _real(path):
     return pathlib.Path(os.path.realpath(path))
 
 
-def _listed(what, items):
+def _listed(items, what=""):
     """One line per offender, the first few of them."""
-    lines = [f"{item} {what}" for item in items[:_SHOWN]]
-    if len(items) > _SHOWN:
-        lines.append(f"and {len(items) - _SHOWN} more")
+    lines = [f"{item} {what}".rstrip() for item in items]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more"]
     return "\n".join(lines)

@@ -5,8 +5,10 @@ without.
 """
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +41,8 @@ KNOWN = {
 FIGURE = {
     **dict.fromkeys(("set", "model", "protocol"), str),
     **dict.fromkeys(("scale", "ensemble", "images"), int),
-    **dict.fromkeys(("psnr", "ssim"), int | float),
+    "psnr": int | float,
+    "ssim": int | float | None,  # null: the images are smaller than its window
 }
 
 
@@ -86,7 +89,7 @@ def find_folder(source: str) -> tuple[Any, bool]:
     Raises InputError where there is neither, OSError where that cannot be told. Loads
     no JAX.
     """
-    path = storage.path(source)
+    path, source = storage.path(source), os.fspath(source)
     if storage.is_there(path / WEIGHTS):
         return path, True
     if storage.is_there(path / CHECKPOINTS):
@@ -97,11 +100,29 @@ def find_folder(source: str) -> tuple[Any, bool]:
         raise InputError("bicubic has no weights: name a model")
     if storage.is_there(path / CONFIG):
         raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
-    known = ", ".join(released_models()) or "none"
+    released = released_models()
+    if not path.exists() and (os.sep in source or source.startswith((".", "~"))):
+        raise InputError(f"no model: {storage.missing(path)}")
+    near = difflib.get_close_matches(source, [*released, "bicubic"], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(
         f"no model {source!r}: a run directory (with {CHECKPOINTS}/), an exported"
-        f" one (with {WEIGHTS}), bicubic, or one of: {known}"
+        f" one (with {WEIGHTS}), bicubic, or one of: {', '.join(released) or 'none'}"
+        + hint
     )
+
+
+def read_scale(source: str) -> int:
+    """Returns the scale of a model, as of `load_weights`. Loads JAX only where a run
+    has no config.json that tells it."""
+    folder, exported = find_folder(source)
+    if exported:
+        return read_config(folder)["scale"]
+    try:
+        scale = json.loads((folder / CONFIG).read_text())["scale"]
+    except (OSError, ValueError, KeyError, TypeError):
+        scale = None
+    return scale if scale in schema.SCALES else load_weights(source).config["scale"]
 
 
 def released_models() -> list[str]:

@@ -184,7 +184,7 @@ def overview(entries: Sequence[ReportedModel]) -> Table:
             line = [entry.name, f"x{row.scale}", size, row.set, row.protocol]
             line += ["yes" if row.ensemble else "no"]
             line += [f"{base.psnr:.2f}" if base else "", f"{row.psnr:.2f}"]
-            lines.append([*line, f"{row.ssim:.4f}"])
+            lines.append([*line, evaluation.shown(row.ssim, 4)])
         if not means:
             scale = f"x{entry.config['scale']}"
             lines.append([entry.name, scale, size, "none yet", *[""] * 5])

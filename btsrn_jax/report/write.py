@@ -4,10 +4,9 @@ import csv
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from btsrn_jax import (
-    checkpoint,
     evaluation,
     images,
     inference,
@@ -23,6 +22,7 @@ from btsrn_jax.progress import logger
 from btsrn_jax.report import experiments, html_page, plots, published, tables
 from btsrn_jax.report.tables import ReportedModel
 
+METRICS = "metrics.jsonl"  # `training.METRICS`, of a module that loads JAX
 SHOWN = 3  # pictures of Figure 5 where none are chosen
 TITLE = "BTSRN-JAX: the paper's experiments"
 
@@ -34,6 +34,7 @@ def write_report(
     chosen: Sequence[str] = (),
     ensemble: bool = True,
     data_dir: str = "data",
+    before: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes index.html, report.md, and every table, plot and row of crops as a file.
 
@@ -50,18 +51,20 @@ def write_report(
         photographs where there is no set); by default the first three.
       ensemble: True to use the self-ensemble, in evaluation and in Figure 5.
       data_dir: the folder where DIV2K was prepared.
+      before: called once sources, sets and images are known to be there, before JAX is
+        loaded.
 
     Raises:
       InputError: for a source that is neither a run nor a model, and for an unknown set
         or image, before anything is written.
     """
-    entries = [load(source) for source in dict.fromkeys(sources)]
-    found = {
-        scale: _find_sets(sets or [SAMPLES], scale, data_dir)
-        for scale in sorted({entry.config["scale"] for entry in entries})
-    }
-    shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
+    out = storage.local(out)
     storage.check_writable_folder(out)
+    scales = sorted({_read_scale(source) for source in sources})
+    found = {s: _find_sets(sets or [SAMPLES], s, data_dir) for s in scales}
+    shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
+    before()
+    entries = [load(source) for source in dict.fromkeys(sources)]
     with lock.hold(out, "report"):
         _write_all(entries, found, shown, out, sets, ensemble)
 
@@ -92,16 +95,31 @@ def _write_all(entries, found, shown, out, sets, ensemble):
     _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
 
 
+def _read_scale(source):
+    """Returns the scale of a run, finished or not, or of a model."""
+    path = storage.local(source)
+    if not storage.is_there(path / METRICS):
+        return inference.read_scale(source)
+    return _read_run(path, lambda config: config["scale"])
+
+
+def _read_run(path, use):
+    """Returns what `use` makes of a run's config; InputError where it cannot."""
+    try:
+        return use(json.loads((path / inference.CONFIG).read_text()))
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read the config of {path}: {error}") from None
+
+
 def load(source: str) -> ReportedModel:
     """Returns a run, finished or not, or a model, with the figures of its CSV files."""
     path = folder = storage.local(source)
     metrics = training.read_metrics(path / training.METRICS)
     if metrics:
-        try:
-            config = json.loads((path / "config.json").read_text())
-            network.build(config["model"], config["scale"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"cannot read the config of {path}: {error}") from None
+        config = _read_run(path, lambda c: c)
+        _read_run(path, lambda c: network.build(c["model"], c["scale"]))
+        from btsrn_jax import checkpoint  # loads JAX
+
         has_weights = bool(checkpoint.steps_in(path / checkpoint.FOLDER))
     else:
         loaded = inference.load_weights(source)
@@ -139,7 +157,7 @@ def _choose(by_name, chosen, scale):
         return pairs[:SHOWN]
     known, files = {pair.name: pair for pair in pairs}, []
     for name in chosen:
-        path = pathlib.Path(name)
+        path = storage.local(name)
         if name not in known and path.is_file():
             known[name] = file_pair(path)
             files.append(known[name])

@@ -284,3 +284,17 @@ def test_sets_are_named_by_their_folder(tmp_path):
     assert datasets.set_name("div2k/bicubic_x2") == "div2k/bicubic_x2"
     assert "scale 4" in message(datasets.evaluation_set, "div2k/bicubic_x2", 4)
     assert pathlib.Path(loading.cache_dir()) == tmp_path / "cache"
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
+    """An empty variable says nothing; ~ is the home directory."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/xdg")
+    monkeypatch.setenv("BTSRN_CACHE", "~/mine")
+    assert loading.cache_dir() == tmp_path / "home/mine"
+    monkeypatch.setenv("BTSRN_CACHE", "")
+    assert loading.cache_dir() == tmp_path / "home/xdg/btsrn"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert loading.cache_dir() == tmp_path / "home/.cache/btsrn"
+    monkeypatch.setenv("BTSRN_CACHE", "~no-such-user/x")
+    assert "no home directory ~no-such-user" in message(loading.cache_dir)

@@ -204,7 +204,7 @@ def test_mistakes_are_told_before_any_work(tmp_path, zips, sources):
     data = tmp_path / "data"
     with pytest.raises(InputError, match=r"bicubic_x8.*bicubic_x2, .*unknown_x4"):
         div2k.prepare("bicubic_x8", data, zips)
-    with pytest.raises(InputError, match=r"no folder .*nowhere"):
+    with pytest.raises(InputError, match=r"no such file or folder: .*nowhere"):
         div2k.prepare(CONFIG, data, tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"prepare div2k/bicubic_x4 .*4\.3 GB"):
         div2k.pairs(CONFIG, "train", data)

@@ -1,6 +1,8 @@
 """Claims of evaluate.py: figures as published, and a CSV that says what they are."""
 
 import csv
+import json
+import math
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from btsrn_jax import config, mesh, metrics
 from btsrn_jax.data import datasets
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
+from btsrn_jax.export import provenance
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.resize import imresize
 
@@ -69,6 +72,27 @@ def test_means_are_of_decibels_not_of_errors():
     assert mean.psnr == pytest.approx((first.psnr + second.psnr) / 2)
     assert mean.ssim == pytest.approx((first.ssim + second.ssim) / 2)
     assert second.psnr > first.psnr + 20
+
+
+def test_an_image_smaller_than_ssims_window_has_an_empty_cell_everywhere(tmp_path):
+    """And does not count in the mean; a set of such images has none. Warnings, such as
+    numpy's of an empty mean, would fail the test."""
+    small = pair(noise(18, 18), name="small")  # 10 x 10 are left by modern's border
+    large = pair(noise(40, 40), name="large")
+    rows = measure([small, large], 4, ["modern"])
+    assert [math.isnan(row.ssim) for row in rows] == [True, False, False]
+    assert rows[2].ssim == rows[1].ssim
+    alone = measure([small], 4, ["modern"])
+    for name, some in (("some", rows), ("none", alone)):
+        figures.write_csv(tmp_path / name / "f.csv", some)
+        text = (tmp_path / name / "f.csv").read_text()
+        assert "nan" not in text + figures.table(some)
+        assert "nan" not in figures.per_image_table(some, some)
+        read = figures.read_csv(tmp_path / name / "f.csv")
+        assert [math.isnan(r.ssim) for r in read] == [math.isnan(r.ssim) for r in some]
+        held = json.dumps(provenance.figures(some), allow_nan=False)
+        (back,) = figures.read_figures(tmp_path, {"figures": json.loads(held)})
+        assert figures.shown(back.ssim, 4) == figures.shown(some[-1].ssim, 4)
 
 
 def test_lr_given_serves_every_protocol_and_hr_is_cut_to_it():

@@ -425,7 +425,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
     broken.write_text("no picture")
     for sources, options, message in (
         (["nowhere"], {}, "no model 'nowhere'"),
-        ([str(exported)], {"sets": ["nowhere"]}, "no folder nowhere"),
+        ([str(exported)], {"sets": ["nowhere"]}, "no such file or folder: nowhere"),
         (
             [str(exported)],
             {"chosen": ["baboon"]},

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 
@@ -110,12 +111,43 @@ for args in {commands}:
     return done.stdout, done.stderr
 
 
-def test_models_and_what_upscale_refuses_load_no_jax(tmp_path):
+def test_models_and_what_is_refused_load_no_jax(tmp_path):
+    """Neither a wrong path, nor a scale, nor a model."""
     runs.make(tmp_path / "run")
     model = tmp_path / "model"
     export.export_model(str(tmp_path / "run"), model, ["safetensors"])
     (photo, *_) = sorted(tiny.write_photos(tmp_path / "in").iterdir())
+    run, photos = str(tmp_path / "run"), str(tmp_path / "in")
     upscale = ("upscale", str(photo), str(tmp_path / "out.png"))
+    evaluate = ("evaluate", f"--sets={photos}", f"--csv={tmp_path / 'f.csv'}")
+    report = ("report", run, f"--out={tmp_path / 'report'}")
+    refused = (
+        (*upscale, f"--model={run}", "--scale=4"),
+        (*evaluate, "--model=nothing"),
+        (*evaluate, f"--model={run}", "--scale=3"),
+        (*evaluate, f"--model={run}", "--sets=nowhere"),
+        (*evaluate, f"--model={run}", f"--csv={tmp_path}"),
+        ("export", run, photos),
+        ("export", run, str(tmp_path / "x.onnx"), "--formats=orbax"),
+        ("export", "nothing", str(tmp_path / "x")),
+        (*report, "nothing"),
+        (*report, "--sets=nowhere"),
+        (*report, f"--sets={photos}", "--images=nobody.png"),
+        (*report, f"--out={photo}"),
+        ("info", "--config=configs/x4.py", "--", "--config.train.batchsize=8"),
+    )
+    out, err = loaded_by(*refused)
+    found = [line for line in out.splitlines() if line.startswith("loaded")]
+    assert not [line for line in found if "jax" in line], (found, err)
+    assert found == [line for line in found if line.startswith("loaded 2 ")]
+    assert len(found) == len(err.splitlines()) == len(refused), err
+    training = "-X", "importtime", "-m", "btsrn_jax.main", "--config", "configs/x4.py"
+    done = python(*training, "--config.eval.sets=nowhere")  # ends by os._exit
+    assert done.returncode == 2
+    loaded = re.findall(r"\| +(\S+)$", done.stderr, re.MULTILINE)
+    assert "btsrn_jax.main" not in loaded  # which runs, and is not imported
+    assert "btsrn_jax.arguments" in loaded
+    assert "jax" not in loaded
     out, err = loaded_by(
         ("models",),
         ("upscale", "nowhere.png", "out.png"),
