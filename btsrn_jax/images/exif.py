@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 0xA002, 0xA003
 _DESCRIPTIVE = {0x010E, 0x010F, 0x0110, ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0131}
 _DESCRIPTIVE |= {0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, EXIF_IFD, GPS_IFD}
 _DESCRIPTIVE |= set(range(0x9C9B, 0x9CA0))
+_RESOLUTION = {0x011A, 0x011B, 0x0128}
 
 # EXIF orientation -> (flip left-right first, then quarter turns anticlockwise).
 UPRIGHT = {2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
@@ -54,7 +55,8 @@ def dots_per_inch(exif: Image.Exif) -> tuple[float, float] | None:
 def descriptive(exif: Image.Exif, notes: list[str]) -> bytes | None:
     """Returns an EXIF block of the descriptive tags, its orientation set to 1.
 
-    Returns None where there are none. If they are damaged, `notes` says so.
+    Returns None where there are none but the resolution, which `dots_per_inch` tells.
+    If they are damaged, `notes` says so.
     """
     try:
         new = Image.Exif()
@@ -65,7 +67,7 @@ def descriptive(exif: Image.Exif, notes: list[str]) -> bytes | None:
                 new[tag].pop(INTEROP_IFD, None)  # an offset into the old block
         if ORIENTATION in new:
             new[ORIENTATION] = 1
-        block = new.tobytes() if len(new) else None
+        block = new.tobytes() if set(new) - _RESOLUTION else None
         with_size(block, 1, 1)  # what could fail on writing fails here
         return block
     except Exception:  # as above

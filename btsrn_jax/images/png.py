@@ -88,8 +88,8 @@ def _take_text(name, data, parts):
     keyword, more = keyword.decode("latin-1"), ()
     if name == b"iTXt":
         packed, data = data[0], data[2:]
-        *more, data = data.split(b"\0", 2)
-        more = [part.decode() for part in more]
+        language, translated, data = data.split(b"\0", 2)
+        more = language.decode(), translated.decode()
     if name == b"zTXt" or (name == b"iTXt" and packed):
         data = _unpacked(data[name == b"zTXt" :], parts)
     if keyword == XMP_KEYWORD:
