@@ -7,6 +7,7 @@ the size is checked before a pixel is decoded, 16-bit colour keeps all its bits,
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import os
 import pathlib
@@ -87,7 +88,7 @@ def read_picture(path: pathlib.Path) -> Picture:
             key = found.transparency
             pixels = pixels_of(image, lambda: _open(file, [])[1], key, notes)
         if turned != 1:
-            notes.append(f"EXIF orientation {turned} applied")
+            notes.append(f"orientation {turned} applied")
             flip, quarters = exif.UPRIGHT[turned]
             pixels = np.rot90(pixels[:, ::-1] if flip else pixels, quarters)
         channels = 3 if pixels.shape[2] >= 3 else 1
@@ -96,20 +97,20 @@ def read_picture(path: pathlib.Path) -> Picture:
             alpha = None  # many programs leave these bytes unset
             notes.append("alpha is 0 everywhere: taken as opaque")
         icc, colours, chunks = _colours_of(image, found, told, channels == 1)
-        packet = _xmp_of(found)
-        return Picture(
-            np.ascontiguousarray(pixels[..., :channels]),
-            alpha,
-            icc,
-            block,
-            packet,
-            found.iptc,
-            tuple(found.text),
-            found.dpi or exif.dots_per_inch(told),
-            colours,
-            chunks,
-            tuple(dict.fromkeys(notes + found.notes)),
+        picture = Picture(
+            pixels=np.ascontiguousarray(pixels[..., :channels]),
+            alpha=alpha,
+            icc=icc,
+            exif=block,
+            xmp=_xmp_of(found),
+            iptc=found.iptc,
+            text=tuple(found.text),
+            dpi=_dpi_of(found, told),
+            colours=colours,
+            chunks=chunks,
         )
+        notes = tuple(dict.fromkeys(notes + found.notes))
+        return dataclasses.replace(picture, notes=notes)
 
 
 def image_size(path: pathlib.Path) -> tuple[int, int]:
@@ -156,6 +157,15 @@ def _xmp_of(found):
             found.notes.append("what XMP embeds (gain map, depth, video) not kept")
         return packet
     return None
+
+
+def _dpi_of(found, told):
+    with _warnings_to([]):
+        dpi = found.dpi or exif.dots_per_inch(told)
+    if dpi and not all(1 <= value < 65535 for value in dpi):  # JPEG has no others
+        found.notes.append("resolution damaged: not kept")
+        return None
+    return dpi
 
 
 def _colours_of(image, found, told, grey):

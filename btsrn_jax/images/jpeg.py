@@ -102,7 +102,7 @@ def _decoded(data):
 def described(picture: Picture) -> dict[str, object]:
     """Returns what describes a picture, as Pillow's `save` takes it."""
     more = {"icc_profile": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
-    if picture.dpi and max(picture.dpi) < 65535:
+    if picture.dpi:
         more["dpi"] = picture.dpi
     if picture.text:
         more["comment"] = picture.text[0].text.encode()

@@ -34,15 +34,19 @@ _OPTIONAL = {b"iCCP", b"eXIf", b"pHYs", b"tRNS", b"acTL", *_TEXT, *COLOUR_CHUNKS
 def split(file: BinaryIO, parts: Parts) -> None:
     """Fills the parts of a PNG file."""
     stretches, at, end, pixels = [(0, 8)], 8, size_of(file), False
-    palette = True
+    palette, last = True, 8
     while True:
         file.seek(at)
         head = file.read(8)
         name = head[4:]
         if len(head) < 8 or not name.isalpha():
-            parts.notes.append("the end of the file is missing or damaged")
-            break
-        length = u32(head)
+            at = None if pixels else _next_pixels(file, last + 8)
+            where = "the end of the file" if at is None else "a chunk's length"
+            parts.notes.append(f"{where} is missing or damaged")
+            if at is None:
+                break
+            continue
+        last, length = at, u32(head)
         if name == b"IHDR":
             palette = file.read(10)[9:] == b"\3"  # elsewhere a PLTE is mere advice
         if name in (b"IHDR", b"IDAT", b"IEND") or (name == b"PLTE" and palette):
@@ -60,6 +64,14 @@ def split(file: BinaryIO, parts: Parts) -> None:
             break
         at += 12 + length
     parts.file = pieces(file, stretches)
+
+
+def _next_pixels(file, start):
+    """Returns where the palette or the pixels begin, for want of a right length."""
+    file.seek(start)
+    data = file.read(MOST)
+    found = [data.find(name, 4) for name in (b"PLTE", b"IDAT")]
+    return min((start + at - 4 for at in found if at >= 0), default=None)
 
 
 def _take(name, data, parts):

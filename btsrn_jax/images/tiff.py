@@ -105,6 +105,8 @@ class TiffImage(TiffImagePlugin.TiffImageFile):
         compression = tags.get(COMPRESSION, 1)
         if compression not in TiffImagePlugin.COMPRESSION_INFO:
             raise ValueError(f"TIFF compression {compression} is not read")
+        if tags.get(SAMPLES, 1) > TiffImagePlugin.MAX_SAMPLESPERPIXEL:
+            raise ValueError(_unread(tags))
         colours = tags.get(PHOTOMETRIC, 0)
         bits, extra = tags.get(BITS, (1,)), tags.get(EXTRA, ())
         more = tags.get(SAMPLES, len(bits)) - _COLOURS.get(colours, 99)

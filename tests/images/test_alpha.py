@@ -128,6 +128,7 @@ def test_channels_beyond_alpha_are_said(tmp_path):
         (3, np.uint16, {262: 8}, "CIE Lab of 16 bits"),
         (1, np.uint16, {262: 32803}, "raw sensor"),
         (6, np.uint16, {338: (2, 0, 0)}, "RGB with alpha of 16 bits"),
+        (4, np.uint8, {277: 300}, "RGB with more channels of 8 bits"),
         (3, np.uint8, {259: 50002}, "compression 50002"),
     ],
 )
