@@ -30,7 +30,8 @@ _NAMES = {0xE0: "JFIF", 0xE1: "EXIF or XMP", 0xE2: "ICC profile", 0xED: "IPTC"}
 
 def split(file: BinaryIO, parts: Parts) -> None:
     """Fills the parts of a JPEG file."""
-    stretches, at, end, icc = [(0, 2)], 2, size_of(file), {}
+    stretches, at, end = [(0, 2)], 2, size_of(file)
+    icc, resources = {}, []  # may go on in further segments
     while at < end:
         file.seek(at)
         head = file.read(4)
@@ -48,7 +49,7 @@ def split(file: BinaryIO, parts: Parts) -> None:
         described = 0xE0 <= marker <= 0xEF or marker == 0xFE
         if described:
             with parts.optional(_NAMES.get(marker, "text")):
-                _take(marker, file.read(length - 2), parts, icc)
+                _take(marker, file.read(length - 2), parts, icc, resources)
         # These two also say how the colours are stored.
         whole = length >= {0xE0: 16, 0xEE: 14}.get(marker, 2)
         if (marker in (0xE0, 0xEE) or not described) and whole:
@@ -56,10 +57,12 @@ def split(file: BinaryIO, parts: Parts) -> None:
         at += 2 + length
     if icc:
         parts.icc = b"".join(icc[key] for key in sorted(icc))
+    with parts.optional("IPTC"):
+        parts.iptc = iptc_of(b"".join(resources))
     parts.file = pieces(file, stretches)
 
 
-def _take(marker, data, parts, icc):
+def _take(marker, data, parts, icc, resources):
     if marker == 0xFE:
         if data.strip(b"\0 "):
             parts.text.append(Text("Comment", _decoded(data)))
@@ -75,11 +78,11 @@ def _take(marker, data, parts, icc):
     elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0"):
         icc[data[12]] = data[14:]
     elif marker == 0xE2 and data.startswith(b"MPF\0"):
-        parts.frames = max(2, _mpf_count(data[4:]))
+        parts.frames = _mpf_count(data[4:])
     elif marker == 0xE2 and data.startswith(b"urn:iso:std:iso:ts:21496:"):
         parts.notes.append("gain map not kept")
     elif marker == 0xED and data.startswith(PHOTOSHOP_HEADER):
-        parts.iptc = parts.iptc or iptc_of(data)
+        resources.append(data[len(PHOTOSHOP_HEADER) :])
 
 
 def _mpf_count(data):

@@ -137,13 +137,19 @@ def size_of(file: BinaryIO) -> int:
 
 
 def iptc_of(resources: bytes) -> bytes | None:
-    """Returns the IPTC records among Photoshop's resources, None without any."""
+    """Returns the IPTC records among Photoshop's resources, None without any.
+
+    Raises:
+      ValueError, struct.error: the resources are damaged.
+    """
     at = len(PHOTOSHOP_HEADER) if resources.startswith(PHOTOSHOP_HEADER) else 0
     while resources[at : at + 4] == b"8BIM":
         (code, name) = struct.unpack_from(">HB", resources, at + 4)
         at += 6 + name + 1 + (name + 1) % 2
         length = u32(resources, at)
         if code == 0x0404:
+            if len(resources) < at + 4 + length:
+                raise ValueError("cut short")
             return resources[at + 4 : at + 4 + length] or None
         at += 4 + length + length % 2
     return None

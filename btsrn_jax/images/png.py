@@ -115,7 +115,7 @@ def _take_text(name, data, parts):
 
 def _raw_profile(data, parts):
     """Takes what ImageMagick keeps as hexadecimal text."""
-    if data.startswith(b"Exif\0\0"):
+    if data.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")):
         parts.exif = parts.exif or data
     elif data.startswith(XMP_HEADER):
         parts.xmp = parts.xmp or data[len(XMP_HEADER) :]

@@ -113,6 +113,7 @@ class TiffImage(TiffImagePlugin.TiffImageFile):
         if more > 0 and colours == 5:
             if any(extra):
                 raise ValueError(_unread(tags))
+            tags[EXTRA] = (0,) * more
             self.parts.notes.append("channels beyond CMYK not kept")
         elif more > 0:
             first, *others = extra or (2,)
@@ -146,7 +147,10 @@ def _unread(tags):
     colours, form = tags.get(PHOTOMETRIC, 0), tags.get(FORMAT, (1,))
     name = _FORMATS.get(form[0], "") + _NAMES.get(colours, f"photometric {colours}")
     more = tags.get(SAMPLES, len(bits)) - _COLOURS.get(colours, 99)
-    name += " with alpha" if {1, 2} & set(extra) else " with more channels" * (more > 0)
+    if more > 1:
+        name += f" with {more} more channels"
+    elif more == 1:
+        name += " with alpha" if {1, 2} & set(extra) else " with one more channel"
     return (
         f"it is {name} of {max(bits)} bits; grey and RGB of 8 or 16 bits are read: "
         "convert it first"

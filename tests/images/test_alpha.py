@@ -108,9 +108,10 @@ def test_channels_beyond_alpha_are_said(tmp_path):
         np.testing.assert_array_equal(picture.pixels, pixels[..., :3])
         assert picture.alpha.min() == 255
         assert picture.notes == (want,)
-    cmyk = {262: short("<", 5), 338: short("<", 0)}
-    picture = read(tmp_path, "a.tif", tiff(noise(9, 12, 5), cmyk))
-    assert "channels beyond CMYK not kept" in picture.notes
+    for extra in ({}, {338: short("<", 0)}):
+        cmyk = {262: short("<", 5)} | extra
+        picture = read(tmp_path, "a.tif", tiff(noise(9, 12, 5), cmyk))
+        assert "channels beyond CMYK not kept" in picture.notes
 
 
 @pytest.mark.parametrize(
@@ -127,8 +128,8 @@ def test_channels_beyond_alpha_are_said(tmp_path):
         (3, np.uint8, {262: 8}, "CIE Lab"),
         (3, np.uint16, {262: 8}, "CIE Lab of 16 bits"),
         (1, np.uint16, {262: 32803}, "raw sensor"),
-        (6, np.uint16, {338: (2, 0, 0)}, "RGB with alpha of 16 bits"),
-        (4, np.uint8, {277: 300}, "RGB with more channels of 8 bits"),
+        (6, np.uint16, {338: (2, 0, 0)}, "RGB with 3 more channels of 16 bits"),
+        (4, np.uint8, {277: 300}, "RGB with 297 more channels of 8 bits"),
         (3, np.uint8, {259: 50002}, "compression 50002"),
     ],
 )

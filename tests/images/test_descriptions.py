@@ -312,6 +312,16 @@ def test_xmp_iptc_text_and_resolution_are_kept_or_their_loss_is_said(
         assert getattr(twice, field) == getattr(back, field)
 
 
+def test_iptc_that_goes_on_in_another_segment_is_joined(tmp_path):
+    head, records = b"Photoshop 3.0\0", IPTC * 3000
+    whole = b"8BIM\4\4\0\0" + struct.pack(">I", len(records)) + records
+    halves = [segment(0xED, head + part) for part in (whole[:30000], whole[30000:])]
+    assert read(tmp_path, "a.jpg", jpeg(PIXELS, *halves)).iptc == records
+    picture = read(tmp_path, "a.jpg", jpeg(PIXELS, halves[0]))
+    assert picture.iptc is None
+    assert "IPTC damaged: not kept" in picture.notes
+
+
 def test_xmp_tells_the_new_size_and_that_the_picture_is_upright(tmp_path):
     packet = xmp(
         'tiff:Orientation="6" exif:PixelXDimension="32"',
