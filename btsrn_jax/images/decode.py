@@ -12,6 +12,7 @@ import functools
 import os
 import pathlib
 import stat
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -217,6 +218,8 @@ def _opened(path: pathlib.Path) -> Iterator[BinaryIO]:
     except Image.DecompressionBombError:  # WebP's, before there is an image to ask
         more = f"more than {MEGAPIXELS} megapixels"
         raise InputError(f"cannot read {path}: {more}") from None
+    except (struct.error, LookupError):  # Pillow's, without words
+        raise InputError(f"cannot read {path}: it is damaged") from None
     except Exception as error:  # Pillow raises many types for damaged files
         raise InputError(f"cannot read {path}: {first_line(error)}") from None
 

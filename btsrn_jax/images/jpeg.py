@@ -46,13 +46,11 @@ def split(file: BinaryIO, parts: Parts) -> None:
             at += 2
             continue
         length = max(int.from_bytes(head[2:]), 2)
-        described = 0xE0 <= marker <= 0xEF or marker == 0xFE
-        if described:
+        if 0xE0 <= marker <= 0xEF or marker == 0xFE:
             with parts.optional(_NAMES.get(marker, "text")):
                 _take(marker, file.read(length - 2), parts, icc, resources)
-        # These two also say how the colours are stored.
-        whole = length >= {0xE0: 16, 0xEE: 14}.get(marker, 2)
-        if (marker in (0xE0, 0xEE) or not described) and whole:
+        # Tables and frames; two that also say how the colours are stored, if whole.
+        if 0xC0 <= marker <= 0xDF or length >= {0xE0: 16, 0xEE: 14}.get(marker, 2**16):
             stretches.append((at, at + 2 + length))
         at += 2 + length
     if icc:

@@ -116,6 +116,7 @@ DAMAGED = {
     "8bim.jpg": jpeg(PIXELS, segment(0xED, b"Photoshop 3.0\x008BIM\4\4\xff")),
     "length.jpg": jpeg(PIXELS, b"\xff\xe5\0\x04abcdefg"),
     "length0.jpg": jpeg(PIXELS, b"\xff\xe5\0\0"),
+    "reserved.jpg": jpeg(PIXELS, segment(0x65, b"abc"), segment(0xF3, b"abc")),
     "fill.jpg": jpeg(PIXELS, b"\xff\xff\xff"),
     "exif.webp": webp(PIXELS, EXIF=b"II*\0\xff\xff\xff\xff"),
     "cut.webp": webp(PIXELS, EXIF=exif_block()[6:])[:-20],
@@ -160,7 +161,16 @@ def test_a_damaged_description_does_not_decide_over_the_picture(tmp_path, name):
         "jfif",
         "dpi",
     )
-    harmless += ("adobe", "exif", "offset", "icc_offset", "crc_late", "8bim", "iptc")
+    harmless += (
+        "reserved",
+        "adobe",
+        "exif",
+        "offset",
+        "icc_offset",
+        "crc_late",
+        "8bim",
+        "iptc",
+    )
     if not name.startswith(harmless):
         assert any("damaged" in note for note in picture.notes), picture.notes
 
