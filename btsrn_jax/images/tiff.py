@@ -139,6 +139,8 @@ class TiffImage(TiffImagePlugin.TiffImageFile):
             super()._setup()
         except SyntaxError:
             raise ValueError(_unread(self.tag_v2)) from None
+        if not self.use_load_libtiff and self.tile[-1][1][3] < self._tile_size[1]:
+            raise ValueError("strips of pixels are missing")  # Pillow leaves black
 
 
 def _unread(tags):

@@ -53,7 +53,8 @@ def descriptive(packet: bytes) -> tuple[bytes, bool]:
     dropped = []
 
     def without(namespace, name, value):
-        if _is_embedded(namespace):
+        # What has not its place in one packet is named where that is found missing.
+        if _is_embedded(namespace) and namespace != "http://ns.adobe.com/xmp/note/":
             dropped.append(name)
         return None if _is_embedded(namespace) or name == "Thumbnails" else value
 

@@ -26,6 +26,7 @@ from helpers.containers import (
 from helpers.photos import exif_block
 from PIL import Image
 
+from btsrn_jax.errors import InputError
 from btsrn_jax.images import decode, encode
 from btsrn_jax.images.parts import Text
 from btsrn_jax.images.picture import Picture
@@ -423,6 +424,12 @@ def test_of_several_pictures_in_a_jpeg_the_first_is_read_and_no_trace_of_others_
             assert trace not in out
         assert b"<dc:creator>me" in out
         assert decode.read_picture(tmp_path / name).notes == ()
+
+
+def test_missing_strips_of_a_tiff_are_no_black_pixels(tmp_path):
+    data = tiff(PIXELS, {257: (4, 1, struct.pack("<I", 48))})
+    with pytest.raises(InputError, match="strips of pixels are missing"):
+        read(tmp_path, "a.tif", data)
 
 
 def test_pages_that_cannot_be_read_are_counted_and_do_no_harm(tmp_path):
