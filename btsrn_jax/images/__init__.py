@@ -9,10 +9,11 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from btsrn_jax.images.crops import busiest_square, side_by_side
-    from btsrn_jax.images.decode import SUFFIXES, Picture, image_size, read_picture
+    from btsrn_jax.images.decode import SUFFIXES, image_size, read_picture
     from btsrn_jax.images.encode import check_writable, write_picture
     from btsrn_jax.images.files import as_rgb, find_images, read_image, write_image
     from btsrn_jax.images.heif import readable_suffixes
+    from btsrn_jax.images.picture import Picture
     from btsrn_jax.images.views import turn, turn_back
 
 __all__ = [
@@ -37,10 +38,11 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "crops": ["busiest_square", "side_by_side"],
-        "decode": ["SUFFIXES", "Picture", "image_size", "read_picture"],
+        "decode": ["SUFFIXES", "image_size", "read_picture"],
         "encode": ["check_writable", "write_picture"],
         "files": ["as_rgb", "find_images", "read_image", "write_image"],
         "heif": ["readable_suffixes"],
+        "picture": ["Picture"],
         "views": ["turn", "turn_back"],
     },
 )

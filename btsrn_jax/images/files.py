@@ -8,8 +8,9 @@ import numpy as np
 from btsrn_jax import storage
 from btsrn_jax.errors import InputError
 from btsrn_jax.images import heif
-from btsrn_jax.images.decode import SUFFIXES, Picture, read_picture
+from btsrn_jax.images.decode import SUFFIXES, read_picture
 from btsrn_jax.images.encode import to_8_bits, write_picture
+from btsrn_jax.images.picture import Picture
 
 
 def find_images(

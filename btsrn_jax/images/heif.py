@@ -4,13 +4,18 @@ import importlib.util
 from collections.abc import Callable
 from typing import BinaryIO
 
-from PIL import features
+from PIL import Image, features
+
+from btsrn_jax.images.parts import Parts
 
 # The brands in the first box of a file. Files of one picture and of several differ.
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}
 _BRANDS |= dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "HEIC")
 _BRANDS |= dict.fromkeys((b"mif1", b"msf1"), "HEIC")  # unless AVIF is named, too
 _SUFFIXES = {".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIC"}
+
+
+KINDS = ("AVIF", "HEIC")
 
 
 def find_plugin(file: BinaryIO, notes: list[str]) -> tuple[str, Callable] | None:
@@ -44,6 +49,14 @@ def find_plugin(file: BinaryIO, notes: list[str]) -> tuple[str, Callable] | None
     from pillow_heif import HeifImageFile
 
     return kind, HeifImageFile
+
+
+def describe(image: Image.Image, found: Parts) -> None:
+    """Adds what the plug-in has read beside the pixels to the parts of the file."""
+    found.icc = image.info.get("icc_profile") or None
+    found.exif = image.info.get("exif") or None
+    found.xmp = image.info.get("xmp") or None
+    found.frames = getattr(image, "n_frames", 1)
 
 
 def _can_read(kind):

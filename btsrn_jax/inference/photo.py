@@ -1,5 +1,6 @@
-"""One picture upscaled with all it has: grey or colour, alpha, profile, EXIF."""
+"""One picture upscaled with all it has: grey or colour, alpha, descriptions."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,7 @@ def upscale_picture(
     scale: int,
     progress: Callable[[float], None] | None = None,
 ) -> images.Picture:
-    """Returns a picture upscaled, its alpha channel too; profile and EXIF are kept.
+    """Returns a picture upscaled, its alpha channel too; all else is kept.
 
     A grey picture goes in as three equal channels, and their mean comes out. Alpha is
     upscaled as a grey picture by the same function, so that outlines are as sharp as
@@ -48,7 +49,7 @@ def upscale_picture(
             soft = _upscale_channels(alpha[..., None], upscale, share(1, 2))[..., 0]
             large = np.where(flat, large, soft)
         alpha = large
-    return images.Picture(pixels, alpha, picture.icc, picture.exif, picture.notes)
+    return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
 
 
 def bleed(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:

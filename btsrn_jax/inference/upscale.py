@@ -175,8 +175,11 @@ def _upscale_one(job, upscale, scale, bar, force):
     had = {
         "16-bit": picture.pixels.dtype == np.uint16,
         "alpha": picture.alpha is not None,
-        "ICC profile": picture.icc is not None,
+        picture.colours_name: picture.icc is not None or picture.colours,
         "EXIF": picture.exif is not None,
+        "XMP": picture.xmp is not None,
+        "IPTC": picture.iptc is not None,
+        "text": picture.text,
     }
     kept = [
         f"{name} kept"

@@ -5,9 +5,11 @@ import io
 import os
 import pathlib
 import signal
+import struct
 
 import numpy as np
 import pytest
+from helpers.containers import chunk, png, smooth
 from helpers.photos import exif_block, noise
 from PIL import Image
 
@@ -243,6 +245,33 @@ def test_16_bits_alpha_grey_profile_and_exif_are_kept_and_said(tmp_path):
     _, lines = run([tmp_path / "a.png"], tmp_path / "b.jpg")
     assert "alpha composed on white (JPEG has none)" in lines[0]
     assert "alpha kept" not in lines[0]
+
+
+def test_what_describes_a_photograph_goes_through_and_a_second_time_too(tmp_path):
+    linear = chunk(b"gAMA", struct.pack(">I", 100000))
+    picture = smooth()
+    dense = chunk(b"pHYs", struct.pack(">2IB", 11811, 11811, 1))
+    title = chunk(b"tEXt", b"Title\0a cat")
+    source = tmp_path / "a.png"
+    source.write_bytes(png(picture, linear + dense + title))
+    for suffix, said, kept in (
+        (".png", ("colours by gAMA kept", "text kept"), {"text", "colours"}),
+        (".jpg", ("colours by gAMA kept", "text dropped (JPEG has no room"), set()),
+        (".tif", ("colours by gAMA kept", "text dropped (TIFF has no room"), set()),
+        (".bmp", ("colours by gAMA dropped", "text dropped (BMP has no room"), set()),
+    ):
+        first, second = tmp_path / f"1{suffix}", tmp_path / f"2{suffix}"
+        _, (line,) = run([source], first)
+        for words in said:
+            assert words in line
+        _, (line,) = run([first], second)
+        assert "dropped" not in line
+        once, twice = (decode.read_picture(path) for path in (first, second))
+        assert once.dpi == pytest.approx((300, 300), rel=0.001)
+        assert {name for name in ("text", "colours") if getattr(once, name)} == kept
+        assert (once.icc is None) == (suffix == ".bmp")
+        for name in ("icc", "exif", "xmp", "text", "dpi", "colours", "chunks"):
+            assert getattr(once, name) == getattr(twice, name)
 
 
 def test_grey_is_the_mean_of_what_three_equal_channels_become():
