@@ -6,6 +6,7 @@ whatever is refused answer at once.
 
 import argparse
 import dataclasses
+import functools
 import io
 import itertools
 import os
@@ -92,12 +93,23 @@ def _add_prepare(add):
 
 
 def _add_upscale(add):
-    add("inputs", **PATH, nargs="+", metavar="IN", help="Pictures, or folders of them.")
-    add("output", **PATH, metavar="OUT", help="A file for one picture, else a folder.")
+    what = "Pictures, or folders of them; - for standard input."
+    add("inputs", **PATH, nargs="+", metavar="IN", help=what)
+    what = "A file for one picture, else a folder; - for standard output."
+    add("output", **PATH, metavar="OUT", help=what)
     add("--model", help=f"{MODEL}, or bicubic (default: the released one).")
     add("--scale", type=int, help="2, 3 or 4 (default: the model's, or 2).")
     more = " A little better, eight times slower. Default: off."
     add("--ensemble", **SWITCHES, default=False, help=ENSEMBLE + more)
+    what = "Enlarge by any number above 1, up to 4: by the next scale, then shrink."
+    add("--factor", type=float, metavar="X", help=what)
+    for side, letter in (("width", "W"), ("height", "H")):
+        what = f"Enlarge to a {side} of {letter} pixels, in the same way."
+        add(f"--{side}", type=int, metavar=letter, help=what)
+    what = "png, jpg, webp, tif or bmp (default: that of each input, or of OUT)."
+    add("--format", metavar="F", help=what)
+    what = "1 to 100, of JPEG and WebP (default: JPEG at 95, WebP without loss)."
+    add("--quality", type=int, metavar="Q", help=what)
     add("--memory-gb", **MEMORY)
     add("--force", **SWITCH, help="Replace outputs that exist.")
     add("--resume", **SWITCH, help="Skip outputs that exist.")
@@ -213,16 +225,40 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 
 def run_upscale(args: argparse.Namespace) -> int:
-    """Upscale pictures."""
-    work = inference.plan_files(
-        args.inputs, args.output, force=args.force, resume=args.resume
+    """Upscale pictures.
+
+    PNG, JPEG, WebP, TIFF and BMP go in and out, with transparency, 16 bits, colour
+    profile and EXIF. Outputs have the format of their inputs, or of OUT's suffix. JPEG
+    is written at quality 95 (4:4:4), WebP without loss.
+    """
+    output = inference.Output(
+        args.format, args.quality, args.factor, args.width, args.height
     )
-    inference.find_model(args.model, args.scale)
-    _prepare_devices()
-    model = inference.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
-    figures = f"; {export.summary(model.config)}" if model.figures else ""
-    logger.info(model.about + figures)
-    return inference.upscale_files(work, model.upscale, model.scale)
+    # A picture on standard output is not mixed with lines.
+    log = logger.info if args.output == inference.STREAM else _print_at_once
+    streams = inference.standard_streams(args.inputs, args.output, output)
+    with streams as (inputs, out):
+        work = inference.plan_files(
+            inputs, out, output, force=args.force, resume=args.resume
+        )
+        inference.find_model(args.model, args.scale)
+        _prepare_devices()
+
+        @functools.cache
+        def open_model(scale):
+            model = inference.open_model(
+                args.model, scale, args.ensemble, args.memory_gb
+            )
+            logger.info(model.about)
+            return model
+
+        families = None, inference.FAMILY, inference.BICUBIC
+        named = args.model not in families  # it has one scale, whatever is wanted
+
+        def open_for(scale):
+            return open_model(args.scale if named else scale)
+
+        return inference.upscale_files(work, open_for, args.scale, log)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -308,6 +344,10 @@ def run_report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _print_at_once(line):
+    print(line, flush=True)  # or it would come after later ones of standard error
+
+
 def _prepare_devices():
     from btsrn_jax import mesh  # loads JAX
 
@@ -355,8 +395,8 @@ def main(argv: list[str] | None = None) -> None:
         code = _failed(error)
     except MemoryError as error:
         code = _failed(f"out of memory: {error}")
-    except KeyboardInterrupt:
-        logger.error("interrupted")
+    except KeyboardInterrupt as error:
+        logger.error(str(error) or "interrupted")
         code = 1
     sys.exit(code)
 

@@ -28,6 +28,7 @@ _OPTIONS = {
     "WebP": {"lossless": True, "method": 1, "quality": 50, "exact": True},
     "BMP": {},
 }
+_LOSSY = {"JPEG": {}, "WebP": {"lossless": False, "method": 4}}  # at a given quality
 
 
 def check_writable(
@@ -56,7 +57,9 @@ def check_writable(
         raise InputError(f"cannot write {path}: {w} x {h}, but {kind} ends at {limit}")
 
 
-def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
+def write_picture(
+    path: pathlib.Path, picture: Picture, quality: int | None = None
+) -> list[str]:
     """Writes a picture in the format of the suffix, whole or not at all.
 
     PNG and TIFF hold all of a Picture. JPEG (quality 95, 4:4:4) and BMP have 8 bits and
@@ -65,6 +68,8 @@ def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
     Args:
       path: the file; its folder is made if it is missing.
       picture: what to write.
+      quality: 1 to 100, of JPEG and WebP, which is then lossy; None for 95 in JPEG and
+        for WebP without loss. Other formats have none.
 
     Returns:
       One phrase for each thing that the format could not hold.
@@ -88,6 +93,8 @@ def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
         else:
             more = {"icc_profile": picture.icc, "exif": picture.exif}
             more = {k: v for k, v in more.items() if v} | _OPTIONS[kind]
+            if quality and kind in _LOSSY:
+                more |= {"quality": quality} | _LOSSY[kind]
             data = data[..., 0] if data.shape[2] == 1 else data
             Image.fromarray(data).save(file, kind, **more)
     return lost
