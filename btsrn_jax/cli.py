@@ -28,6 +28,7 @@ from btsrn_jax import (
     report,
     storage,
 )
+from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
 
@@ -106,9 +107,9 @@ def _add_upscale(add):
     for side, letter in (("width", "W"), ("height", "H")):
         what = f"Enlarge to a {side} of {letter} pixels, in the same way."
         add(f"--{side}", type=int, metavar=letter, help=what)
-    what = "png, jpg, webp, tif or bmp (default: that of each input, or of OUT)."
+    what = "Write png, jpg, webp, tif or bmp (default: that of each input, or of OUT)."
     add("--format", metavar="F", help=what)
-    what = "1 to 100, of JPEG and WebP (default: JPEG at 95, WebP without loss)."
+    what = "Quality of JPEG and WebP, 1 to 100 (default: JPEG 95, WebP without loss)."
     add("--quality", type=int, metavar="Q", help=what)
     add("--memory-gb", **MEMORY)
     add("--force", **SWITCH, help="Replace outputs that exist.")
@@ -234,10 +235,15 @@ def run_upscale(args: argparse.Namespace) -> int:
     output = inference.Output(
         args.format, args.quality, args.factor, args.width, args.height
     )
-    # A picture on standard output is not mixed with lines.
-    log = logger.info if args.output == inference.STREAM else _print_at_once
     streams = inference.standard_streams(args.inputs, args.output, output)
-    with streams as (inputs, out):
+    with streams as (inputs, out, hidden):
+
+        def log(line):
+            if args.output == inference.STREAM:  # not into the picture
+                logger.info(line.replace(hidden, ""))
+            else:  # at once, or it would come after later ones of standard error
+                print(line.replace(hidden, "") if hidden else line, flush=True)
+
         work = inference.plan_files(
             inputs, out, output, force=args.force, resume=args.resume
         )
@@ -256,7 +262,7 @@ def run_upscale(args: argparse.Namespace) -> int:
         named = args.model not in families  # it has one scale, whatever is wanted
 
         def open_for(scale):
-            return open_model(args.scale if named else scale)
+            return open_model(args.scale if named else scale or min(SCALES))
 
         return inference.upscale_files(work, open_for, args.scale, log)
 
@@ -342,10 +348,6 @@ def run_report(args: argparse.Namespace) -> int:
     report.write_report(args.runs, args.out, sets, chosen, args.ensemble, args.data_dir)
     print(args.out / "index.html")
     return 0
-
-
-def _print_at_once(line):
-    print(line, flush=True)  # or it would come after later ones of standard error
 
 
 def _prepare_devices():

@@ -258,8 +258,9 @@ def _listed(what, items):
 @contextlib.contextmanager
 def standard_streams(
     inputs: list[pathlib.Path], out: pathlib.Path, output: Output
-) -> Iterator[tuple[list[pathlib.Path], pathlib.Path]]:
-    """Yields `inputs` and `out` with files in the place of `-`.
+) -> Iterator[tuple[list[pathlib.Path], pathlib.Path, str]]:
+    """Yields `inputs` and `out` with files in the place of `-`, and what messages about
+    these files should leave out of their paths.
 
     Standard input is read into a file before, and what was written for standard output
     is copied there afterwards. The files are called "standard input" and "standard
@@ -273,7 +274,7 @@ def standard_streams(
       InputError: there is nothing on standard input, or nowhere to write to.
     """
     if STREAM not in (*inputs, out):
-        yield inputs, out
+        yield inputs, out, ""
         return
     if out == STREAM and (len(inputs) > 1 or os.path.isdir(inputs[0])):
         raise InputError("standard output takes one picture: name a folder as OUT")
@@ -290,7 +291,7 @@ def standard_streams(
                 raise InputError("standard input is empty: a picture was expected")
         target = pathlib.Path(name, f"standard output.{output.format or 'png'}")
         given = [source if path == STREAM else path for path in inputs]
-        yield given, target if out == STREAM else out
+        yield given, target if out == STREAM else out, f"{name}{os.sep}"
         if out == STREAM and target.exists():
             with target.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)

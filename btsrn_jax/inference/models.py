@@ -164,7 +164,7 @@ def open_weights(
     devices = mesh.make_mesh()
     tiled = tiled_upscaler(dict(config) | {"eval": settings}, devices, ensemble)
     on_cpu = mesh.platform(devices) == "cpu"
-    released = loaded.folder == weights.RELEASED / loaded.name
+    released = loaded.name in weights.released_models()
     step = "" if released or loaded.step is None else f", step {loaded.step}"
     return Model(
         loaded.name,
