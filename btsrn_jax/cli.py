@@ -6,6 +6,7 @@ whatever is refused answer at once.
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import os
 import re
@@ -27,6 +28,7 @@ from btsrn_jax import (
     storage,
     streams,
 )
+from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError, foreseen
 from btsrn_jax.progress import logger
 
@@ -95,12 +97,23 @@ def _add_prepare(add):
 
 
 def _add_upscale(add):
-    add("inputs", **PATH, nargs="+", metavar="IN", help="Pictures, or folders of them.")
-    add("output", **PATH, metavar="OUT", help="A file for one picture, else a folder.")
+    what = "Pictures, or folders of them; - for standard input."
+    add("inputs", **PATH, nargs="+", metavar="IN", help=what)
+    what = "A file for one picture, else a folder; - for standard output."
+    add("output", **PATH, metavar="OUT", help=what)
     add("--model", help=f"{MODEL}, or bicubic (default: the released one).")
     add("--scale", type=int, help="2, 3 or 4 (default: the model's, or 2).")
     more = " A little better, eight times slower. Default: off."
     add("--ensemble", **SWITCHES, default=False, help=ENSEMBLE + more)
+    what = "Enlarge by any number above 1, up to 4: by the next scale, then shrink."
+    add("--factor", type=float, metavar="X", help=what)
+    for side, letter in (("width", "W"), ("height", "H")):
+        what = f"Enlarge to a {side} of {letter} pixels, in the same way."
+        add(f"--{side}", type=int, metavar=letter, help=what)
+    what = "Write png, jpg, webp, tif or bmp (default: that of each input, or of OUT)."
+    add("--format", metavar="F", help=what)
+    what = "Quality of JPEG and WebP, 1 to 100 (default: JPEG 95, WebP without loss)."
+    add("--quality", type=int, metavar="Q", help=what)
     add("--memory-gb", **MEMORY)
     add("--force", **SWITCH, help="Replace outputs that exist.")
     add("--resume", **SWITCH, help="Skip outputs that exist.")
@@ -223,16 +236,45 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 
 def run_upscale(args: argparse.Namespace) -> int:
-    """Upscale pictures."""
-    work = inference.plan_files(
-        args.inputs, args.output, force=args.force, resume=args.resume
+    """Upscale pictures.
+
+    PNG, JPEG, WebP, TIFF and BMP go in and out, with transparency, 16 bits, colour
+    profile and EXIF. Outputs have the format of their inputs, or of OUT's suffix. JPEG
+    is written at quality 95 (4:4:4), WebP without loss.
+    """
+    output = inference.Output(
+        args.format, args.quality, args.factor, args.width, args.height
     )
-    inference.find_model(args.model, args.scale)
-    _prepare_devices()
-    model = inference.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
-    figures = f"; {export.summary(model.config)}" if model.figures else ""
-    logger.info(model.about + figures)
-    return inference.upscale_files(work, model.upscale, model.scale)
+    streams = inference.standard_streams(args.inputs, args.output, output)
+    with streams as (inputs, out, hidden):
+
+        def log(line):
+            if args.output == inference.STREAM:  # not into the picture
+                logger.info(line.replace(hidden, ""))
+            else:  # at once, or it would come after later ones of standard error
+                print(line.replace(hidden, "") if hidden else line, flush=True)
+
+        work = inference.plan_files(
+            inputs, out, output, force=args.force, resume=args.resume
+        )
+        inference.find_model(args.model, args.scale)
+        _prepare_devices()
+
+        @functools.cache
+        def open_model(scale):
+            model = inference.open_model(
+                args.model, scale, args.ensemble, args.memory_gb
+            )
+            logger.info(model.about)
+            return model
+
+        families = None, inference.FAMILY, inference.BICUBIC
+        named = args.model not in families  # it has one scale, whatever is wanted
+
+        def open_for(scale):
+            return open_model(args.scale if named else scale or min(SCALES))
+
+        return inference.upscale_files(work, open_for, args.scale, log)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -367,14 +409,15 @@ def main(argv: list[str] | None = None) -> None:
     prints = True  # until it is known that files are written
     try:
         args = build_parser().parse_args(argv)
-        prints = not any(getattr(args, name, None) for name in FILES)
+        outputs = [getattr(args, name, None) for name in FILES]
+        prints = inference.STREAM in outputs or not any(outputs)
         code = args.function(args)
     except SystemExit as end:  # argparse's
         code = end.code
     except InputError as error:
         code = _failed(error, 2)
-    except KeyboardInterrupt:
-        logger.error("interrupted")
+    except KeyboardInterrupt as error:
+        logger.error(str(error) or "interrupted")
         code = 1
     except Exception as error:
         if (text := foreseen(error)) is None:

@@ -27,7 +27,7 @@ def test_upscale_writes_what_the_model_gives(capsys, tmp_path):
     cleans_up = signal.signal(signal.SIGTERM, before)
     assert cleans_up is signal.default_int_handler  # as after Ctrl-C
     assert code == 0
-    assert err.startswith("bicubic x2")
+    assert err.startswith("bicubic: enlarging by 2\n")
     for path in source.iterdir():
         lr, sr = (np.asarray(Image.open(p)) for p in (path, target / path.name))
         np.testing.assert_array_equal(sr, resize.imresize(lr, 2))

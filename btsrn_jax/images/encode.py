@@ -27,6 +27,7 @@ _OPTIONS = {
     "WebP": {"lossless": True, "method": 1, "quality": 50, "exact": True},
     "BMP": {},
 }
+_LOSSY = {"JPEG": {}, "WebP": {"lossless": False, "method": 4}}  # at a given quality
 
 
 # What may describe a picture, as messages call it, and how many bytes of it a format
@@ -64,7 +65,9 @@ def check_writable(
         raise InputError(f"cannot write {path}: {w} x {h}, but {kind} ends at {limit}")
 
 
-def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
+def write_picture(
+    path: pathlib.Path, picture: Picture, quality: int | None = None
+) -> list[str]:
     """Writes a picture in the format of the suffix, whole or not at all.
 
     PNG and TIFF hold all pixels. JPEG (quality 95, 4:4:4) and BMP have 8 bits and no
@@ -74,6 +77,8 @@ def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
     Args:
       path: the file; its folder is made if it is missing.
       picture: what to write.
+      quality: 1 to 100, of JPEG and WebP, which is then lossy; None for 95 in JPEG and
+        for WebP without loss. Other formats have none.
 
     Returns:
       One phrase for each thing that the format could not hold.
@@ -103,6 +108,8 @@ def write_picture(path: pathlib.Path, picture: Picture) -> list[str]:
                 more = {"dpi": picture.dpi or (0, 0)}  # Pillow's own default is 96
             else:
                 more = more | jpeg.described(picture)  # WebP's words are the same
+            if quality and kind in _LOSSY:
+                more = more | {"quality": quality} | _LOSSY[kind]
             Image.fromarray(data).save(into, kind, **more)
     return lost
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from btsrn_jax.inference.jobs import STREAM, Output, plan_files, standard_streams
     from btsrn_jax.inference.models import (
         BICUBIC,
         FAMILY,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
         open_weights,
     )
     from btsrn_jax.inference.tiling import TiledUpscaler, tiled_upscaler
-    from btsrn_jax.inference.upscale import plan_files, upscale_files
+    from btsrn_jax.inference.upscale import upscale_files
     from btsrn_jax.inference.weights import (
         CHECKPOINTS,
         CONFIG,
@@ -38,8 +39,10 @@ __all__ = [
     "CHECKPOINTS",
     "CONFIG",
     "FAMILY",
+    "STREAM",
     "WEIGHTS",
     "Model",
+    "Output",
     "TiledUpscaler",
     "bicubic_model",
     "find_folder",
@@ -53,6 +56,7 @@ __all__ = [
     "read_config",
     "read_scale",
     "released_models",
+    "standard_streams",
     "tiled_upscaler",
     "upscale_files",
     "weights_to_bytes",
@@ -61,6 +65,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "jobs": ["STREAM", "Output", "plan_files", "standard_streams"],
         "models": [
             "BICUBIC",
             "FAMILY",
@@ -72,7 +77,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "open_weights",
         ],
         "tiling": ["TiledUpscaler", "tiled_upscaler"],
-        "upscale": ["plan_files", "upscale_files"],
+        "upscale": ["upscale_files"],
         "weights": [
             "CHECKPOINTS",
             "CONFIG",

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from btsrn_jax import network, resize, storage
+from btsrn_jax import network, storage
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
-from btsrn_jax.inference import weights
+from btsrn_jax.inference import photo, weights
 
 BICUBIC = "bicubic"
 FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
@@ -137,16 +137,12 @@ def bicubic_model(scale: int) -> Model:
         scale,
         network.SKIP_MARGIN,
         functools.partial(_bicubic, scale),
-        f"{BICUBIC} x{scale}",
+        f"{BICUBIC}: enlarging by {scale}",
     )
 
 
 def _bicubic(scale, lr, progress=None):
-    """MATLAB's imresize, as the tables of the field have it."""
-    if lr.dtype == np.uint16:
-        sr = resize.imresize(lr.astype(np.float64), scale)
-        return np.floor(sr.clip(0, 65535) + 0.5).astype(np.uint16)
-    return resize.imresize(lr, scale)
+    return photo.bicubic(lr, scale)
 
 
 def open_weights(
@@ -164,12 +160,17 @@ def open_weights(
         settings["memory_gb"] = memory_gb
     devices = mesh.make_mesh()
     tiled = tiled_upscaler(dict(config) | {"eval": settings}, devices, ensemble)
+    on_cpu = mesh.platform(devices) == "cpu"
+    released = loaded.name in weights.released_models()
+    step = "" if released or loaded.step is None else f", step {loaded.step}"
     return Model(
         loaded.name,
         config["scale"],
         tiled.model.halo,
         functools.partial(tiled, loaded.variables),
-        f"{loaded.name} x{config['scale']}, {loaded.step or '?'} steps,"
-        f" {'ensemble of 8, ' if ensemble else ''}on {mesh.describe(devices)}",
+        f"{loaded.name}{step}: enlarging by {config['scale']} on"
+        f" {'the CPU' if on_cpu else mesh.describe(devices)}"
+        + ", each tile in eight views, averaged"
+        * ensemble,
         config,
     )

@@ -12,7 +12,7 @@ from PIL import Image, features
 from btsrn_jax.errors import InputError
 from btsrn_jax.images import decode, heif
 from btsrn_jax.images import files as images
-from btsrn_jax.inference import upscale
+from btsrn_jax.inference import jobs, upscale
 
 needs_avif = pytest.mark.skipif(
     not features.check("avif"), reason="this Pillow was built without AVIF"
@@ -43,11 +43,11 @@ def test_avif_in_a_folder_becomes_png(tmp_path):
     source.mkdir()
     Image.fromarray(noise(20, 30, 3)).save(source / "a.avif")
     assert images.find_images(source) == [source / "a.avif"]
-    work = upscale.plan_files([source], tmp_path / "out")
+    work = jobs.plan_files([source], tmp_path / "out")
     assert [job.target.name for job in work.jobs] == ["a.avif.png"]
     assert work.passed_over == []
     with pytest.raises(InputError, match=r"cannot write .*x\.avif: one of \.png"):
-        upscale.plan_files([source / "a.avif"], tmp_path / "x.avif")
+        jobs.plan_files([source / "a.avif"], tmp_path / "x.avif")
 
 
 def test_what_cannot_be_decoded_says_what_to_do(tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_what_cannot_be_decoded_says_what_to_do(tmp_path, monkeypatch):
         assert f"{name}: it is {kind}: " in text
         assert "convert it to PNG first" in text
         assert ("pip install 'btsrn-jax[heif]'" in text) == (kind == "HEIC")
-    work = upscale.plan_files([tmp_path], tmp_path / "out")
+    work = jobs.plan_files([tmp_path], tmp_path / "out")
     assert [pathlib.Path(p).name for p in work.passed_over] == ["a.heic", "c.avif"]
     said = []
     upscale.upscale_files(work, None, 2, said.append)

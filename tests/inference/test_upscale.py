@@ -1,11 +1,14 @@
 """`upscale_files`: where outputs go, what they keep, and 500 damaged files."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import pathlib
+import re
 import signal
 import struct
+from time import sleep
 
 import numpy as np
 import pytest
@@ -16,10 +19,11 @@ from PIL import Image
 from btsrn_jax.errors import InputError
 from btsrn_jax.images import decode, encode
 from btsrn_jax.images import files as images
-from btsrn_jax.inference import photo, upscale
+from btsrn_jax.inference import jobs, models, photo, upscale
 from btsrn_jax.resize import imresize
 
 SCALE = 2
+PLAIN = jobs.Output()
 
 
 def bicubic(lr, progress=None):
@@ -32,11 +36,12 @@ def bicubic(lr, progress=None):
     return np.clip(np.rint(sr), 0, top).astype(lr.dtype)
 
 
-def run(inputs, out, function=bicubic, lines=None, **options):
+def run(inputs, out, function=bicubic, lines=None, output=PLAIN, **options):
     """The exit code, and what was said."""
     lines = [] if lines is None else lines
-    work = upscale.plan_files(inputs, out, **options)
-    return upscale.upscale_files(work, function, SCALE, lines.append), lines
+    work = jobs.plan_files(inputs, out, output, **options)
+    model = models.Model("test", SCALE, 0, function, "")
+    return upscale.upscale_files(work, lambda scale: model, None, lines.append), lines
 
 
 def tree(folder):
@@ -166,7 +171,7 @@ def test_what_the_model_or_the_disk_refuses_is_one_line(photos, tmp_path, monkey
     code, lines = run(source, tmp_path / "o", refuses)
     assert (code, lines) == (1, [f"failed: {source[0]}: out of memory"])
 
-    def full(path, picture):
+    def full(path, picture, quality):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(upscale.images, "write_picture", full)
@@ -184,9 +189,10 @@ def test_interrupting_leaves_no_half_image(photos, tmp_path):
         return bicubic(lr)
 
     lines = []
-    with pytest.raises(KeyboardInterrupt):
+    told = "interrupted after 1 of 3; --resume does the rest"
+    with pytest.raises(KeyboardInterrupt, match=told):
         run([photos], tmp_path / "out", interrupted, lines)
-    assert lines[-1] == "interrupted after 1 of 3; --resume does the rest"
+    assert len(lines) == 1  # the caller says the rest, once
     assert tree(tmp_path / "out") == ["a 1.png"]
     assert run([photos], tmp_path / "out", resume=True)[0] == 0
 
@@ -339,9 +345,118 @@ def test_a_terminal_gets_a_bar_others_only_for_what_takes_long(
     screen.isatty = lambda: True
     monkeypatch.setattr(upscale.sys, "stderr", screen)
     run([photos], tmp_path / "b")
-    assert "c.webp: 100%" in screen.getvalue()
-    assert "MP/s" in screen.getvalue()
-    assert "left" in screen.getvalue()
+    assert re.search(r"\[3/3\] c.webp 100 %, 0:0\d left", screen.getvalue())
+
+
+def test_time_left_is_told_from_the_second_tile_on_and_a_long_wait_before(
+    photos, tmp_path, monkeypatch, caplog
+):
+    """Ten seconds a tile after a first one that compiles; two tiles a picture."""
+    now = [0.0]
+    monkeypatch.setattr(upscale.time, "monotonic", lambda: now[0])
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(upscale.sys, "stderr", screen)
+
+    def slow(lr, progress=None):
+        for done in (1, 2):
+            now[0] += 10 if now[0] else 60
+            sleep(0.11)  # the bar is drawn ten times a second
+            progress(done, 2)
+        return bicubic(lr)
+
+    caplog.set_level("INFO", "btsrn")
+    monkeypatch.setattr(upscale.logger, "propagate", True)
+    run([photos], tmp_path / "out", slow)
+    shown = re.findall(r"\[./3\] \S.*?\S %(?:, \S+ left)?", screen.getvalue())
+    assert shown[0] == "[1/3] a 1.png 17 %"  # no rate is known
+    assert "[1/3] a 1.png 33 %, 0:40 left" in shown
+    assert "[3/3] c.webp 83 %, 0:10 left" in shown
+    assert caplog.messages == ["0.0 megapixels at x2: about 60 s"]
+
+
+@pytest.mark.parametrize(
+    ("output", "size"),
+    [
+        ({"factor": 1.5}, (9, 12)),
+        ({"factor": 1.2}, (7, 10)),
+        ({"width": 11}, (8, 11)),
+        ({"height": 7}, (7, 9)),
+        ({"factor": 2}, (12, 16)),
+    ],
+)
+def test_any_size_up_to_the_scale_is_the_enlarged_picture_shrunk(
+    tmp_path, output, size
+):
+    pixels, alpha = noise(6, 8, 3), noise(6, 8, seed=1)
+    encode.write_picture(tmp_path / "a.png", decode.Picture(pixels, alpha))
+    wanted = jobs.Output(**output)
+    assert run([tmp_path / "a.png"], tmp_path / "b.png", output=wanted)[0] == 0
+    got = decode.read_picture(tmp_path / "b.png")
+    large = photo.upscale_picture(decode.Picture(pixels, alpha), bicubic, SCALE)
+    assert got.pixels.shape[:2] == got.alpha.shape == size
+    np.testing.assert_array_equal(got.pixels, imresize(large.pixels, size))
+    np.testing.assert_array_equal(got.alpha, imresize(large.alpha, size))
+
+
+def test_a_size_takes_the_next_scale_that_reaches_it(photos, tmp_path):
+    """Of a family of models; 16 bits are kept by the resizing, too."""
+    asked = []
+
+    def open_model(scale):
+        asked.append(scale)
+        return models.bicubic_model(scale)
+
+    images.write_image(tmp_path / "deep.png", noise(6, 8, 3, dtype=np.uint16))
+    for width, scale in ((9, 2), (16, 2), (17, 3), (31, 4)):
+        work = jobs.plan_files(
+            [tmp_path / "deep.png"], tmp_path / f"{width}.png", jobs.Output(width=width)
+        )
+        assert upscale.upscale_files(work, open_model, log=asked.append) == 0
+        assert asked[0] == scale
+        asked.clear()
+        made = decode.read_picture(tmp_path / f"{width}.png").pixels
+        assert (made.shape[1], made.dtype) == (width, np.uint16)
+    for width in (8, 33):
+        work = jobs.plan_files([tmp_path / "deep.png"], tmp_path / "o.png")
+        work = dataclasses.replace(work, output=jobs.Output(width=width))
+        assert upscale.upscale_files(work, open_model, log=asked.append) == 1
+    assert "deep.png: it has 8 x 6 pixels: that would not be enlarging" in asked[0]
+    assert "8 x 6 pixels, 4.12 times larger: at most 4 times" in asked[-1]
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_outputs_take_a_format_and_a_quality(photos, tmp_path):
+    out = tmp_path / "out"
+    assert run([photos], out, output=jobs.Output(format="webp"))[0] == 0
+    assert tree(out) == ["a 1.webp", "sub/b.webp", "sub/deep/c.webp"]
+    images.write_image(tmp_path / "p.png", noise(64, 64, 3))
+    sizes = []
+    for name, quality in (("a.webp", None), ("b.webp", 90), ("c.webp", 20)):
+        output = jobs.Output(quality=quality)
+        assert run([tmp_path / "p.png"], tmp_path / name, output=output)[0] == 0
+        sizes.append((tmp_path / name).stat().st_size)
+    assert sizes[0] > 1.5 * sizes[1] > 3 * sizes[2]  # lossless only without
+    run([tmp_path / "p.png"], tmp_path / "q.jpg", output=jobs.Output(quality=30))
+    with Image.open(tmp_path / "q.jpg") as jpeg:
+        luma = jpeg.quantization[0]
+    assert luma[0] == (16 * 167 + 50) // 100  # libjpeg's scaling of its table at 30
+    for given, message in (
+        ({"format": "gif"}, "--format gif: one of png"),
+        ({"quality": 0}, "--quality 0: 1 to 100"),
+        ({"factor": 5.0}, "--factor 5"),
+        ({"factor": 1.0}, "--factor 1"),
+        ({"width": 0}, "--width 0"),
+        ({"width": 9, "factor": 2.0}, "--factor and --width: give one"),
+    ):
+        with pytest.raises(InputError, match=message):
+            jobs.Output(**given)
+    for given, message in (
+        ({"format": "webp"}, "--format webp, but .*x.png"),
+        ({"quality": 90}, "--quality is for JPEG and WebP"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run([photos / "a 1.png"], tmp_path / "x.png", output=jobs.Output(**given))
 
 
 def test_a_folder_that_may_not_be_written_to_is_named(permissions_count):

@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from helpers import runs, tiny
 
+from btsrn_jax import images, resize
 from btsrn_jax.export import write as export
 
 
@@ -92,6 +94,32 @@ def test_a_package_that_cannot_be_loaded_damages_no_run(tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert "no libfoo.so" in done.stderr
     assert "damaged" not in done.stderr
+
+
+def test_upscale_reads_standard_input_and_writes_standard_output(tmp_path):
+    """Nothing but the picture goes to standard output; nothing is left behind."""
+    (photo, *_) = sorted(tiny.write_photos(tmp_path / "in").iterdir())
+    command = [sys.executable, "-m", "btsrn_jax.cli", "upscale", "-", "-"]
+    command += ["--model", "bicubic", "--format", "tif"]
+    settings = {"cwd": tiny.ROOT, "timeout": 300, "capture_output": True}
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        command, input=photo.read_bytes(), env=environment, **settings
+    )
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "out.tif").write_bytes(done.stdout)
+    lr, sr = (images.read_image(p) for p in (photo, tmp_path / "out.tif"))
+    np.testing.assert_array_equal(sr, resize.imresize(lr, 2))
+    told = done.stderr.decode().splitlines()
+    assert told[0] == "bicubic: enlarging by 2"
+    assert told[1].startswith("standard input -> standard output.tif: ")
+    done = subprocess.run(command, input=b"no picture", env=environment, **settings)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"cannot read standard input: none of PNG" in done.stderr
+    done = subprocess.run(command, input=b"", env=environment, **settings)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"error: standard input is empty: a picture was expected\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.tif"]
 
 
 def loaded_by(*commands):
