@@ -126,6 +126,8 @@ def _add_export(add):
     what = "Some of safetensors, stablehlo, onnx, orbax (default: all that can be)."
     add("--formats", metavar="FORMAT[,FORMAT]", help=what)
     add("--force", **SWITCH, help="Replace an exported model in OUT.")
+    what = "Store the weights of the ONNX files as float16: half the size."
+    add("--half", **SWITCH, help=what)
     add("--data", metavar="TEXT", help="The training images, for the model card.")
     add("--data-licence", metavar="TEXT", help="The terms of the training images.")
 
@@ -260,6 +262,7 @@ def run_export(args: argparse.Namespace) -> int:
             force=args.force,
             data=args.data,
             data_licence=args.data_licence,
+            half=args.half,
         )
     except export.ParityError as error:
         return _failed(error)

@@ -28,11 +28,12 @@ from btsrn_jax import (
 )
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import model_card, provenance
-from btsrn_jax.export.formats import FORMATS, Source, reference
+from btsrn_jax.export.formats import BESIDE, FORMATS, HALF, Source, reference
 
 CARD = "README.md"
 FIGURES = "figures.csv"  # of every image, under the exported name
 LIMIT = 1e-4  # the largest difference from the JAX network, for values in [0, 1]
+HALF_LIMIT = 1 / 255  # the same with float16 weights: one grey level
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 # What a model's config.json may lack if another program wrote it.
 UNKNOWN = {
@@ -61,6 +62,7 @@ def export_model(
     force: bool = False,
     data: str | None = None,
     data_licence: str | None = None,
+    half: bool = False,
     log: Callable[[str], None] = print,
 ) -> dict:
     """Writes a model into a directory of its own, whole or not at all.
@@ -75,6 +77,7 @@ def export_model(
       force: True to replace an exported model in `out`.
       data: the training images in words, where the run does not know them well enough.
       data_licence: the terms of the training images.
+      half: True to store the weights of the formats in HALF as float16.
       log: takes lines of progress.
 
     Returns:
@@ -82,12 +85,14 @@ def export_model(
 
     Raises:
       InputError: for a mistake of the user.
-      ParityError: where a file differs from the network by more than LIMIT.
+      ParityError: where a file differs from the network by more than LIMIT, or by
+        more than HALF_LIMIT if its weights are float16.
     """
     out = pathlib.Path(out)
     formats = _choose(formats, log)
+    _check_half(formats, half)
     _check_out(out, force)
-    loaded, rows = _load(source, out, data, data_licence, formats, log)
+    loaded, rows = _load(source, out, data, data_licence, formats, half, log)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -122,6 +127,15 @@ def _choose(formats, log):
     return list(dict.fromkeys(formats))
 
 
+def _check_half(formats, half):
+    """Raises InputError if float16 weights are asked for, and no format has them."""
+    if half and not set(HALF) & set(formats):
+        raise InputError(
+            f"--half: float16 weights are of {', '.join(HALF)}, and the formats to"
+            f" write are {', '.join(formats)}"
+        )
+
+
 def _check_out(out, force):
     """Raises InputError if `out` exists, unless an export wrote it and may be
     replaced."""
@@ -129,14 +143,20 @@ def _check_out(out, force):
         return
     if not force:
         raise InputError(f"{out} exists; --force replaces an exported model")
-    ours = {inference.CONFIG, CARD, FIGURES} | {file for file, _, _ in FORMATS.values()}
+    ours = {inference.CONFIG, CARD, FIGURES}
+    ours |= {file for name in FORMATS for file, _, _ in _files(name)}
     strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
     if out.is_file() or strange:
         found = strange[0] if strange else "a file"
         raise InputError(f"{out} is no exported model (it holds {found}): not replaced")
 
 
-def _load(source, out, data, data_licence, formats, log):
+def _files(name):
+    """Returns the files of a format, each with its writer and its reader."""
+    return [FORMATS[name], *BESIDE.get(name, ())]
+
+
+def _load(source, out, data, data_licence, formats, half, log):
     """Returns the Source to export, and the rows of its evaluation files."""
     storage.local(source)  # raises InputError for a bucket
     found = inference.load_weights(source)
@@ -170,6 +190,7 @@ def _load(source, out, data, data_licence, formats, log):
     words += ["--formats", ",".join(formats)]
     words += ["--data", data] if data else []
     words += ["--data-licence", data_licence] if data_licence else []
+    words += ["--half"] if half else []
     about = {
         "name": name,
         "version": __version__,
@@ -181,7 +202,7 @@ def _load(source, out, data, data_licence, formats, log):
     compute = network.Compute(jnp.float32, "plain", jax.lax.Precision.HIGHEST)
     network_ = network.build(model, scale, compute)
     log(f"{source}: {provenance.describe_step(about)}; {provenance.summary(about)}")
-    return Source(network_, found.variables, about), rows
+    return Source(network_, found.variables, about, half), rows
 
 
 def _read_figures(folder, step, log):
@@ -215,8 +236,9 @@ def _write(source, folder, formats, log):
     upscale = reference(source.model)
     truth = [upscale(source.variables, lr) for lr in images]
     about["parity"], about["bytes"], about["sha256"] = {}, {}, {}
-    for name in formats:
-        file, write, reader = FORMATS[name]
+    for name, (file, write, reader) in [(n, f) for n in formats for f in _files(n)]:
+        half = source.half and name in HALF
+        limit = HALF_LIMIT if half else LIMIT
         write(source, folder / file)
         run, by = reader(source, folder / file)
         differences = {}
@@ -224,12 +246,14 @@ def _write(source, folder, formats, log):
             size = "x".join(map(str, lr.shape[:3]))
             differences[size] = _difference(run(lr), sr)
             log(f"{file:18} {size:9} largest difference {differences[size]:.1e}")
-            if not differences[size] <= LIMIT:
+            if not differences[size] <= limit:
                 raise ParityError(
                     f"{file} differs from the network by {differences[size]:.1e} on an"
-                    f" image of {size}, {LIMIT:.0e} is allowed: nothing was written"
+                    f" image of {size}, {limit:.0e} is allowed: nothing was written"
                 )
         about["parity"][file] = {"by": by, "largest_difference": differences}
+        if half:
+            about["parity"][file]["weights"] = "float16"
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
         about["bytes"][name] = path.stat().st_size

@@ -128,8 +128,10 @@ def build_onnx(
 
 
 def _pad_symmetric(graph, x, border):
-    """Adds SYMMETRIC padding, which ONNX's Pad does not know, by one line of pixels at a
-    time: so the border may exceed the image."""
+    """Adds SYMMETRIC padding, which ONNX's Pad does not know.
+
+    It grows by one line of pixels at a time, so that the border may exceed the image.
+    """
     for axis in (2, 3):
         for i in range(border):
             # Line i of the image now lies at 2 i. An image of fewer lines has its own
@@ -156,9 +158,11 @@ def _super_resolve(graph, model, variables, padded):
 
 
 def _bicubic_skip(graph, x, scale):
-    """Adds `ops.bicubic_skip`: a convolution gives the s x s pixels that lie on a pixel
-    of each colour, and they are put in their places. Not every runtime knows a Resize by
-    Keys' kernel, and some by other coefficients."""
+    """Adds `ops.bicubic_skip`.
+
+    A convolution gives the s x s pixels that lie on each pixel, as channels. A Resize
+    would not do: some runtimes lack its cubic mode or have coefficients of their own.
+    """
     weights = ops.bicubic_weights(scale)
     kernel = np.einsum("ak,bl->abkl", weights, weights)
     kernel = np.tile(kernel.reshape(scale**2, 1, *kernel.shape[2:]), (3, 1, 1, 1))

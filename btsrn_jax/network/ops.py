@@ -262,8 +262,8 @@ def pad_symmetric(x: jax.Array, border: int) -> jax.Array:
 
 
 def bicubic_weights(scale: int) -> np.ndarray:
-    """Returns the weights of five LR pixels in a row for each of the `scale` pixels that
-    lie on the middle one: (scale, 5) float64."""
+    """Returns Keys' weights of five LR pixels in a row, (scale, 5) float64: a row for
+    each of the `scale` HR pixels that lie on the middle one."""
     offset = (np.arange(scale) + 0.5) / scale - 0.5
     places = np.arange(-SKIP_MARGIN, SKIP_MARGIN + 1)
     return cubic(offset[:, None] - places)
