@@ -131,8 +131,8 @@ def _check_half(formats, half):
     """Raises InputError if float16 weights are asked for, and no format has them."""
     if half and not set(HALF) & set(formats):
         raise InputError(
-            f"--half: float16 weights are of {', '.join(HALF)}, and the formats to"
-            f" write are {', '.join(formats)}"
+            f"--half: of {', '.join(formats)} none stores float16 weights;"
+            f" {', '.join(HALF)} can"
         )
 
 

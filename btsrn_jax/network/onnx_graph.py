@@ -259,13 +259,13 @@ def _kernel(layer):
 
 
 def _normalise(graph, x, path, params, stats):
-    """Adds batch normalisation by the statistics that were learned."""
+    """Adds batch normalisation by the statistics that were learned, as a product and a
+    sum: ONNX's own operator has changed its meaning several times."""
     *folders, name = path.split("/")
     for folder in folders:
         params, stats = params[folder], stats[folder]
-    values = [
-        graph.floats(f"{path}/{key}", tree[name][key])
-        for tree, keys in ((params, ("scale", "bias")), (stats, ("mean", "var")))
-        for key in keys
-    ]
-    return graph.add("BatchNormalization", x, *values, epsilon=1e-5)
+    params, stats = params[name], stats[name]
+    factor = np.asarray(params["scale"]) / np.sqrt(np.asarray(stats["var"]) + 1e-5)
+    shift = np.asarray(params["bias"]) - factor * np.asarray(stats["mean"])
+    x = graph.add("Mul", x, graph.floats(f"{path}/factor", factor.reshape(-1, 1, 1)))
+    return graph.add("Add", x, graph.floats(f"{path}/shift", shift.reshape(-1, 1, 1)))
