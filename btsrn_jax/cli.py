@@ -143,6 +143,8 @@ def _add_export(add):
     what = "Some of safetensors, stablehlo, onnx, orbax (default: all that can be)."
     add("--formats", metavar="FORMAT[,FORMAT]", help=what)
     add("--force", **SWITCH, help="Replace an exported model in OUT, or the file.")
+    what = "Store the weights of the ONNX files as float16: half the size."
+    add("--half", **SWITCH, help=what)
     add("--data", metavar="TEXT", help="The training images, for the model card.")
     add("--data-licence", metavar="TEXT", help="The terms of the training images.")
 
@@ -304,12 +306,13 @@ def run_export(args: argparse.Namespace) -> int:
     where one differs, nothing is written.
     """
     formats = None if args.formats is None else storage.split_names(args.formats)
-    what = args.model, args.output, formats, args.force
-    plan = export.plan_export(*what, log=str)
+    what = args.model, args.output, formats
+    how = {"force": args.force, "half": args.half}
+    plan = export.plan_export(*what, **how, log=str)
     _prepare_devices()
     about = {"data": args.data, "data_licence": args.data_licence}
     try:
-        export.export_model(*what, **about)
+        export.export_model(*what, **how, **about)
     except export.ParityError as error:
         return _failed(error)
     print(f"{plan.out}: written" + ", see its README.md" * (not plan.one_file))

@@ -121,11 +121,17 @@ def _use(about, halo):
         "model.stablehlo": "`model.stablehlo` (CPU, CUDA, TPU; NHWC; needs JAX and"
         " flatbuffers): `jax.export."
         'deserialize(open("model.stablehlo", "rb").read()).call(lr)`',
-        "model.onnx": "`model.onnx` (NCHW, operator set 17): input `lr`, output `sr`",
+        "model.onnx": "`model.onnx` (NCHW, operator set 13): input `lr`, output `sr`",
+        "model-tile.onnx": "`model-tile.onnx`: the same without the padding, for"
+        f" programs that cut tiles: {halo} LR pixels more on each side go in than are"
+        " enlarged",
         "orbax": "`orbax`: the arrays for JAX users,"
         ' `orbax.checkpoint.PyTreeCheckpointer().restore("/PATH/orbax")`',
     }
-    lines += [f"* {text}" for name, text in uses.items() if name in about["parity"]]
+    for name, text in uses.items():
+        if name in about["parity"]:
+            half = about["parity"][name].get("weights") == "float16"
+            lines.append(f"* {text}" + ", weights stored as float16" * half)
     return lines[0] + "\n\n" + "\n".join(lines[1:])
 
 

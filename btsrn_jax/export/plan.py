@@ -17,6 +17,8 @@ FILES = {  # of each format, inside the folder of a model
     "onnx": "model.onnx",
     "orbax": "orbax",
 }
+BESIDE = {"onnx": ("model-tile.onnx",)}  # further files of a format
+HALF = ("onnx",)  # the formats that can store float16 weights
 SUFFIXES = {  # of the formats that are one file
     pathlib.Path(file).suffix: name for name, file in FILES.items() if "." in file
 }
@@ -43,6 +45,7 @@ def plan_export(
     out: str | os.PathLike,
     formats: list[str] | None = None,
     force: bool = False,
+    half: bool = False,
     log: Callable[[str], None] = print,
 ) -> ExportPlan:
     """Checks the arguments of `export_model`, whose they are.
@@ -65,6 +68,13 @@ def plan_export(
             f" {', '.join(formats)}: name a folder, or leave out --formats"
         )
     formats = _choose([one_file] if one_file else formats, log)
+    if half and not set(HALF) & set(formats):
+        raise InputError(
+            f"--half: of {', '.join(formats)} none stores float16 weights;"
+            f" {', '.join(HALF)} can"
+        )
+    if "orbax" in formats:
+        storage.check_array_path(out)
     _check_out(out, force, one_file)
     storage.check_writable_folder(out.parent)
     storage.local(source)  # raises InputError for a bucket
@@ -103,7 +113,7 @@ def _check_out(out, force, one_file):
         return
     if not force:
         raise InputError(f"{out} exists; --force replaces an exported model")
-    ours = {inference.CONFIG, CARD, FIGURES, *FILES.values()}
+    ours = {inference.CONFIG, CARD, FIGURES, *FILES.values(), *sum(BESIDE.values(), ())}
     strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
     if out.is_file() or strange:
         found = strange[0] if strange else "a file"

@@ -30,10 +30,11 @@ from btsrn_jax import (
 )
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import model_card, provenance
-from btsrn_jax.export.formats import FORMATS, Source, reference
-from btsrn_jax.export.plan import CARD, FIGURES, FILES, SUFFIXES, plan_export
+from btsrn_jax.export.formats import BESIDE, FORMATS, Source, reference
+from btsrn_jax.export.plan import CARD, FIGURES, FILES, HALF, SUFFIXES, plan_export
 
 LIMIT = 1e-4  # the largest difference from the JAX network, for values in [0, 1]
+HALF_LIMIT = 1 / 255  # the same with float16 weights: one grey level
 # What a model's config.json may lack if another program wrote it.
 UNKNOWN = {
     "track": "unknown",
@@ -61,6 +62,7 @@ def export_model(
     force: bool = False,
     data: str | None = None,
     data_licence: str | None = None,
+    half: bool = False,
     log: Callable[[str], None] = print,
 ) -> dict:
     """Writes a model into a directory of its own, or as one file; whole or not at all.
@@ -76,6 +78,7 @@ def export_model(
       force: True to replace an exported model in `out`, or the file.
       data: the training images in words, where the run does not know them well enough.
       data_licence: the terms of the training images.
+      half: True to store the weights of the formats in HALF as float16.
       log: takes lines of progress.
 
     Returns:
@@ -83,11 +86,12 @@ def export_model(
 
     Raises:
       InputError: for a mistake of the user.
-      ParityError: where a file differs from the network by more than LIMIT.
+      ParityError: where a file differs from the network by more than LIMIT, or by
+        more than HALF_LIMIT if its weights are float16.
     """
-    plan = plan_export(source, out, formats, force, log)
+    plan = plan_export(source, out, formats, force, half, log)
     out, formats = plan.out, plan.formats
-    loaded, rows = _load(source, out, data, data_licence, formats, log)
+    loaded, rows = _load(source, out, data, data_licence, formats, half, log)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -97,7 +101,8 @@ def export_model(
             made.mkdir()
             if rows:
                 evaluation.write_csv(made / FIGURES, rows)
-            _write(loaded, made, formats, log)
+            files = _files(formats, plan.one_file)
+            _write(loaded, made, files, log)
             if plan.one_file:
                 if not force and os.path.lexists(out):
                     raise InputError(f"{out} exists by now: nothing was changed there")
@@ -130,7 +135,13 @@ def _put(made, out, force):
                 ) from None
 
 
-def _load(source, out, data, data_licence, formats, log):
+def _files(formats, one_file):
+    """Returns (format, (file, writer, reader)) of each file that is to be written."""
+    beside = {} if one_file else BESIDE
+    return [(n, f) for n in formats for f in (FORMATS[n], *beside.get(n, ()))]
+
+
+def _load(source, out, data, data_licence, formats, half, log):
     """Returns the Source to export, and the rows of its evaluation files."""
     found = inference.load_weights(source)
     path = found.folder
@@ -163,6 +174,7 @@ def _load(source, out, data, data_licence, formats, log):
     words += ["--formats", ",".join(formats)]
     words += ["--data", data] if data else []
     words += ["--data-licence", data_licence] if data_licence else []
+    words += ["--half"] if half else []
     about = {
         "name": name,
         "version": __version__,
@@ -174,7 +186,7 @@ def _load(source, out, data, data_licence, formats, log):
     compute = network.Compute(jnp.float32, "plain", jax.lax.Precision.HIGHEST)
     network_ = network.build(model, scale, compute)
     log(f"{source}: {provenance.describe_step(about)}; {provenance.summary(about)}")
-    return Source(network_, found.variables, about), rows
+    return Source(network_, found.variables, about, half), rows
 
 
 def _read_figures(folder, step, log):
@@ -201,15 +213,16 @@ def _read_figures(folder, step, log):
     return evaluation.latest(found)
 
 
-def _write(source, folder, formats, log):
+def _write(source, folder, files, log):
     """Writes all files, runs each after it was written, and writes the card last."""
     about = source.about
     images = _parity_images(source.model.halo)
     upscale = reference(source.model)
     truth = [upscale(source.variables, lr) for lr in images]
     about["parity"], about["bytes"], about["sha256"] = {}, {}, {}
-    for name in formats:
-        file, write, reader = FORMATS[name]
+    for name, (file, write, reader) in files:
+        half = source.half and name in HALF
+        limit = HALF_LIMIT if half else LIMIT
         write(source, folder / file)
         run, by = reader(source, folder / file)
         differences = {}
@@ -217,12 +230,14 @@ def _write(source, folder, formats, log):
             size = "x".join(map(str, lr.shape[:3]))
             differences[size] = _difference(run(lr), sr)
             log(f"{file:18} {size:9} largest difference {differences[size]:.1e}")
-            if not differences[size] <= LIMIT:
+            if not differences[size] <= limit:
                 raise ParityError(
                     f"{file} differs from the network by {differences[size]:.1e} on an"
-                    f" image of {size}, {LIMIT:.0e} is allowed: nothing was written"
+                    f" image of {size}, {limit:.0e} is allowed: nothing was written"
                 )
         about["parity"][file] = {"by": by, "largest_difference": differences}
+        if half:
+            about["parity"][file]["weights"] = "float16"
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
         about["bytes"][name] = path.stat().st_size
