@@ -28,7 +28,6 @@ from btsrn_jax import (
     storage,
     streams,
 )
-from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError, foreseen
 from btsrn_jax.progress import logger
 
@@ -274,7 +273,7 @@ def run_upscale(args: argparse.Namespace) -> int:
         named = args.model not in families  # it has one scale, whatever is wanted
 
         def open_for(scale):
-            return open_model(args.scale if named else scale or min(SCALES))
+            return open_model(args.scale if named else scale or 2)
 
         return inference.upscale_files(work, open_for, args.scale, log)
 

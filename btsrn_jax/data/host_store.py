@@ -174,7 +174,9 @@ def _writer(parent):
     storage.check_writable_folder(parent)
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent) as temporary:
-        yield _Writer(pathlib.Path(temporary, "made"))
+        writer = _Writer(pathlib.Path(temporary, "made"))
+        with writer.lr, writer.hr:  # closed also where an image is refused
+            yield writer
 
 
 class _Writer:

@@ -124,6 +124,8 @@ def test_without_a_home_directory_a_run_trains_and_what_needs_one_is_a_line(tmp_
     if os.geteuid() or not shutil.which("setpriv"):
         pytest.skip("only root, by setpriv, can become a user without an entry")
     tmp_path.chmod(0o777)
+    tmp_path.parent.chmod(0o755)  # pytest's own folders are closed to others
+    tmp_path.parent.parent.chmod(0o755)
     rights = "+dac_override,+dac_read_search"  # of root: to read this checkout
     nobody = f"setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps {rights}"
     nobody += f" --ambient-caps {rights} env -u HOME -u BTSRN_CACHE -u XDG_CACHE_HOME"
