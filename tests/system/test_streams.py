@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from helpers import processes, tiny
@@ -119,31 +120,36 @@ with progress.progress_bar(total=2, desc="bar", unit="image") as bar:
     assert not any(b"\r" in packet for packet in packets)
 
 
-def test_without_a_home_directory_a_run_trains_and_what_needs_one_is_a_line(tmp_path):
+@pytest.fixture
+def open_path():
+    """A folder that everybody may enter: pytest's own ones are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder)
+
+
+def test_without_a_home_directory_a_run_trains_and_what_needs_one_is_a_line(open_path):
     """A user that the machine does not know, as in many containers."""
     if os.geteuid() or not shutil.which("setpriv"):
         pytest.skip("only root, by setpriv, can become a user without an entry")
-    tmp_path.chmod(0o777)
-    tmp_path.parent.chmod(0o755)  # pytest's own folders are closed to others
-    tmp_path.parent.parent.chmod(0o755)
+    open_path.chmod(0o777)
     rights = "+dac_override,+dac_read_search"  # of root: to read this checkout
     nobody = f"setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps {rights}"
     nobody += f" --ambient-caps {rights} env -u HOME -u BTSRN_CACHE -u XDG_CACHE_HOME"
     if subprocess.run([*nobody.split(), "true"], check=False).returncode:
         pytest.skip("this container grants no ambient capabilities")
-    hr_dir = tiny.write_photos(tmp_path / "hr", tiny.HR_SIZES)
+    hr_dir = tiny.write_photos(open_path / "hr", tiny.HR_SIZES)
     for cache, code, said in (
         ("device", 0, "next: btsrn"),
         ("host", 2, "error: a store on the host needs a cache folder, and there is no"),
     ):
-        folder = tmp_path / cache
+        folder = open_path / cache
         command = tiny.command(folder, hr_dir, steps=1)
         text = shlex.join([*command, f"--config.data.cache={cache}"])
-        codes, _, err = run(tmp_path, f"{nobody} {text}")
+        codes, _, err = run(open_path, f"{nobody} {text}")
         assert codes == [code], err
         assert said in err.splitlines()[-1]
         assert "Traceback" not in err
-    codes, _, err = run(tmp_path, f"{nobody} {BTSRN} upscale '~/a.png' b.png")
+    codes, _, err = run(open_path, f"{nobody} {BTSRN} upscale '~/a.png' b.png")
     assert codes == [2]
     assert err.startswith("error: IN: ~/a.png: no home directory ~ is known here")
     assert err.count("\n") == 1
