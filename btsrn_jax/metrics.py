@@ -5,6 +5,7 @@ the border, the colour space and the rounding. A protocol fixes all three.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -45,6 +46,10 @@ PROTOCOLS = {
     # Most papers since 2017.
     "modern": Protocol("y", 0, 1, round_y=False, mod_crop=True),
 }
+
+
+# What an image without error counts in its own row, in dB; its PSNR is infinite.
+WITHOUT_ERROR = 100.0
 
 
 def get_protocol(name: str) -> Protocol:
@@ -97,6 +102,26 @@ def psnr(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
     a, b = _compared(sr, hr, protocol, scale)
     mse = np.mean((a - b) ** 2)
     return float("inf") if mse == 0 else float(10 * np.log10(255**2 / mse))
+
+
+def counted(psnr: float) -> float:
+    """Returns what a PSNR counts in tables and files: WITHOUT_ERROR for infinity."""
+    return WITHOUT_ERROR if psnr == math.inf else psnr
+
+
+def mean_psnr(values: Iterable[float]) -> float | None:
+    """Returns the mean of a set, in dB: of its images' PSNRs, not of their errors.
+
+    Images without error are left out: one black image would decide over the mean.
+
+    Args:
+      values: of the images, as `counted` returns them.
+
+    Returns:
+      None where every image is without error. To rank it, take WITHOUT_ERROR.
+    """
+    finite = [value for value in values if value != WITHOUT_ERROR]
+    return float(np.mean(finite)) if finite else None
 
 
 def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:

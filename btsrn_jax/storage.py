@@ -6,10 +6,12 @@ A path in a bucket is one of `etils.epath`, as Orbax and TFDS take it.
 import contextlib
 import importlib.util
 import itertools
+import json
 import logging
+import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from btsrn_jax.errors import InputError, first_line
@@ -81,6 +83,29 @@ def write(path: Any, data: bytes | str) -> None:
         path.write_bytes(data)
     except Exception as error:  # as in `path`
         raise OSError(f"cannot write {path}: {first_line(error)}") from None
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Returns JSON that every program can read: numbers that are not finite, which
+    JSON lacks, become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return [*map(_finite, value)] if isinstance(value, list | tuple) else value
+
+
+def from_json(text: str) -> Any:
+    """Returns what JSON holds. NaN and Infinity, as older files have them, are None.
+
+    Raises:
+      ValueError: it is no JSON.
+    """
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,13 @@ import pathlib
 
 from btsrn_jax import inference, storage
 from btsrn_jax.config import SCALES
-from btsrn_jax.data import check_set, evaluation_set, origin, raise_together, set_name
+from btsrn_jax.data import (
+    check_set,
+    evaluation_set,
+    origin,
+    raise_together,
+    set_names,
+)
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
 from btsrn_jax.metrics import get_protocol, most_ignored
@@ -22,6 +28,7 @@ def run_evaluation(
     csv: pathlib.Path | None = None,
     save_images: pathlib.Path | None = None,
     memory_gb: float = 0.0,
+    lr: pathlib.Path | None = None,
 ) -> list[figures.Row]:
     """Measures models on sets: `btsrn evaluate`. The table goes to standard output.
 
@@ -39,6 +46,7 @@ def run_evaluation(
       csv: a file for every figure.
       save_images: a folder for the upscaled images: SET/xSCALE/MODEL/NAME.png.
       memory_gb: as of `inference.open_model`.
+      lr: the folder of the LR images of the one set that is given.
 
     Returns:
       The rows of the CSV.
@@ -46,12 +54,9 @@ def run_evaluation(
     for protocol in protocols:
         get_protocol(protocol)
     models = _find_models(source, list(dict.fromkeys(scales)))
-    names = [set_name(name) for name in sets]
-    for name, given in zip(names, sets, strict=True):
-        if not given:
-            raise InputError("--sets: an empty name")
-        if names.count(name) > 1:
-            raise InputError(f"two sets are called {name}: figures would be mixed up")
+    names = set_names(sets, data_dir)
+    if lr is not None and len(sets) > 1:
+        raise InputError(f"--lr {lr}: one set was expected, not {len(sets)}")
     if csv is not None:
         if os.path.isdir(csv):
             raise InputError(f"cannot write {csv}: it is a folder, not a file")
@@ -59,7 +64,8 @@ def run_evaluation(
     if save_images is not None:
         storage.check_writable_folder(pathlib.Path(save_images))
     scales = list(dict.fromkeys(scale for _, scale, _ in models))
-    found = _find_sets(sets, scales, protocols, data_dir)
+    given = dict(zip(names, sets, strict=True))
+    found = _find_sets(given, scales, protocols, data_dir, lr)
     rows = []
     for label, scale, loaded in models:
         model = (
@@ -76,6 +82,8 @@ def run_evaluation(
             rows += evaluate.evaluate_set(name, pairs, upscaler, protocols, folder)
             if csv:
                 figures.write_csv(csv, rows)
+    for line in figures.name_without_error(rows):
+        logger.info(line)
     print(figures.table(rows))
     return rows
 
@@ -133,18 +141,18 @@ def _label(source, found):
 
 def _parts(name):
     path = pathlib.Path(name)
-    return path.resolve().parts[1:] if path.exists() else (name,)
+    return pathlib.Path(os.path.abspath(path)).parts[1:] if path.exists() else (name,)
 
 
-def _find_sets(sets, scales, protocols, data_dir):
-    """Returns {(scale, name): pairs}; every file of them can be read and fits."""
+def _find_sets(sets, scales, protocols, data_dir, lr_dir):
+    """Returns {(scale, name): pairs} of {name: set}; every file of them can be read and
+    fits."""
     found, problems, said = {}, [], []
     for scale in scales:
         ignored = most_ignored(protocols, scale)
-        for given in sets:
-            name = set_name(given)
+        for name, given in sets.items():
             try:
-                pairs = evaluation_set(given, scale, data_dir, problems)
+                pairs = evaluation_set(given, scale, data_dir, problems, lr_dir)
                 notes = check_set(pairs, scale, ignored)
             except InputError as error:
                 problems += str(error).splitlines()

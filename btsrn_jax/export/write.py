@@ -7,7 +7,6 @@ clipping are inside.
 
 import hashlib
 import importlib.util
-import json
 import pathlib
 import shlex
 import tempfile
@@ -234,7 +233,7 @@ def _write(source, folder, formats, log):
         name = path.relative_to(folder).as_posix()
         about["bytes"][name] = path.stat().st_size
         about["sha256"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    config = json.dumps(about, indent=2) + "\n"
+    config = storage.to_json(about, 2) + "\n"
     (folder / inference.CONFIG).write_text(config)
     (folder / CARD).write_text(model_card.render(about, config))
 

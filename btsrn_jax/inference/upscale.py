@@ -51,6 +51,9 @@ class Work:
     passed_over: list[str]
     """The pictures in the folders whose formats are not read."""
 
+    folder: pathlib.Path | None = None
+    """The folder of the outputs; None where the output is one file that was named."""
+
 
 def plan_files(
     inputs: list[pathlib.Path],
@@ -75,15 +78,17 @@ def plan_files(
             "--force replaces existing outputs, --resume skips them: give one of them"
         )
     failures = []
-    inputs = [pathlib.Path(path) for path in inputs]
-    jobs = _find_jobs(inputs, pathlib.Path(out), failures)
+    inputs, out = [pathlib.Path(path) for path in inputs], pathlib.Path(out)
+    jobs = _find_jobs(inputs, out, failures)
     existing = [job.target for job in jobs if os.path.exists(job.target)]
     if existing and not force and not resume:
         raise InputError(_listed("exists (--force or --resume)", existing))
     if resume:
         jobs = [job for job in jobs if not os.path.exists(job.target)]
     skipped = len(existing) if resume else 0
-    return Work(jobs, skipped, [str(error) for error in failures], _others(inputs))
+    one = [job.target for job in jobs] == [out]
+    messages = [str(error) for error in failures]
+    return Work(jobs, skipped, messages, _others(inputs), None if one else out)
 
 
 def upscale_files(
@@ -117,6 +122,8 @@ def upscale_files(
     for failure in failures:
         say(f"failed: {failure}")
 
+    if jobs and work.folder is not None:
+        images.mark_outputs(work.folder)
     written, bar = 0, _bar(sum(job.megapixels for job in jobs))
     screen = sys.stderr.isatty()
     try:
@@ -206,11 +213,11 @@ def _find_jobs(inputs, out, failures):
 def _others(inputs):
     """The pictures in the folders whose formats are not read."""
     return sorted(
-        os.path.join(parent, name)
+        str(other)
         for path in inputs
-        for parent, _, names in os.walk(path)
-        for name in names
-        if pathlib.Path(name).suffix.lower() in _OTHER_SUFFIXES
+        if os.path.isdir(path)
+        for other in images.walk_folder(path).others
+        if other.suffix.lower() in _OTHER_SUFFIXES
     )
 
 

@@ -6,7 +6,6 @@ without.
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +38,7 @@ KNOWN = {
 FIGURE = {
     **dict.fromkeys(("set", "model", "protocol"), str),
     **dict.fromkeys(("scale", "ensemble", "images"), int),
-    **dict.fromkeys(("psnr", "ssim"), int | float),
+    **dict.fromkeys(("psnr", "ssim"), int | float | None),  # None: see evaluation.Row
 }
 
 
@@ -112,7 +111,7 @@ def read_config(folder: pathlib.Path) -> dict:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
+        config = storage.from_json(path.read_text())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -125,7 +124,8 @@ def read_config(folder: pathlib.Path) -> dict:
             raise InputError(f"{path} is damaged: {name} is {str(value)[:40]!r}")
     for i, figure in enumerate(config.get("figures", [])):
         for name, kind in FIGURE.items():
-            if not isinstance(figure, dict) or not isinstance(figure.get(name), kind):
+            has = isinstance(figure, dict) and name in figure
+            if not has or not isinstance(figure[name], kind):
                 raise InputError(f"{path} is damaged: figures[{i}] has no {name}")
     # The rules are those of a training config with this network in it.
     whole = schema.defaults().to_dict()

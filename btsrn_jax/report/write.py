@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 
@@ -15,7 +14,14 @@ from btsrn_jax import (
     storage,
     training,
 )
-from btsrn_jax.data import SAMPLES, check_set, evaluation_set, file_pair, set_name
+from btsrn_jax.data import (
+    check_set,
+    evaluation_set,
+    file_pair,
+    origin,
+    sample_pairs,
+    set_names,
+)
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
 from btsrn_jax.progress import logger
@@ -56,7 +62,7 @@ def write_report(
     """
     entries = [load(source) for source in dict.fromkeys(sources)]
     found = {
-        scale: _find_sets(sets or [SAMPLES], scale, data_dir)
+        scale: _find_sets(sets, scale, data_dir)
         for scale in sorted({entry.config["scale"] for entry in entries})
     }
     shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
@@ -74,6 +80,8 @@ def write_report(
                 bicubic = evaluation.bicubic_upscaler(scale)
                 baseline[scale] = _measure(bicubic, found[scale])
             rows = _measure(upscaler, found[scale])
+            for line in evaluation.name_without_error(rows):
+                logger.info(line)
             entries[i] = dataclasses.replace(
                 entry,
                 rows=evaluation.latest(entry.rows + rows),
@@ -91,7 +99,7 @@ def load(source: str) -> ReportedModel:
     metrics = training.read_metrics(path / training.METRICS)
     if metrics:
         try:
-            config = json.loads((path / "config.json").read_text())
+            config = storage.from_json((path / "config.json").read_text())
             network.build(config["model"], config["scale"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read the config of {path}: {error}") from None
@@ -101,7 +109,7 @@ def load(source: str) -> ReportedModel:
         config, folder, has_weights = loaded.config, loaded.folder, True
     config["model"].setdefault("name", "btsrn")
     rows = evaluation.latest(evaluation.read_figures(folder, config))
-    name = path.resolve().name if path.exists() else source
+    name = path.absolute().name if path.exists() else source
     return ReportedModel(
         source if has_weights else None,
         name,
@@ -114,14 +122,15 @@ def load(source: str) -> ReportedModel:
 
 def _find_sets(names, scale, data_dir):
     """Returns the pairs of each set by name, all of which can be read and fit; of
-    DIV2K's sets, those of this scale."""
-    found = {
-        set_name(name): evaluation_set(name, scale, data_dir)
-        for name in names
-        if not name.startswith("div2k/") or name.endswith(f"_x{scale}")
-    }
-    for pairs in found.values():
+    DIV2K's sets, those of this scale. Without names, the sample photographs."""
+    found = {} if names else {"samples": sample_pairs()}
+    for name, given in zip(set_names(names, data_dir), names, strict=True):
+        if not name.startswith("div2k/") or name.endswith(f"_x{scale}"):
+            found[name] = evaluation_set(given, scale, data_dir)
+    for name, pairs in found.items():
         check_set(pairs, scale, most_ignored(PROTOCOLS, scale))
+        if names:
+            logger.info(f"{name} x{scale}: {len(pairs)} images, {origin(pairs)}")
     return found
 
 

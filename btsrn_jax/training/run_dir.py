@@ -79,12 +79,12 @@ def open_run(
         wanted |= {} if value is None else {name: value}
     mesh.barrier()  # all have read what there was
     if mesh.is_first():
-        storage.write(path, json.dumps(wanted, indent=2) + "\n")
+        storage.write(path, storage.to_json(wanted, 2) + "\n")
     return wanted
 
 
 def _read(path):
     try:
-        return json.loads(path.read_text())
+        return storage.from_json(path.read_text())
     except ValueError:
         raise InputError(f"{path} is damaged: not a config") from None

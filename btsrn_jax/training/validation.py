@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import evaluation, inference, mesh
+from btsrn_jax import evaluation, inference, mesh, metrics
 from btsrn_jax.checkpoint import Checkpoints
-from btsrn_jax.data import Pair, evaluation_sets
+from btsrn_jax.data import Pair, evaluation_sets, origin
 from btsrn_jax.progress import logger
 from btsrn_jax.training.metrics_log import MetricsLog
 
@@ -41,11 +41,12 @@ class Validation:
         return evaluation.Upscaler(name, scale, self.ensemble, function)
 
     def __call__(self, variables: Mapping[str, Any]) -> float:
-        """Returns the mean PSNR over the images of all sets, in dB.
+        """Returns the mean PSNR over the images of all sets, in dB, by which steps are
+        ranked: `metrics.mean_psnr`, or 100 where no image has an error.
 
-        Of each set the first `eval.max_images` count: the same at every step, or scores
-        would not compare. Collective: every process takes its share of the images, on
-        its own devices.
+        Images without error are left out, and named in the log. Of each set the first
+        `eval.max_images` count: the same at every step, or scores would not compare.
+        Collective: every process takes its share of the images, on its own devices.
         """
         if mesh.process_count() > 1:
             variables = jax.tree.map(np.asarray, variables)
@@ -62,7 +63,16 @@ class Validation:
                 name, [pair], upscaler, [settings.protocol], progress=False
             )
             found[i] = rows[0].psnr
-        return float(np.mean(np.nansum(mesh.gather(found), axis=0)))
+        psnr = np.nansum(mesh.gather(found), axis=0)
+        perfect = [
+            f"{name}/{pair.name}"
+            for (name, pair), value in zip(images, psnr, strict=True)
+            if value == metrics.WITHOUT_ERROR
+        ]
+        if perfect:
+            logger.info(f"no error in {', '.join(perfect)}: left out of the mean")
+        mean = metrics.mean_psnr(psnr)
+        return metrics.WITHOUT_ERROR if mean is None else mean
 
 
 def prepare_validation(
@@ -76,6 +86,8 @@ def prepare_validation(
     sets = evaluation_sets(config)
     if not sets:
         return None
+    for name, pairs in sets.items():
+        logger.info(f"{name}: {len(pairs)} images, {origin(pairs)}")
     on = devices if mesh.process_count() == 1 else mesh.local()
     upscale = inference.tiled_upscaler(config, on, ensemble)
     return Validation(sets, upscale, ensemble, config)
