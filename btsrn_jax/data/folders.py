@@ -125,9 +125,10 @@ def _find_sides(folder, scale, split, lr_dir, said):
     lr = [name for name in beside if roles[name] and not roles[name].hr]
     if not hr:
         if lr and wants_lr:  # or LR would be taken for HR
+            root = next(iter(_roots(folder / lr[0]))).relative_to(folder).as_posix()
             raise InputError(
-                f"{folder} has {lr[0]} for LR, but none of HR, GT, original and the"
-                " like for HR"
+                f"{folder} has {root} for LR, but none of HR, GT, original and the like"
+                " for HR"
             )
         _check_plain(folder, places)
         return folder, None

@@ -52,7 +52,8 @@ class Work:
     """The pictures in the folders whose formats are not read."""
 
     folder: pathlib.Path | None = None
-    """The folder of the outputs; None where the output is one file that was named."""
+    """The folder of the outputs if it lies inside a folder of the inputs: it is marked,
+    or the next command would take the outputs for inputs."""
 
 
 def plan_files(
@@ -86,9 +87,11 @@ def plan_files(
     if resume:
         jobs = [job for job in jobs if not os.path.exists(job.target)]
     skipped = len(existing) if resume else 0
-    one = [job.target for job in jobs] == [out]
+    folders = [path for path in inputs if os.path.isdir(path)]
+    inside = any(_real(path) in _real(out).parents for path in folders)
+    folder = out if inside else None
     messages = [str(error) for error in failures]
-    return Work(jobs, skipped, messages, _others(inputs), None if one else out)
+    return Work(jobs, skipped, messages, _others(inputs), folder)
 
 
 def upscale_files(
