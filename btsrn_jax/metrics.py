@@ -118,10 +118,23 @@ def mean_psnr(values: Iterable[float]) -> float | None:
       values: of the images, as `counted` returns them.
 
     Returns:
-      None where every image is without error. To rank it, take WITHOUT_ERROR.
+      None where every image is without error.
     """
     finite = [value for value in values if value != WITHOUT_ERROR]
     return float(np.mean(finite)) if finite else None
+
+
+def rank(values: Iterable[float]) -> float:
+    """Returns the score by which results on the same images are ranked, in dB.
+
+    Here images without error count as WITHOUT_ERROR, and none counts more: by
+    `mean_psnr`, a network that restores a black image all but for one pixel would be
+    above one that restores it.
+
+    Args:
+      values: of the images, as `counted` returns them; at least one.
+    """
+    return float(np.mean([min(value, WITHOUT_ERROR) for value in values]))
 
 
 def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:

@@ -59,3 +59,12 @@ def test_a_folder_that_may_not_be_written_to_is_named(permissions_count):
     for name in ("file", "closed", "closed/deep"):
         with pytest.raises(InputError, match=f"cannot write {name}: .*is no folder"):
             storage.check_writable_folder(pathlib.Path(name))
+
+
+def test_json_has_no_number_that_is_not_finite_and_of_old_files_none_is_read():
+    value = {"a": [float("inf"), 1.5, (float("nan"), 2)], "b": {"c": -float("inf")}}
+    text = storage.to_json(value)
+    assert text == '{"a": [null, 1.5, [null, 2]], "b": {"c": null}}'
+    assert storage.from_json('{"a": [Infinity, -Infinity, NaN, 1]}') == {
+        "a": [None, None, None, 1]
+    }

@@ -161,8 +161,11 @@ def latest(rows: Iterable[Row]) -> list[Row]:
 
 def lr_label(row: Row) -> str:
     """Returns where a row's LR images came from, in short; "" for imresize."""
-    made = row.lr in ("", "imresize")
-    return "" if made else "/".join(pathlib.PurePath(row.lr).parts[-2:])
+    if row.lr in ("", "imresize"):
+        return ""
+    *parent, last = pathlib.PurePath(row.lr).parts[-2:]
+    in_set = parent == [row.set.rpartition("/")[2]]
+    return "/".join([last] if in_set else [*parent, last])
 
 
 def paper_set(name: str) -> str:

@@ -8,6 +8,7 @@ from btsrn_jax.config import SCALES
 from btsrn_jax.data import (
     check_set,
     evaluation_set,
+    lr_origin,
     origin,
     raise_together,
     set_names,
@@ -151,11 +152,17 @@ def _find_sets(sets, scales, protocols, data_dir, lr_dir):
     for scale in scales:
         ignored = most_ignored(protocols, scale)
         for name, given in sets.items():
+            pairs = []
             try:
                 pairs = evaluation_set(given, scale, data_dir, problems, lr_dir)
                 notes = check_set(pairs, scale, ignored)
             except InputError as error:
                 problems += str(error).splitlines()
+                if "do not fit" in str(error) and lr_dir is None:
+                    problems.append(
+                        f"{name} x{scale}: LR was taken from {lr_origin(pairs)}; --lr"
+                        " DIR names another folder"
+                    )
                 continue
             if not pairs:  # all of them among the problems
                 continue

@@ -53,6 +53,8 @@ def run_provenance(config: Mapping, step: int, metrics: Sequence[Mapping]) -> di
         for name, value in line.items()
         if name.startswith("psnr_")
     }
+    if not validation and any("score" in line for line in lines):
+        validation = {config["eval"]["protocol"]: None}  # no image had an error
     known = {
         "track": "bicubic" if by_imresize else track,
         "step": step,
@@ -189,9 +191,8 @@ def describe_step(about: Mapping) -> str:
     if about["step"] is None:
         return "an unknown step"
     validation = ", ".join(
-        f"{psnr:.3f} dB ({protocol})"
+        (f"{psnr:.3f} dB" if psnr is not None else "no error") + f" ({protocol})"
         for protocol, psnr in about["validation"].items()
-        if psnr is not None
     )
     why = f"the best by validation: {validation}" if validation else "never validated"
     averaged = ", averaged weights" if about["averaged"] else ""

@@ -150,6 +150,8 @@ def _load(source, out, data, data_licence, formats, log):
         rows = _read_figures(path, None, log)
     name = out.resolve().name
     rows = [r if r.model == "bicubic" else r._replace(model=name) for r in rows]
+    # As `shown_path`: of this machine's folders the last parts.
+    rows = [r._replace(lr=evaluation.lr_label(r) or r.lr) for r in rows]
     known["figures"] = provenance.figures(rows) or known.get("figures", [])
     # `dtype` is a setting of training: an exported model computes in float32.
     model = dict(found.config["model"])
@@ -191,7 +193,8 @@ def _read_figures(folder, step, log):
     is left out, and named.
     """
     made = folder / checkpoint.FOLDER / str(step) / "about" / "metadata"
-    labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
+    own = folder.resolve().name, folder.absolute().name  # that of a link, too
+    labels = ("btsrn", "vdsr", "bicubic", *own)
     found = []
     for path in sorted(folder.glob("*.csv")):
         rows = [row for row in evaluation.read_csv(path) if row.model in labels]

@@ -65,7 +65,7 @@ class Walk:
         for kind, names in sorted(self.left_out.items()):
             if len(names) > 1:
                 kind = re.sub("file|folder", r"\g<0>s", kind, count=1)
-            which = "" if kind.startswith("hidden file") else f" ({_some(names)})"
+            which = "" if "hidden file" in kind else f" ({_some(sorted(names))})"
             parts.append(f"{len(names)} {kind}{which}")
         if self.others:
             kinds = sorted({path.suffix.lower() or path.name for path in self.others})
@@ -89,7 +89,7 @@ def walk_folder(folder: pathlib.Path) -> Walk:
         target = os.path.realpath(link)
         leads_back = pathlib.Path(target) in pathlib.Path(home).parents
         if target in visited or leads_back:
-            found.left_out["linked folder seen before"].append(link.name)
+            found.left_out["linked folder seen already"].append(link.name)
         else:
             links += sorted(_visit(link, found, visited))
     found.files.sort()

@@ -40,13 +40,13 @@ class Validation:
         name, scale = self.config.model.name, self.config.scale
         return evaluation.Upscaler(name, scale, self.ensemble, function)
 
-    def __call__(self, variables: Mapping[str, Any]) -> float:
-        """Returns the mean PSNR over the images of all sets, in dB, by which steps are
-        ranked: `metrics.mean_psnr`, or 100 where no image has an error.
+    def __call__(self, variables: Mapping[str, Any]) -> dict[str, float]:
+        """Returns the PSNR of every image of all sets by SET/IMAGE, in dB, as
+        `metrics.counted` has it.
 
-        Images without error are left out, and named in the log. Of each set the first
-        `eval.max_images` count: the same at every step, or scores would not compare.
-        Collective: every process takes its share of the images, on its own devices.
+        Of each set the first `eval.max_images` count: the same at every step, or scores
+        would not compare. Collective: every process takes its share of the images, on
+        its own devices.
         """
         if mesh.process_count() > 1:
             variables = jax.tree.map(np.asarray, variables)
@@ -64,15 +64,8 @@ class Validation:
             )
             found[i] = rows[0].psnr
         psnr = np.nansum(mesh.gather(found), axis=0)
-        perfect = [
-            f"{name}/{pair.name}"
-            for (name, pair), value in zip(images, psnr, strict=True)
-            if value == metrics.WITHOUT_ERROR
-        ]
-        if perfect:
-            logger.info(f"no error in {', '.join(perfect)}: left out of the mean")
-        mean = metrics.mean_psnr(psnr)
-        return metrics.WITHOUT_ERROR if mean is None else mean
+        names = [f"{name}/{pair.name}" for name, pair in images]
+        return dict(zip(names, map(float, psnr), strict=True))
 
 
 def prepare_validation(
@@ -105,15 +98,24 @@ def score(
     log: MetricsLog,
     checkpoints: Checkpoints,
 ) -> None:
-    """Adds the score of a saved step to its checkpoint and its line of metrics.
+    """Adds the score of a saved step to its checkpoint, and its PSNR to its line of
+    metrics.
 
-    A continued run finds it in the metrics where the run before it got so far.
+    The line has the mean PSNR, without the images that have no error; where there are
+    such, it also has the score, in which they count. A continued run finds both in the
+    metrics where the run before it got so far.
     """
     protocol = validation.config.eval.protocol
-    known = log.last(step).get(f"psnr_{protocol}", math.nan)
-    psnr = float(mesh.gather(np.float64(known))[0, 0])
-    if math.isnan(psnr):
-        psnr = validation(variables)
-        log.write(step, **{f"psnr_{protocol}": psnr})
-        logger.info(f"step {step}: validation PSNR ({protocol}) {psnr:.3f}")
-    checkpoints.set_score(step, psnr)
+    name, line = f"psnr_{protocol}", log.last(step)
+    known = line.get("score", line.get(name, math.nan))
+    rank = float(mesh.gather(np.float64(known))[0, 0])
+    if math.isnan(rank):
+        found = validation(variables)
+        mean, rank = metrics.mean_psnr(found.values()), metrics.rank(found.values())
+        values = {name: mean, "score": None if mean == rank else rank}
+        log.write(step, **{k: v for k, v in values.items() if v is not None})
+        text = evaluation.as_text(mean, ".3f") or "none"
+        perfect = [k for k, v in found.items() if v == metrics.WITHOUT_ERROR]
+        text += f", without {', '.join(perfect)}: no error there" if perfect else ""
+        logger.info(f"step {step}: validation PSNR ({protocol}) {text}")
+    checkpoints.set_score(step, rank)
