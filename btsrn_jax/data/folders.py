@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from btsrn_jax import images
 from btsrn_jax.data import layouts
-from btsrn_jax.data.partners import by_name, match, pairs_in
+from btsrn_jax.data.partners import by_name, hr_in, match, pairs_in
 from btsrn_jax.errors import InputError
 
 HINT = (
@@ -71,7 +71,7 @@ def find_set(
     if lr_dir is None:
         hr, lr = pairs_in(hr_dir, scale, said)
     else:
-        hr, lr_files = by_name(hr_dir, said), by_name(lr_dir, said)
+        hr, lr_files = hr_in(hr_dir, said), by_name(lr_dir, said)
         outside = {n: path for n, path in hr.items() if not _is_below(path, lr_dir)}
         hr = outside or hr
         lr = match(hr, lr_files, scale, lr_dir, said)

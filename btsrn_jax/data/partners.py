@@ -72,34 +72,49 @@ def pairs_in(
     `said` takes a message.
     """
     files = by_name(folder, said)
-    of_lr, hr_names = {}, {name.lower(): name for name in files}
-    for name in files:
-        ending = layouts.lr_end(name)
-        for end in ("", "_hr", "-hr", "_gt", "-gt") if ending else ():
-            if ending[0] + end in hr_names:
-                hr_name = hr_names[ending[0] + end]
-                of_lr.setdefault(hr_name, {})[ending[1]] = name
-                break
-    taken = {name for found in of_lr.values() for name in found.values()}
-    hr = {name: path for name, path in files.items() if name not in taken}
-    if folder.name.lower().startswith(layouts.SRF.format(s="")):
-        hr = {name: path for name, path in hr.items() if name.lower().endswith("_hr")}
-    elif not of_lr:
+    hr, partners = _split(folder, files)
+    if not partners and not _is_srf(folder):
         return hr, None
     lr = {}
     for name, path in hr.items():
-        found = of_lr.get(name, {})
+        found = partners.get(name, {})
         partner = found.get(scale, found.get(None))
         if partner:
             lr[name] = files[partner]
         elif not found:
             base = name.removesuffix("_HR")
             said.append(f"{path}: no LR image {base}_LR beside it")
-    if not lr and of_lr:  # of other scales alone
+    if not lr and partners:  # of other scales alone
         return hr, None
-    end = f"_SRF_{scale}"
-    names = {name: name.removesuffix("_HR").removesuffix(end) for name in lr}
+    names = {n: n.removesuffix("_HR").removesuffix(f"_SRF_{scale}") for n in lr}
     return (
         {names[name]: hr[name] for name in lr},
         {names[name]: path for name, path in lr.items()},
     )
+
+
+def hr_in(folder: pathlib.Path, said: list[str]) -> Named:
+    """Returns the HR images of a folder, by name, as `pairs_in` tells them."""
+    return _split(folder, by_name(folder, said))[0]
+
+
+def _split(folder, files):
+    """Returns the HR files by name, and for each that has LR beside it {scale: name of
+    LR}; the scale is None where the name says none."""
+    partners, hr_names = {}, {name.lower(): name for name in files}
+    for name in files:
+        ending = layouts.lr_end(name)
+        for end in ("", "_hr", "-hr", "_gt", "-gt") if ending else ():
+            if ending[0] + end in hr_names:
+                hr_name = hr_names[ending[0] + end]
+                partners.setdefault(hr_name, {})[ending[1]] = name
+                break
+    taken = {name for found in partners.values() for name in found.values()}
+    hr = {name: path for name, path in files.items() if name not in taken}
+    if _is_srf(folder):
+        hr = {name: path for name, path in hr.items() if name.lower().endswith("_hr")}
+    return hr, partners
+
+
+def _is_srf(folder):
+    return folder.name.lower().startswith(layouts.SRF.format(s=""))

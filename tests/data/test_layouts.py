@@ -197,6 +197,18 @@ def test_lr_given_may_be_flat_or_have_folders_of_scales(tmp_path):
     assert "no folder" in refused(tmp_path / "set", 3, lr_dir=tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    "hr", ["image_SRF_2/a_SRF_2_HR.png", "a_HR.png", "HR/a.png", "a.png"]
+)
+def test_lr_given_goes_before_lr_that_is_there(tmp_path, hr):
+    here = {"HR/a.png": "LR/a.png", "a.png": "ax2.png"}.get(hr)
+    here = here or hr.replace("_HR", "_LR")
+    make(tmp_path / "set", hr, here)
+    make(tmp_path, "low/a.png")
+    (file,) = folders.find_set(tmp_path / "set", 2, lr_dir=tmp_path / "low")
+    assert (file.hr, file.lr) == (tmp_path / "set" / hr, tmp_path / "low/a.png")
+
+
 def test_lr_given_inside_a_plain_set_is_not_hr(tmp_path):
     make(tmp_path, "a.png", "small/a.png")
     assert found(tmp_path, lr_dir=tmp_path / "small") == [("a", "a.png", "small/a.png")]
