@@ -37,7 +37,10 @@ def set_names(sets: Sequence[str], root: str = "data") -> list[str]:
     for i, mine in enumerate(parts):
         others = parts[:i] + parts[i + 1 :]
         if mine in others:
-            raise InputError(f"the set {sets[i]} is given twice")
+            raise InputError(
+                f"two sets are called {mine[-1]}: {sets[i]} is given twice, and figures"
+                " would be mixed up"
+            )
         for count in range(1, len(mine) + 1):
             name = "/".join(mine[-count:])
             if all(name != "/".join(other[-count:]) for other in others):

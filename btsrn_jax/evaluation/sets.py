@@ -157,12 +157,13 @@ def _find_sets(sets, scales, protocols, data_dir, lr_dir):
                 pairs = evaluation_set(given, scale, data_dir, problems, lr_dir)
                 notes = check_set(pairs, scale, ignored)
             except InputError as error:
-                problems += str(error).splitlines()
-                if "do not fit" in str(error) and lr_dir is None:
-                    problems.append(
-                        f"{name} x{scale}: LR was taken from {lr_origin(pairs)}; --lr"
-                        " DIR names another folder"
+                lines = str(error).splitlines()
+                if "do not fit" in lines[-1] and lr_dir is None:
+                    found_in = lr_origin(pairs)
+                    lines[-1] += (
+                        f" (LR is of {found_in}; --lr DIR names another folder)"
                     )
+                problems += lines
                 continue
             if not pairs:  # all of them among the problems
                 continue

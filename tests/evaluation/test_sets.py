@@ -66,7 +66,7 @@ def test_lr_of_the_wrong_size_is_refused_and_what_to_do_is_said(hr):
     with pytest.raises(InputError) as error:
         evaluate("set", scales=[3])
     assert "do not fit at x3" in str(error.value)
-    assert "LR was taken from set/LR; --lr DIR names another" in str(error.value)
+    assert "(LR is of set/LR; --lr DIR names another folder)" in str(error.value)
 
 
 def test_pictures_saved_inside_a_set_are_not_in_it_the_next_time(hr, tmp_path):
