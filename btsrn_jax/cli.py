@@ -130,6 +130,8 @@ def _add_evaluate(add):
     add("--protocol", default="all", metavar="NAME[,NAME]", help=what)
     add("--ensemble", **AVERAGED)
     add("--data-dir", **DATA_DIR)
+    what = "The LR images of the one set: a folder of them, or one that has X2, X3, X4."
+    add("--lr", **FOLDER, help=f"{what} Default: those that lie beside HR, or made.")
     add("--csv", **FILE, help="Write every figure to this CSV file.")
     add("--save-images", **FOLDER, help="Write the upscaled images to this folder.")
     add("--memory-gb", **MEMORY)
@@ -292,6 +294,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         args.save_images,
         args.memory_gb,
         before=_prepare_devices,
+        lr=args.lr,
     )
     return 0
 

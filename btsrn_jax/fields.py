@@ -160,14 +160,16 @@ FIELDS = {
     "data.hr_dir": Field(
         "",
         None,
-        "Source folder: the folder of HR images, read with its subfolders.",
+        "Source folder: the folder of HR images, read with its subfolders. It may also"
+        " be a whole set, with LR images beside HR (docs/evaluation.md).",
         Role.SOURCE,
         places=True,
     ),
     "data.lr_dir": Field(
         "",
         None,
-        "Source folder: the folder of LR images. If it is empty, imresize makes them.",
+        "Source folder: the folder of LR images, flat or with X2, X3, X4. If this is"
+        " empty: those beside HR; where there are none, imresize makes them.",
         Role.SOURCE,
         places=True,
     ),

@@ -183,7 +183,7 @@ def _check_folders(config):
     places = {name: getattr(config.data, name) for name in ("hr_dir", "lr_dir")}
     named = {f"config.data.{name}": place for name, place in places.items() if place}
     for i, name in enumerate(config.eval.sets):
-        if name != data.SAMPLES and not name.startswith("div2k/"):
+        if not data.is_reserved(name, config.data.root):
             named[f"config.eval.sets[{i}]"] = name
     for field, place in named.items():
         if not os.path.exists(storage.local(place)):

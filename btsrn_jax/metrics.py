@@ -48,6 +48,10 @@ PROTOCOLS = {
 }
 
 
+# What an image without error counts in its own row, in dB; its PSNR is infinite.
+WITHOUT_ERROR = 100.0
+
+
 def get_protocol(name: str) -> Protocol:
     """Returns the protocol of that name; InputError lists the names there are."""
     if name not in PROTOCOLS:
@@ -98,6 +102,39 @@ def psnr(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
     a, b = _compared(sr, hr, protocol, scale)
     mse = np.mean((a - b) ** 2)
     return float("inf") if mse == 0 else float(10 * np.log10(255**2 / mse))
+
+
+def counted(psnr: float) -> float:
+    """Returns what a PSNR counts in tables and files: WITHOUT_ERROR for infinity."""
+    return WITHOUT_ERROR if psnr == math.inf else psnr
+
+
+def mean_psnr(values: Iterable[float]) -> float | None:
+    """Returns the mean of a set, in dB: of its images' PSNRs, not of their errors.
+
+    Images without error are left out: one black image would decide over the mean.
+
+    Args:
+      values: of the images, as `counted` returns them.
+
+    Returns:
+      None where every image is without error.
+    """
+    finite = [value for value in values if value != WITHOUT_ERROR]
+    return float(np.mean(finite)) if finite else None
+
+
+def rank(values: Iterable[float]) -> float:
+    """Returns the score by which results on the same images are ranked, in dB.
+
+    Here images without error count as WITHOUT_ERROR, and none counts more: by
+    `mean_psnr`, a network that restores a black image all but for one pixel would be
+    above one that restores it.
+
+    Args:
+      values: of the images, as `counted` returns them; at least one.
+    """
+    return float(np.mean([min(value, WITHOUT_ERROR) for value in values]))
 
 
 def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:

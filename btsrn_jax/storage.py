@@ -8,10 +8,12 @@ import difflib
 import functools
 import importlib.util
 import itertools
+import json
 import logging
+import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from btsrn_jax.errors import InputError, first_line
@@ -230,6 +232,29 @@ def write(path: Any, data: bytes | str) -> None:
         raise OSError(f"cannot write {path}: {first_line(error)}") from None
 
 
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Returns JSON that every program can read: numbers that are not finite, which
+    JSON lacks, become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return [*map(_finite, value)] if isinstance(value, list | tuple) else value
+
+
+def from_json(text: str) -> Any:
+    """Returns what JSON holds. NaN and Infinity, as older files have them, are None.
+
+    Raises:
+      ValueError: it is no JSON.
+    """
+    return json.loads(text, parse_constant=lambda _: None)
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Yields a new local file that takes the name `path` once it is complete.
@@ -247,6 +272,14 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_folder(path: pathlib.Path) -> None:
+    """Raises InputError where no folder lies at a path."""
+    if not os.path.isdir(path):  # pathlib's is_dir raises without permission
+        raise InputError(
+            f"{path} is no folder" if os.path.exists(path) else missing(path)
+        )
 
 
 def check_writable_folder(path: pathlib.Path) -> None:

@@ -41,10 +41,8 @@ def test_evaluate_finds_and_writes_in_the_home_directory(at_home, capsys):
     """Lists with spaces after their commas, and all protocols."""
     args = ["--model", "~/run, bicubic", "--sets=~/set, ~/set/../set/.", "--scale=2, 2"]
     code, _, err = btsrn(capsys, "evaluate", *args)
-    assert (code, err) == (
-        2,
-        "error: two sets are called set: figures would be mixed up\n",
-    )
+    twice = f"error: two sets are called set: {at_home}/set is given twice, and figures"
+    assert (code, err) == (2, f"{twice} would be mixed up\n")
     args[2:] = ["--sets=~/set", "--protocol", "all", "--csv=~/a/f.csv"]
     code, out, err = btsrn(capsys, "evaluate", *args, "--save-images=~/images")
     assert code == 0, err

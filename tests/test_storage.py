@@ -163,3 +163,12 @@ def test_what_may_not_be_seen_is_not_called_missing(permissions_count):
     pathlib.Path("closed").mkdir(mode=0)
     message = "cannot find closed/x: Permission denied"
     assert storage.missing("closed/x") == message
+
+
+def test_json_has_no_number_that_is_not_finite_and_of_old_files_none_is_read():
+    value = {"a": [float("inf"), 1.5, (float("nan"), 2)], "b": {"c": -float("inf")}}
+    text = storage.to_json(value)
+    assert text == '{"a": [null, 1.5, [null, 2]], "b": {"c": null}}'
+    assert storage.from_json('{"a": [Infinity, -Infinity, NaN, 1]}') == {
+        "a": [None, None, None, 1]
+    }

@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 from btsrn_jax import inference, storage
 from btsrn_jax.config import SCALES
-from btsrn_jax.data import check_set, evaluation_set, origin, raise_together, set_name
+from btsrn_jax.data import (
+    check_set,
+    evaluation_set,
+    lr_origin,
+    origin,
+    raise_together,
+    set_names,
+)
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
 from btsrn_jax.metrics import PROTOCOLS, get_protocol, most_ignored
@@ -24,6 +31,7 @@ def run_evaluation(
     save_images: pathlib.Path | None = None,
     memory_gb: float = 0.0,
     before: Callable[[], None] = lambda: None,
+    lr: pathlib.Path | None = None,
 ) -> list[figures.Row]:
     """Measures models on sets: `btsrn evaluate`. The table goes to standard output.
 
@@ -42,6 +50,7 @@ def run_evaluation(
       save_images: a folder for the upscaled images: SET/xSCALE/MODEL/NAME.png.
       memory_gb: as of `inference.open_model`.
       before: called once all is checked, before JAX is loaded.
+      lr: the folder of the LR images of the one set that is given.
 
     Returns:
       The rows of the CSV.
@@ -55,10 +64,9 @@ def run_evaluation(
     for protocol in protocols:
         get_protocol(protocol)
     models = _find_models(source, list(dict.fromkeys(scales)))
-    names = [set_name(name) for name in sets]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two sets are called {name}: figures would be mixed up")
+    names = set_names(sets, data_dir)
+    if lr is not None and len(sets) > 1:
+        raise InputError(f"--lr {lr}: one set was expected, not {len(sets)}")
     csv, save_images = (p and storage.local(p) for p in (csv, save_images))
     if csv is not None:
         if os.path.isdir(csv):
@@ -67,7 +75,8 @@ def run_evaluation(
     if save_images is not None:
         storage.check_writable_folder(save_images)
     scales = list(dict.fromkeys(scale for _, scale, _ in models))
-    found = _find_sets(sets, scales, protocols, data_dir)
+    given = dict(zip(names, sets, strict=True))
+    found = _find_sets(given, scales, protocols, data_dir, lr)
     before()
     models = [
         (label, scale, part and inference.load_weights(part))
@@ -89,6 +98,8 @@ def run_evaluation(
             rows += evaluate.evaluate_set(name, pairs, upscaler, protocols, folder)
             if csv:
                 figures.write_csv(csv, rows)
+    for line in figures.name_without_error(rows):
+        logger.info(line)
     print(figures.table(rows))
     return rows
 
@@ -131,21 +142,28 @@ def _label(source, found):
 
 def _parts(name):
     path = pathlib.Path(name)
-    return path.resolve().parts[1:] if path.exists() else (name,)
+    return pathlib.Path(os.path.abspath(path)).parts[1:] if path.exists() else (name,)
 
 
-def _find_sets(sets, scales, protocols, data_dir):
-    """Returns {(scale, name): pairs}; every file of them can be read and fits."""
+def _find_sets(sets, scales, protocols, data_dir, lr_dir):
+    """Returns {(scale, name): pairs} of {name: set}; every file of them can be read and
+    fits."""
     found, problems, said = {}, [], []
     for scale in scales:
         ignored = most_ignored(protocols, scale)
-        for given in sets:
-            name = set_name(given)
+        for name, given in sets.items():
+            pairs = []
             try:
-                pairs = evaluation_set(given, scale, data_dir, problems)
+                pairs = evaluation_set(given, scale, data_dir, problems, lr_dir)
                 notes = check_set(pairs, scale, ignored)
             except InputError as error:
-                problems += str(error).splitlines()
+                lines = str(error).splitlines()
+                if "do not fit" in lines[-1] and lr_dir is None:
+                    found_in = lr_origin(pairs)
+                    lines[-1] += (
+                        f" (LR is of {found_in}; --lr DIR names another folder)"
+                    )
+                problems += lines
                 continue
             if not pairs:  # all of them among the problems
                 continue

@@ -1,10 +1,9 @@
 """The model card of an exported model, and the fields that OpenModelDB asks for."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 
-from btsrn_jax import evaluation, network
+from btsrn_jax import evaluation, network, storage
 from btsrn_jax.export import provenance
 
 OPENMODELDB_NOTE = (
@@ -37,7 +36,7 @@ def render(about: Mapping, config: str) -> str:
         _use(about, model.halo),
         "## OpenModelDB",
         OPENMODELDB_NOTE,
-        "```json\n" + json.dumps(openmodeldb(about), indent=2) + "\n```",
+        "```json\n" + storage.to_json(openmodeldb(about), 2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -65,14 +64,14 @@ def _figures(about):
     header += ["paper's PSNR"]
     cells = [
         [
-            line["set"],
+            line["set"] + (f", LR of {line['lr']}" if line.get("lr") else ""),
             str(line["images"]),
             line["protocol"],
-            f"{line['bicubic']:.2f}" if line["bicubic"] else "",
-            f"{line['psnr']:.2f}",
-            "" if line["ssim"] is None else f"{line['ssim']:.4f}",
+            evaluation.as_text(line["bicubic"]),
+            evaluation.as_text(line["psnr"]),
+            evaluation.as_text(line["ssim"], ".4f"),
             "of 8" if line["ensemble"] else "no",
-            f"{line['paper']:.2f}" if line["paper"] else "",
+            evaluation.as_text(line["paper"]),
         ]
         for line in lines
     ]

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import hashlib
 import itertools
-import json
 import os
 import pathlib
 import shlex
@@ -26,6 +25,7 @@ from btsrn_jax import (
     evaluation,
     inference,
     network,
+    storage,
     training,
 )
 from btsrn_jax.errors import InputError
@@ -155,6 +155,8 @@ def _load(source, out, data, data_licence, formats, half, log):
         rows = _read_figures(path, None, log)
     name = out.resolve().stem if out.suffix.lower() in SUFFIXES else out.resolve().name
     rows = [r if r.model == "bicubic" else r._replace(model=name) for r in rows]
+    # As `shown_path`: of this machine's folders the last parts.
+    rows = [r._replace(lr=evaluation.lr_label(r) or r.lr) for r in rows]
     known["figures"] = provenance.figures(rows) or known.get("figures", [])
     # `dtype` is a setting of training: an exported model computes in float32.
     model = dict(found.config["model"])
@@ -197,7 +199,8 @@ def _read_figures(folder, step, log):
     is left out, and named.
     """
     made = folder / checkpoint.FOLDER / str(step) / "about" / "metadata"
-    labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
+    own = folder.resolve().name, folder.absolute().name  # that of a link, too
+    labels = ("btsrn", "vdsr", "bicubic", *own)
     found = []
     for path in sorted(folder.glob("*.csv")):
         rows = [row for row in evaluation.read_csv(path) if row.model in labels]
@@ -242,7 +245,7 @@ def _write(source, folder, files, log):
         name = path.relative_to(folder).as_posix()
         about["bytes"][name] = path.stat().st_size
         about["sha256"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    config = json.dumps(about, indent=2) + "\n"
+    config = storage.to_json(about, 2) + "\n"
     (folder / inference.CONFIG).write_text(config)
     (folder / CARD).write_text(model_card.render(about, config))
 

@@ -127,6 +127,10 @@ class Work:
     force: bool = False
     """True to replace outputs that exist."""
 
+    folder: pathlib.Path | None = None
+    """The folder of the outputs if it lies inside a folder of the inputs: it is marked,
+    or the next command would take the outputs for inputs."""
+
 
 def plan_files(
     inputs: list[pathlib.Path],
@@ -153,8 +157,8 @@ def plan_files(
             "--force replaces existing outputs, --resume skips them: give one of them"
         )
     failures = []
-    inputs = [storage.local(path) for path in inputs]
-    jobs = _find_jobs(inputs, storage.local(out), output, failures)
+    inputs, out = [storage.local(path) for path in inputs], storage.local(out)
+    jobs = _find_jobs(inputs, out, output, failures)
     existing = [job.target for job in jobs if os.path.exists(job.target)]
     if existing and not force and not resume:
         raise InputError(_listed(existing, "exists (--force or --resume)"))
@@ -162,7 +166,10 @@ def plan_files(
         jobs = [job for job in jobs if not os.path.exists(job.target)]
     skipped = len(existing) if resume else 0
     failed = [str(error) for error in failures]
-    return Work(jobs, skipped, failed, _others(inputs), output, force)
+    folders = [path for path in inputs if os.path.isdir(path)]
+    inside = any(_real(path) in _real(out).parents for path in folders)
+    folder = out if inside else None
+    return Work(jobs, skipped, failed, _others(folders), output, force, folder)
 
 
 def _find_jobs(inputs, out, output, failures):
@@ -201,15 +208,13 @@ def _find_jobs(inputs, out, output, failures):
     return jobs
 
 
-def _others(inputs):
-    """The pictures in the folders whose formats are not read."""
-    suffixes = set(_OTHER_SUFFIXES) - set(images.readable_suffixes())
+def _others(folders):
+    """The pictures in folders whose formats are not read."""
     return sorted(
-        os.path.join(parent, name)
-        for path in inputs
-        for parent, _, names in os.walk(path)
-        for name in names
-        if pathlib.Path(name).suffix.lower() in suffixes
+        str(other)
+        for folder in folders
+        for other in images.walk_folder(folder).others
+        if other.suffix.lower() in _OTHER_SUFFIXES
     )
 
 

@@ -58,6 +58,8 @@ def upscale_files(
     for failure in failures:
         say(f"failed: {failure}")
 
+    if jobs and work.folder is not None:
+        images.mark_outputs(work.folder)
     written, progress = 0, _Progress(jobs)
     screen = sys.stderr.isatty()
     try:

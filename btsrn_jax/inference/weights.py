@@ -7,7 +7,6 @@ without.
 import dataclasses
 import difflib
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -41,8 +40,7 @@ KNOWN = {
 FIGURE = {
     **dict.fromkeys(("set", "model", "protocol"), str),
     **dict.fromkeys(("scale", "ensemble", "images"), int),
-    "psnr": int | float,
-    "ssim": int | float | None,  # null: the images are smaller than its window
+    **dict.fromkeys(("psnr", "ssim"), int | float | None),  # None: see evaluation.Row
 }
 
 
@@ -119,7 +117,7 @@ def read_scale(source: str) -> int:
     if exported:
         return read_config(folder)["scale"]
     try:
-        scale = json.loads((folder / CONFIG).read_text())["scale"]
+        scale = storage.from_json((folder / CONFIG).read_text())["scale"]
     except (OSError, ValueError, KeyError, TypeError):
         scale = None
     return scale if scale in schema.SCALES else load_weights(source).config["scale"]
@@ -139,7 +137,7 @@ def read_config(folder: pathlib.Path) -> dict:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
+        config = storage.from_json(path.read_text())
     except FileNotFoundError:
         raise InputError(f"cannot read {path}: it is missing") from None
     except (ValueError, RecursionError) as error:
@@ -152,7 +150,8 @@ def read_config(folder: pathlib.Path) -> dict:
             raise InputError(f"{path} is damaged: {name} is {str(value)[:40]!r}")
     for i, figure in enumerate(config.get("figures", [])):
         for name, kind in FIGURE.items():
-            if not isinstance(figure, dict) or not isinstance(figure.get(name), kind):
+            has = isinstance(figure, dict) and name in figure
+            if not has or not isinstance(figure[name], kind):
                 raise InputError(f"{path} is damaged: figures[{i}] has no {name}")
     # The rules are those of a training config with this network in it.
     whole = schema.defaults().to_dict()

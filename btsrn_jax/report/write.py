@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -15,7 +14,14 @@ from btsrn_jax import (
     storage,
     training,
 )
-from btsrn_jax.data import SAMPLES, check_set, evaluation_set, file_pair, set_name
+from btsrn_jax.data import (
+    check_set,
+    evaluation_set,
+    file_pair,
+    origin,
+    sample_pairs,
+    set_names,
+)
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
 from btsrn_jax.progress import logger
@@ -61,9 +67,12 @@ def write_report(
     out = storage.local(out)
     storage.check_writable_folder(out)
     scales = sorted({_read_scale(source) for source in sources})
-    found = {s: _find_sets(sets or [SAMPLES], s, data_dir) for s in scales}
+    found = {s: _find_sets(sets, s, data_dir) for s in scales}
     shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
     before()
+    for scale, given in found.items() if sets else ():
+        for name, pairs in given.items():
+            logger.info(f"{name} x{scale}: {len(pairs)} images, {origin(pairs)}")
     entries = [load(source) for source in dict.fromkeys(sources)]
     with lock.hold(out, "report"):
         _write_all(entries, found, shown, out, sets, ensemble)
@@ -83,6 +92,8 @@ def _write_all(entries, found, shown, out, sets, ensemble):
                 bicubic = evaluation.bicubic_upscaler(scale)
                 baseline[scale] = _measure(bicubic, found[scale])
             rows = _measure(upscaler, found[scale])
+            for line in evaluation.name_without_error(rows):
+                logger.info(line)
             entries[i] = dataclasses.replace(
                 entry,
                 rows=evaluation.latest(entry.rows + rows),
@@ -106,7 +117,7 @@ def _read_scale(source):
 def _read_run(path, use):
     """Returns what `use` makes of a run's config; InputError where it cannot."""
     try:
-        return use(json.loads((path / inference.CONFIG).read_text()))
+        return use(storage.from_json((path / inference.CONFIG).read_text()))
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read the config of {path}: {error}") from None
 
@@ -126,7 +137,7 @@ def load(source: str) -> ReportedModel:
         config, folder, has_weights = loaded.config, loaded.folder, True
     config["model"].setdefault("name", "btsrn")
     rows = evaluation.latest(evaluation.read_figures(folder, config))
-    name = path.resolve().name if path.exists() else source
+    name = path.absolute().name if path.exists() else source
     return ReportedModel(
         source if has_weights else None,
         name,
@@ -139,12 +150,11 @@ def load(source: str) -> ReportedModel:
 
 def _find_sets(names, scale, data_dir):
     """Returns the pairs of each set by name, all of which can be read and fit; of
-    DIV2K's sets, those of this scale."""
-    found = {
-        set_name(name): evaluation_set(name, scale, data_dir)
-        for name in names
-        if not name.startswith("div2k/") or name.endswith(f"_x{scale}")
-    }
+    DIV2K's sets, those of this scale. Without names, the sample photographs."""
+    found = {} if names else {"samples": sample_pairs()}
+    for name, given in zip(set_names(names, data_dir), names, strict=True):
+        if not name.startswith("div2k/") or name.endswith(f"_x{scale}"):
+            found[name] = evaluation_set(given, scale, data_dir)
     for pairs in found.values():
         check_set(pairs, scale, most_ignored(PROTOCOLS, scale))
     return found

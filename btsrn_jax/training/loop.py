@@ -15,6 +15,7 @@ from btsrn_jax import config as schema
 from btsrn_jax.data import (
     host_store,
     load_store,
+    name_folders,
     open_batches,
     sampler,
     training_pairs,
@@ -53,6 +54,7 @@ def run(
     if config.train.time_limit:
         preemption.deadline = time.monotonic() + 60 * config.train.time_limit
     pairs = training_pairs(config)
+    config = name_folders(config, pairs)
     store = load_store(config, pairs, devices)
     sizes = host_store.hr_sizes(store)
     one_pass = sampler.steps_per_pass(sizes, config.train.batch_size)

@@ -83,7 +83,7 @@ def open_run(
         wanted |= {} if value is None else {name: value}
     mesh.barrier()  # all have read what there was
     if mesh.is_first():
-        storage.write(path, json.dumps(wanted, indent=2) + "\n")
+        storage.write(path, storage.to_json(wanted, 2) + "\n")
     return wanted
 
 
@@ -126,6 +126,6 @@ def _was_trained(folder, saved):
 
 def _read(path):
     try:
-        return json.loads(path.read_text())
+        return storage.from_json(path.read_text())
     except ValueError:
         raise InputError(f"{path} is damaged: not a config") from None

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from btsrn_jax import config as schema
-from btsrn_jax.data import datasets, loading
+from btsrn_jax.data import datasets, loading, set_naming
 from btsrn_jax.errors import InputError
 from btsrn_jax.resize import imresize
 
@@ -280,8 +280,8 @@ def test_the_samples_are_photographs_none_of_which_is_in_both_halves():
 
 
 def test_sets_are_named_by_their_folder(tmp_path):
-    assert datasets.set_name(f"{tmp_path}/Set5/") == "Set5"
-    assert datasets.set_name("div2k/bicubic_x2") == "div2k/bicubic_x2"
+    given = [f"{tmp_path}/Set5/", "div2k/bicubic_x2", "samples"]
+    assert set_naming.set_names(given) == ["Set5", "div2k/bicubic_x2", "samples"]
     assert "scale 4" in message(datasets.evaluation_set, "div2k/bicubic_x2", 4)
     assert pathlib.Path(loading.cache_dir()) == tmp_path / "cache"
 

@@ -80,10 +80,10 @@ def test_one_file_goes_to_a_file_or_into_a_folder(photos, tmp_path):
 
 
 def test_files_of_other_suffixes_become_png(photos, tmp_path):
-    odd = tmp_path / "scan.jfif"
+    odd = tmp_path / "scan.dat"
     odd.write_bytes((photos / "sub/b.jpg").read_bytes())
     assert run([odd, photos / "a 1.png"], tmp_path / "out")[0] == 0
-    assert tree(tmp_path / "out") == ["a 1.png", "scan.jfif.png"]
+    assert tree(tmp_path / "out") == ["a 1.png", "scan.dat.png"]
 
 
 def test_existing_outputs_are_refused_all_at_once_replaced_or_skipped(photos, tmp_path):
