@@ -28,7 +28,7 @@ from btsrn_jax import (
 )
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import model_card, provenance
-from btsrn_jax.export.formats import FORMATS, Source, reference
+from btsrn_jax.export.formats import FORMATS, MISSING_FORMS, Source, reference
 
 CARD = "README.md"
 FIGURES = "figures.csv"  # of every image, under the exported name
@@ -71,7 +71,8 @@ def export_model(
       source: a model, as `inference.load_weights` takes it.
       out: the directory. An existing one is refused, unless `force` is True and it
         holds an exported model.
-      formats: names among FORMATS; by default all whose packages are installed.
+      formats: names among FORMATS; by default all whose packages are installed and
+        that have a form of this network.
       force: True to replace an exported model in `out`.
       data: the training images in words, where the run does not know them well enough.
       data_licence: the terms of the training images.
@@ -85,9 +86,12 @@ def export_model(
       ParityError: where a file differs from the network by more than LIMIT.
     """
     out = pathlib.Path(out)
-    formats = _choose(formats, log)
+    asked, formats = formats, _choose(formats, log)
     _check_out(out, force)
-    loaded, rows = _load(source, out, data, data_licence, formats, log)
+    storage.local(source)  # raises InputError for a bucket
+    found = inference.load_weights(source)
+    formats = _with_a_form(formats, asked is not None, found.config, log)
+    loaded, rows = _describe(source, found, out, data, data_licence, formats, log)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -122,6 +126,22 @@ def _choose(formats, log):
     return list(dict.fromkeys(formats))
 
 
+def _with_a_form(formats, asked, config, log):
+    """Returns the formats that a network can be written in; if they were asked for,
+    raises InputError for one that it cannot."""
+    model = network.build(config["model"], config["scale"])
+    kept = []
+    for name in formats:
+        missing = MISSING_FORMS.get(name, lambda _: "")(model)
+        if missing and asked:
+            raise InputError(f"the format {name}: {missing}")
+        if missing:
+            log(f"{FORMATS[name][0]} is left out: {missing}")
+        else:
+            kept.append(name)
+    return kept
+
+
 def _check_out(out, force):
     """Raises InputError if `out` exists, unless an export wrote it and may be
     replaced."""
@@ -136,10 +156,8 @@ def _check_out(out, force):
         raise InputError(f"{out} is no exported model (it holds {found}): not replaced")
 
 
-def _load(source, out, data, data_licence, formats, log):
+def _describe(source, found, out, data, data_licence, formats, log):
     """Returns the Source to export, and the rows of its evaluation files."""
-    storage.local(source)  # raises InputError for a bucket
-    found = inference.load_weights(source)
     path = found.folder
     if (path / checkpoint.FOLDER).is_dir() and not (path / inference.WEIGHTS).is_file():
         metrics = training.read_metrics(path / training.METRICS)

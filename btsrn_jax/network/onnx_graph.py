@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from btsrn_jax.errors import InputError
-from btsrn_jax.network import geometry, vdsr
+from btsrn_jax.network import btsrn, geometry, vdsr
 
 OPSET = 17
 IR_VERSION = 8  # of onnx 1.12: older than every runtime that knows this operator set
@@ -82,6 +82,9 @@ def build_onnx(model: Any, variables: Mapping, metadata: Mapping[str, str]) -> A
     Raises:
       InputError: if a part of the network has no ONNX form here.
     """
+    missing = missing_onnx_form(model)
+    if missing:
+        raise InputError(missing)
     graph = Graph()
     _super_resolve(graph, model, variables)
     graph.nodes[-1].output[0] = "sr"
@@ -103,6 +106,19 @@ def build_onnx(model: Any, variables: Mapping, metadata: Mapping[str, str]) -> A
     helper.set_model_props(proto, dict(metadata))
     graph.onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def missing_onnx_form(model: Any) -> str:
+    """Returns "no ONNX form of block X" if a part of a network is not written as nodes
+    here; "" if it can be."""
+    if isinstance(model, vdsr.VDSR):
+        return ""
+    if not isinstance(model, btsrn.BTSRN):
+        return f"no ONNX form of {type(model).__name__}"
+    for field, known in FORMS.items():
+        if getattr(model, field) not in known:
+            return f"no ONNX form of {field} {getattr(model, field)}"
+    return ""
 
 
 def _super_resolve(graph, model, variables):
@@ -149,9 +165,6 @@ def _pad_symmetric(graph, x, border):
 
 def _residual(graph, model, variables, x):
     """Adds the network itself; names and order are those of `btsrn.BTSRN`."""
-    for field, known in FORMS.items():
-        if getattr(model, field) not in known:
-            raise InputError(f"no ONNX form of {field} {getattr(model, field)}")
     params, stats = variables["params"], variables.get("batch_stats", {})
 
     def layer(path):

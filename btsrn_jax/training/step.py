@@ -175,6 +175,8 @@ def make_schedule(train: ConfigDict) -> optax.Schedule:
         return optax.exponential_decay(
             train.learning_rate, train.decay_steps, train.decay_rate, staircase=True
         )
+    if train.schedule != "cosine":
+        raise InputError(f"no schedule {train.schedule!r} in training/step.py")
     return optax.warmup_cosine_decay_schedule(
         0.0 if train.warmup_steps else train.learning_rate,
         train.learning_rate,
@@ -195,6 +197,8 @@ def make_optimizer(
     """
     if train.optimizer == "adam":
         return optax.adam(schedule)
+    if train.optimizer != "muon":
+        raise InputError(f"no optimizer {train.optimizer!r} in training/step.py")
 
     def matrices(params):
         kernel = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
@@ -213,6 +217,8 @@ def make_optimizer(
 def make_recipe(config: ConfigDict, devices: Mesh) -> Recipe:
     """Returns the recipe of a resolved config on a mesh."""
     train = config.train
+    if train.loss not in LOSSES:
+        raise InputError(f"no loss {train.loss!r} in training/step.py")
     schedule = make_schedule(train)
     clip = [optax.clip_by_global_norm(train.clip_norm)] if train.clip_norm else []
     platform = mesh.platform(devices)
