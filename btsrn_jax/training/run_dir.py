@@ -21,6 +21,7 @@ from btsrn_jax import config as schema
 from btsrn_jax import mesh, storage
 from btsrn_jax.data import Pair
 from btsrn_jax.errors import InputError
+from btsrn_jax.training import announce
 
 CONFIG = "config.json"
 
@@ -70,7 +71,7 @@ def open_run(
     if found:
         raise InputError(
             f"{workdir} holds a run of another config: {'; '.join(found)}."
-            " Take another --workdir, or the config of that run"
+            f" {_advice(saved, wanted, workdir)}"
         )
     wanted |= {"data_sha256": digest, "devices": mesh.describe(devices)}
     origin = {"config_file": config_file, "config_argument": config_argument}
@@ -81,6 +82,16 @@ def open_run(
     if mesh.is_first():
         storage.write(path, json.dumps(wanted, indent=2) + "\n")
     return wanted
+
+
+def _advice(saved, wanted, workdir):
+    """Returns what to do about a config that contradicts the run: where nothing but
+    the length differs, how the run is made longer."""
+    length = {name: wanted["train"][name] for name in ("steps", "decay_steps")}
+    longer = saved | {"train": saved["train"] | length}
+    if schema.contradictions(longer, wanted):
+        return "Take another --workdir, or the config of that run"
+    return f"To go on: {announce.go_on(saved, workdir, length['steps'])}"
 
 
 def _read(path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from btsrn_jax import inference, mesh, network, trees
 from btsrn_jax.data import sampler
 from btsrn_jax.errors import InputError
+from btsrn_jax.progress import logger
 
 
 class TrainState(NamedTuple):
@@ -97,7 +99,7 @@ def train_step(
 
     Returns:
       The next state, and scalar metrics: loss, grad_norm (before clipping),
-      learning_rate, skipped.
+      learning_rate (of this update), skipped.
     """
     r = recipe
     size = r.batch_size, r.side, r.target
@@ -115,8 +117,9 @@ def train_step(
     )
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    updates, opt_state = r.optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates = updates_made(state.opt_state)
+    change, opt_state = r.optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, change)
     # Early averages follow quickly, so that the start is forgotten.
     decay = jnp.minimum(r.ema, (1.0 + state.step) / (10.0 + state.step))
     ema = (
@@ -136,9 +139,20 @@ def train_step(
     return state, {
         "loss": loss,
         "grad_norm": norm,
-        "learning_rate": r.schedule(state.step - 1),
+        "learning_rate": r.schedule(updates),
         "skipped": state.skipped,
     }
+
+
+def updates_made(opt_state: Any) -> jax.Array:
+    """Returns by how many updates an optimiser's schedule has moved on, () int32: steps
+    that were skipped do not count."""
+
+    def has_count(node):
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    found = jax.tree.leaves(opt_state, is_leaf=has_count)
+    return next(node.count for node in found if has_count(node))
 
 
 def in_parts(function: Callable, params: Any, batch: tuple, parts: int) -> Any:
@@ -275,6 +289,16 @@ def compile_step(recipe: Recipe, devices: Mesh, from_host: bool = False) -> Call
         out_shardings=(whole, whole),
         donate_argnums=0,
     )
+
+
+def compile_now(step: Callable, state: TrainState, data: Any) -> Callable:
+    """Returns a jitted step compiled for these arguments; says so, and how long it
+    took."""
+    logger.info("compiling the train step (once) ...")
+    begun = time.monotonic()
+    compiled = step.lower(state, data).compile()
+    logger.info(f"compiled in {time.monotonic() - begun:.0f} s")
+    return compiled
 
 
 def inference_variables(state: TrainState) -> dict:
