@@ -36,8 +36,8 @@ def write_report(
 ) -> None:
     """Writes index.html, report.md, and every table, plot and row of crops as a file.
 
-    Figure 5 shows the first model of each scale. Curves need matplotlib; without it the
-    report has none, and one line says so.
+    Figure 5 shows all models of a scale beside each other. Curves need matplotlib;
+    without it the report has none, and one line says so.
 
     Args:
       sources: run directories, exported directories, released names.
@@ -54,17 +54,17 @@ def write_report(
       InputError: for a source that is neither a run nor a model, and for an unknown set
         or image, before anything is written.
     """
-    entries = [load(source) for source in dict.fromkeys(sources)]
+    entries = _named_apart([load(source) for source in dict.fromkeys(sources)])
     found = {
         scale: _find_sets(sets or [SAMPLES], scale, data_dir)
         for scale in sorted({entry.config["scale"] for entry in entries})
     }
     shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
     out.mkdir(parents=True, exist_ok=True)
-    crops, baseline = [], {}
+    upscalers, baseline = {}, {}
     for i, entry in enumerate(entries):
         scale = entry.config["scale"]
-        if entry.source is None or not (sets or scale in shown):
+        if entry.source is None or not (sets or shown[scale]):
             continue
         model = inference.open_model(entry.source, None, ensemble)
         logger.info(model.about)
@@ -79,10 +79,25 @@ def write_report(
                 rows=evaluation.latest(entry.rows + rows),
                 baseline=evaluation.latest(entry.baseline + baseline[scale]),
             )
-        for pair in shown.pop(scale, ()):
-            made = html_page.figure5(pair, upscaler)
-            crops.append(made._replace(name=made.name + tables.reduction([entry])))
+        upscalers.setdefault(scale, []).append((entry, upscaler))
+    crops = []
+    for scale, models in upscalers.items():
+        of_scale, shown_by = zip(*models, strict=True)
+        for pair in shown[scale]:
+            made = html_page.figure5(pair, shown_by)
+            crops.append(made._replace(name=made.name + tables.reduction(of_scale)))
     _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
+
+
+def _named_apart(entries):
+    """Returns the models, those of equal names under the paths that they came from."""
+    names = [entry.name for entry in entries]
+    return [
+        dataclasses.replace(entry, name=entry.source)
+        if entry.source and names.count(entry.name) > 1
+        else entry
+        for entry in entries
+    ]
 
 
 def load(source: str) -> ReportedModel:
@@ -159,6 +174,9 @@ def _sections(entries):
     found = (tables.table3(entries), tables.table4(entries))
     found = [*published.released_tables(entries), *filter(None, found)]
     sections += map(experiments.Study, found)
+    differences = tables.compared(entries)
+    if differences:
+        sections.insert(0, experiments.Study(differences))
     rest = [entry for entry in entries if entry not in shown]
     lines = [(entry.name, entry.metrics) for entry in rest]
     heading = "Training" + tables.reduction(rest)
