@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -132,7 +133,7 @@ def train(
             data = batches(step - 1)
             if step == start + 1:
                 with progress.paused():
-                    train_step = stepping.compile_now(train_step, state, data)
+                    train_step = compile_now(train_step, state, data)
             state, metrics = train_step(state, data)
             recorder.add(step, metrics)
             preemption.attentive = True
@@ -150,6 +151,16 @@ def train(
         checkpoints.wait()
         if preemption.signalled():
             raise Stopped(last)
+
+
+def compile_now(step: Callable, state: stepping.TrainState, data: Any) -> Callable:
+    """Returns a jitted step compiled for these arguments; says so, and how long it
+    took."""
+    logger.info("compiling the train step (once) ...")
+    begun = time.monotonic()
+    compiled = step.lower(state, data).compile()
+    logger.info(f"compiled in {time.monotonic() - begun:.0f} s")
+    return compiled
 
 
 def restore(

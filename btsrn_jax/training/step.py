@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from ml_collections import ConfigDict
 from btsrn_jax import inference, mesh, network, trees
 from btsrn_jax.data import sampler
 from btsrn_jax.errors import InputError
-from btsrn_jax.progress import logger
 
 
 class TrainState(NamedTuple):
@@ -289,16 +287,6 @@ def compile_step(recipe: Recipe, devices: Mesh, from_host: bool = False) -> Call
         out_shardings=(whole, whole),
         donate_argnums=0,
     )
-
-
-def compile_now(step: Callable, state: TrainState, data: Any) -> Callable:
-    """Returns a jitted step compiled for these arguments; says so, and how long it
-    took."""
-    logger.info("compiling the train step (once) ...")
-    begun = time.monotonic()
-    compiled = step.lower(state, data).compile()
-    logger.info(f"compiled in {time.monotonic() - begun:.0f} s")
-    return compiled
 
 
 def inference_variables(state: TrainState) -> dict:
