@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import re
 import sys
 import time
@@ -73,6 +74,7 @@ def progress_bar(
     )
     if sys.stderr.isatty():
         kind, interval = tqdm, 0.1
+        kwargs = _size_if_unknown() | kwargs
     else:
         kind, interval = _Lines, 10
         what = re.sub(r"\|?{bar}\|", "", what)
@@ -80,6 +82,16 @@ def progress_bar(
     return kind(
         *args, unit=unit, bar_format=what, delay=delay, mininterval=interval, **kwargs
     )
+
+
+def _size_if_unknown():
+    """Returns a usual size for a terminal that says it has none: tqdm would draw
+    nothing there."""
+    try:
+        known = all(os.get_terminal_size(sys.stderr.fileno()))
+    except OSError:
+        return {}  # no device: tqdm's own guess
+    return {} if known else {"ncols": 80, "nrows": 24}
 
 
 class TrainingProgress:
@@ -122,8 +134,7 @@ class TrainingProgress:
             f"loss {values['loss']:.4g}, learning rate {values['learning_rate']:.3g}"
         )
         if self._rate:
-            patches = self._rate * self._batch_size
-            self._text += f", {patches:.3g} patches/s, {self._rate:.3g} steps/s"
+            self._text += f", {self._rate:.3g} steps/s"
         if self._bar is None:
             counted = f"training: {step}/{self._steps} steps, "
             logger.info(counted + self._text + self._left(step))
@@ -134,8 +145,9 @@ class TrainingProgress:
     def _left(self, step):
         if not self._rate:
             return ""
+        # What a narrow terminal cuts off is at the end.
         left = tqdm.format_interval((self._steps - step) / self._rate)
-        return f", {left} left"
+        return f", {left} left, {self._rate * self._batch_size:.3g} patches/s"
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

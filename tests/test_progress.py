@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 import sys
 
@@ -30,7 +31,7 @@ def test_training_is_a_line_for_each_logged_step_where_there_is_no_terminal(caps
     train()
     assert capsys.readouterr().err.splitlines() == [
         f"[1/4] training: {step}/100 steps, loss {step / 100:g}, learning rate 0.001,"
-        f" 64 patches/s, 4 steps/s, 00:{left} left"
+        f" 4 steps/s, 00:{left} left, 64 patches/s"
         for step, left in ((40, 15), (70, "07"), (100, "00"))
     ]
 
@@ -44,10 +45,21 @@ def test_training_is_a_bar_on_a_terminal_with_messages_above(monkeypatch):
     text = screen.getvalue()
     assert "\r" in text
     assert "10/100 steps" in text  # before anything is logged
-    assert re.search(r"100/100 steps, loss 1, learning rate 0.001, 64 patch", text)
+    assert re.search(r"100/100 steps, loss 1, learning rate 0.001, 4 steps/s, 00", text)
     # Between two logged steps the values are those of the first.
     assert not re.search(r" (4[1-9]|[56]\d)/100 steps, loss (?!0.4,)", text)
     assert text.splitlines()[-1].endswith("next")
+
+
+def test_a_terminal_without_a_size_has_a_bar_too(monkeypatch):
+    reading, writing = os.openpty()  # of 0 x 0, as `script` and some containers have
+    with os.fdopen(writing, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        train()
+        terminal.flush()
+        text = os.read(reading, 100_000).decode()
+    os.close(reading)
+    assert "100/100 steps, loss 1, learning rate 0.001, 4 steps/s, 00:00" in text
 
 
 def test_what_is_not_training_does_not_count_as_its_time(monkeypatch):
