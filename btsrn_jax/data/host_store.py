@@ -220,15 +220,15 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path | None:
     there is no cache folder.
 
     Args:
-      config: `scale` and `data` count; for folders also the size and the date of each
-        file.
+      config: `scale` and `data` count; for folders, or one file, also the size and the
+        date of each file.
       names: of the images.
     """
     data = config.data
     what = [config.scale, data.source, data.track, data.split]
     what.append(os.path.abspath(storage.expand(data.root)))
-    for folder in filter(None, (data.hr_dir, data.lr_dir)):
-        for path in images.find_images(storage.local(folder)):
+    for place in map(storage.local, filter(None, (data.hr_dir, data.lr_dir))):
+        for path in [place] if place.is_file() else images.find_images(place):
             status = path.stat()
             what.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()
