@@ -111,8 +111,8 @@ def _add_evaluate(add):
     )
     add("--sets", required=True, metavar="SET[,SET]", help=what)
     add("--scale", default="", metavar="S[,S]", help="2, 3 or 4; or those of MODEL.")
-    what = "How to measure: ntire, benchmark, modern, or several (default: all)."
-    add("--protocol", default="ntire,benchmark,modern", help=what)
+    what = "How to measure: ntire, benchmark, modern, rgb, or several (default: all)."
+    add("--protocol", default="all", metavar="NAME[,NAME]", help=what)
     add("--ensemble", **AVERAGED)
     add("--data-dir", **DATA_DIR)
     add("--csv", **FILE, help="Write every figure to this CSV file.")

@@ -44,7 +44,10 @@ PROTOCOLS = {
     "benchmark": Protocol("y", 2, 0, round_y=True, mod_crop=False),
     # Most papers since 2017.
     "modern": Protocol("y", 0, 1, round_y=False, mod_crop=True),
+    # BasicSR and traiNNer as they come; NTIRE's efficient track.
+    "rgb": Protocol("rgb", 0, 1, round_y=False, mod_crop=True),
 }
+ALL = "all"  # stands for every one of them
 
 
 def get_protocol(name: str) -> Protocol:
@@ -52,6 +55,18 @@ def get_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"unknown protocol {name!r}: one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def choose_protocols(names: Iterable[str]) -> list[str]:
+    """Returns the names of protocols, each once; "all" stands for every one.
+
+    Raises InputError for an unknown name, and lists those there are."""
+    chosen = []
+    for name in names:
+        chosen += PROTOCOLS if name == ALL else [name]
+    for name in chosen:
+        get_protocol(name)
+    return list(dict.fromkeys(chosen))
 
 
 def most_ignored(protocols: Iterable[str], scale: int) -> int:
@@ -88,7 +103,7 @@ def psnr(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
       sr: (H, W, 3) uint8, or (H, W) if `hr` is grey, too.
       hr: (H', W', 3) uint8, or (H', W') for a grey image, whose values are taken as its
         luminance.
-      protocol: "ntire", "benchmark" or "modern".
+      protocol: one of PROTOCOLS.
       scale: 2, 3 or 4.
 
     Raises:

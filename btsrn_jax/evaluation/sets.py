@@ -8,7 +8,7 @@ from btsrn_jax.config import SCALES
 from btsrn_jax.data import check_set, evaluation_set, origin, raise_together, set_name
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
-from btsrn_jax.metrics import get_protocol, most_ignored
+from btsrn_jax.metrics import choose_protocols, most_ignored
 from btsrn_jax.progress import logger
 
 
@@ -33,7 +33,7 @@ def run_evaluation(
         "btsrn" for the released models of the scales.
       sets: as `data.evaluation_set` takes them.
       scales: of 2, 3, 4; empty for those that the models have.
-      protocols: names of `metrics.PROTOCOLS`.
+      protocols: names of `metrics.PROTOCOLS`, or "all".
       ensemble: whether networks average over the eight flips and rotations.
       data_dir: where DIV2K was prepared.
       csv: a file for every figure.
@@ -43,8 +43,7 @@ def run_evaluation(
     Returns:
       The rows of the CSV.
     """
-    for protocol in protocols:
-        get_protocol(protocol)
+    protocols = choose_protocols(protocols)
     models = _find_models(source, list(dict.fromkeys(scales)))
     names = [set_name(name) for name in sets]
     for name, given in zip(names, sets, strict=True):

@@ -28,11 +28,11 @@ def test_evaluate_bicubic_as_a_process(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "paper's" not in done.stdout  # there is none for this set
     for scale in ("x2", "x3"):
-        for protocol in ("ntire", "benchmark", "modern"):
+        for protocol in ("ntire", "benchmark", "modern", "rgb"):
             assert f"| My Set | {scale}    | {protocol:9} | bicubic |" in done.stdout
     with (tmp_path / "figures.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 3 * (3 + 1)
+    assert len(rows) == 2 * 4 * (3 + 1)
     assert {row["image"] for row in rows} == {"photo0", "photo1", "photo2", "mean"}
     assert all(0 < float(row["ssim"]) <= 1 for row in rows)
 
