@@ -47,7 +47,6 @@ PROTOCOLS = {
     # BasicSR and traiNNer as they come; NTIRE's efficient track.
     "rgb": Protocol("rgb", 0, 1, round_y=False, mod_crop=True),
 }
-ALL = "all"  # stands for every one of them
 
 
 def get_protocol(name: str) -> Protocol:
@@ -55,18 +54,6 @@ def get_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"unknown protocol {name!r}: one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-def choose_protocols(names: Iterable[str]) -> list[str]:
-    """Returns the names of protocols, each once; "all" stands for every one.
-
-    Raises InputError for an unknown name, and lists those there are."""
-    chosen = []
-    for name in names:
-        chosen += PROTOCOLS if name == ALL else [name]
-    for name in chosen:
-        get_protocol(name)
-    return list(dict.fromkeys(chosen))
 
 
 def most_ignored(protocols: Iterable[str], scale: int) -> int:

@@ -10,7 +10,6 @@ from btsrn_jax.errors import InputError
 from btsrn_jax.images import files as images
 from btsrn_jax.metrics import (
     PROTOCOLS,
-    choose_protocols,
     get_protocol,
     luminance,
     mod_crop,
@@ -359,11 +358,3 @@ def test_the_protocols_crop_as_papers_do():
     cropped = {name: rule.mod_crop for name, rule in PROTOCOLS.items()}
     by_hand = {"ntire": True, "benchmark": False, "modern": True, "rgb": True}
     assert cropped == by_hand
-
-
-def test_all_stands_for_every_protocol_and_a_name_counts_once():
-    assert choose_protocols(["all"]) == ["ntire", "benchmark", "modern", "rgb"]
-    assert choose_protocols(["rgb", "ntire", "rgb"]) == ["rgb", "ntire"]
-    assert choose_protocols(["rgb", "all"])[0] == "rgb"
-    with pytest.raises(InputError, match="'y': one of ntire, benchmark, modern, rgb"):
-        choose_protocols(["rgb", "y"])

@@ -8,7 +8,7 @@ from btsrn_jax.config import SCALES
 from btsrn_jax.data import check_set, evaluation_set, origin, raise_together, set_name
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
-from btsrn_jax.metrics import choose_protocols, most_ignored
+from btsrn_jax.metrics import PROTOCOLS, get_protocol, most_ignored
 from btsrn_jax.progress import logger
 
 
@@ -43,7 +43,9 @@ def run_evaluation(
     Returns:
       The rows of the CSV.
     """
-    protocols = choose_protocols(protocols)
+    protocols = list(PROTOCOLS) if "all" in protocols else protocols
+    for protocol in protocols:
+        get_protocol(protocol)
     models = _find_models(source, list(dict.fromkeys(scales)))
     names = [set_name(name) for name in sets]
     for name, given in zip(names, sets, strict=True):
