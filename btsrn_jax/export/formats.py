@@ -2,7 +2,7 @@
 
 Each writer takes a Source and a path. Each reader takes the same, and returns a
 function, lr (B, h, w, 3) float32 in [0, 1] -> sr (B, s h, s w, 3), and the name of what
-runs it.
+runs it; or None, and the reason, where nothing here can run it.
 """
 
 import errno
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from btsrn_jax import inference, network
+from btsrn_jax.export import torch_file
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # of the one StableHLO file
 
@@ -47,7 +48,7 @@ def reference(model: Any) -> Callable[[Mapping, np.ndarray], np.ndarray]:
 
 
 def _write_safetensors(source, path):
-    path.write_bytes(inference.weights_to_bytes(source.variables))
+    path.write_bytes(inference.weights_to_bytes(source.variables, source.about))
 
 
 def _read_safetensors(source, path):
@@ -153,5 +154,6 @@ FORMATS = {
     "safetensors": (inference.WEIGHTS, _write_safetensors, _read_safetensors),
     "stablehlo": ("model.stablehlo", _write_stablehlo, _read_stablehlo),
     "onnx": ("model.onnx", _write_onnx, _read_onnx),
+    "torch": (torch_file.FILE, torch_file.write_torch, torch_file.read_torch),
     "orbax": ("orbax", _write_orbax, _read_orbax),
 }

@@ -27,7 +27,7 @@ from btsrn_jax import (
     training,
 )
 from btsrn_jax.errors import InputError
-from btsrn_jax.export import model_card, provenance
+from btsrn_jax.export import model_card, provenance, torch_file
 from btsrn_jax.export.formats import FORMATS, Source, reference
 
 CARD = "README.md"
@@ -85,9 +85,15 @@ def export_model(
       ParityError: where a file differs from the network by more than LIMIT.
     """
     out = pathlib.Path(out)
-    formats = _choose(formats, log)
+    asked, formats = formats, _choose(formats, log)
     _check_out(out, force)
-    loaded, rows = _load(source, out, data, data_licence, formats, log)
+    found = _load_weights(source)
+    if found.config["model"].get("name") == "vdsr" and "torch" in formats:
+        if asked:
+            raise InputError(torch_file.NO_VDSR)
+        log(f"{torch_file.FILE} is left out: {torch_file.NO_VDSR}")
+        formats.remove("torch")
+    loaded, rows = _describe(source, found, out, data, data_licence, formats, log)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -130,16 +136,21 @@ def _check_out(out, force):
     if not force:
         raise InputError(f"{out} exists; --force replaces an exported model")
     ours = {inference.CONFIG, CARD, FIGURES} | {file for file, _, _ in FORMATS.values()}
+    ours.add(torch_file.NETWORK.name)
     strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
     if out.is_file() or strange:
         found = strange[0] if strange else "a file"
         raise InputError(f"{out} is no exported model (it holds {found}): not replaced")
 
 
-def _load(source, out, data, data_licence, formats, log):
+def _load_weights(source):
+    if not inference.in_hub(source):
+        storage.local(source)  # raises InputError for a bucket
+    return inference.load_weights(source)
+
+
+def _describe(source, found, out, data, data_licence, formats, log):
     """Returns the Source to export, and the rows of its evaluation files."""
-    storage.local(source)  # raises InputError for a bucket
-    found = inference.load_weights(source)
     path = found.folder
     if (path / checkpoint.FOLDER).is_dir() and not (path / inference.WEIGHTS).is_file():
         metrics = training.read_metrics(path / training.METRICS)
@@ -220,7 +231,9 @@ def _write(source, folder, formats, log):
         write(source, folder / file)
         run, by = reader(source, folder / file)
         differences = {}
-        for lr, sr in zip(images, truth, strict=True):
+        if run is None:
+            log(f"{file:18} {by}")
+        for lr, sr in zip(images, truth, strict=True) if run else ():
             size = "x".join(map(str, lr.shape[:3]))
             differences[size] = _difference(run(lr), sr)
             log(f"{file:18} {size:9} largest difference {differences[size]:.1e}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from btsrn_jax.inference.hub import in_hub
     from btsrn_jax.inference.models import (
         BICUBIC,
         FAMILY,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         open_model,
         open_weights,
     )
+    from btsrn_jax.inference.tensor_file import to_safetensors
     from btsrn_jax.inference.tiling import TiledUpscaler, tiled_upscaler
     from btsrn_jax.inference.upscale import plan_files, upscale_files
     from btsrn_jax.inference.weights import (
@@ -41,6 +43,7 @@ __all__ = [
     "bicubic_model",
     "find_folder",
     "find_model",
+    "in_hub",
     "load_model",
     "load_weights",
     "open_model",
@@ -50,6 +53,7 @@ __all__ = [
     "read_config",
     "released_models",
     "tiled_upscaler",
+    "to_safetensors",
     "upscale_files",
     "weights_to_bytes",
 ]
@@ -57,6 +61,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "hub": ["in_hub"],
         "models": [
             "BICUBIC",
             "FAMILY",
@@ -67,6 +72,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "open_model",
             "open_weights",
         ],
+        "tensor_file": ["to_safetensors"],
         "tiling": ["TiledUpscaler", "tiled_upscaler"],
         "upscale": ["plan_files", "upscale_files"],
         "weights": [
