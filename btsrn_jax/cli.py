@@ -147,7 +147,7 @@ def _add_report(add):
 def _add_bench(add):
     add("mode", choices=("train", "infer"), help="What to measure.")
     add("--scale", type=int, choices=(2, 3, 4), help="One scale (default: all three).")
-    what = "Measure the same in PyTorch, in turns (in a checkout of the source)."
+    what = "Measure the same in PyTorch, in turns (extra peer)."
     add("--peer", choices=("torch",), help=what)
     add("--json", **FILE, help="Write every figure to this file.")
     for name, default, what in (

@@ -9,14 +9,23 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from btsrn_jax.export.provenance import history, summary, training_command
+    from btsrn_jax.export.torch_file import torch_network
     from btsrn_jax.export.write import ParityError, export_model
 
-__all__ = ["ParityError", "export_model", "history", "summary", "training_command"]
+__all__ = [
+    "ParityError",
+    "export_model",
+    "history",
+    "summary",
+    "torch_network",
+    "training_command",
+]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "provenance": ["history", "summary", "training_command"],
+        "torch_file": ["torch_network"],
         "write": ["ParityError", "export_model"],
     },
 )

@@ -87,7 +87,7 @@ def read_torch(source: Any, path: pathlib.Path) -> tuple[Any, str]:
     of what runs them; None for the function where PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None, "not run: torch is not installed"
-    module = import_file(path.with_name(NETWORK.name))
+    module = torch_network(path.with_name(NETWORK.name))
     torch = module.torch
     model = module.BTSRN.from_file(path)
 
@@ -99,8 +99,9 @@ def read_torch(source: Any, path: pathlib.Path) -> tuple[Any, str]:
     return run, f"PyTorch {torch.__version__}"
 
 
-def import_file(path: pathlib.Path) -> types.ModuleType:
-    """Returns the module of a btsrn_torch.py; it imports PyTorch."""
+def torch_network(path: pathlib.Path = NETWORK) -> types.ModuleType:
+    """Returns the module of a btsrn_torch.py, by default the package's own. It imports
+    PyTorch."""
     spec = importlib.util.spec_from_file_location("btsrn_torch", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
