@@ -30,7 +30,10 @@ from btsrn_jax import (
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
 
-MODEL = "A released name, or the folder of an exported model or of a run"
+MODEL = (
+    "A released name, the folder of an exported model or of a run, the"
+    " model.safetensors of an export, or hf://OWNER/NAME[@REVISION]"
+)
 ENSEMBLE = "Average over eight flips and rotations."
 PATH = {"type": pathlib.Path}
 FILE = {**PATH, "metavar": "FILE"}
@@ -123,7 +126,7 @@ def _add_evaluate(add):
 def _add_export(add):
     add("model", metavar="MODEL", help=f"{MODEL}.")
     add("output", **PATH, metavar="OUT", help="The folder to write.")
-    what = "Some of safetensors, stablehlo, onnx, orbax (default: all that can be)."
+    what = "Some of safetensors, stablehlo, onnx, torch, orbax (default: all that can)."
     add("--formats", metavar="FORMAT[,FORMAT]", help=what)
     add("--force", **SWITCH, help="Replace an exported model in OUT.")
     add("--data", metavar="TEXT", help="The training images, for the model card.")
@@ -247,9 +250,9 @@ def run_export(args: argparse.Namespace) -> int:
     """Write a model for others to use.
 
     Takes the parameters of a run that did best in validation (averaged ones, if it
-    keeps them) and writes a folder: safetensors, StableHLO, ONNX, an Orbax checkpoint,
-    config.json, and a model card. Every file is run and compared with the network;
-    where one differs, nothing is written.
+    keeps them) and writes a folder: safetensors, StableHLO, ONNX, PyTorch, an Orbax
+    checkpoint, config.json, and a model card. Every file is run and compared with the
+    network; where one differs, nothing is written.
     """
     _prepare_devices()
     try:

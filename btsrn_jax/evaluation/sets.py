@@ -134,6 +134,12 @@ def _label(source, found):
 
 def _parts(name):
     path = pathlib.Path(name)
+    if inference.in_hub(name):
+        return tuple(name.split("/")[2:])
+    if path.is_file():  # a model's weights alone
+        folder = path.name == inference.WEIGHTS
+        path = path.parent if folder else path.with_suffix("")
+        return path.resolve().parts[1:]
     return path.resolve().parts[1:] if path.exists() else (name,)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import logging
 import os
 import pathlib
 import re
@@ -47,22 +48,42 @@ def _fetch(source, name, revision, names, endpoint):
     from huggingface_hub import errors, snapshot_download
 
     where = endpoint or "the Hugging Face hub"
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each try again
     try:
         folder = snapshot_download(
-            name, revision=revision, allow_patterns=list(names), endpoint=endpoint
+            name,
+            revision=revision,
+            allow_patterns=list(names),
+            endpoint=endpoint,
+            tqdm_class=_bar(),
         )
     except errors.GatedRepoError:
-        raise InputError(
-            f"{source}: {where} asks for a login and its author's leave"
-        ) from None
+        raise InputError(f"{source}: {where} asks for a login, and for leave") from None
     except errors.RepositoryNotFoundError:
         raise InputError(f"{source}: {where} does not show such a model") from None
     except errors.RevisionNotFoundError:
         raise InputError(f"{source}: there is no revision {revision}") from None
     except errors.HFValidationError as error:
         raise InputError(f"{source}: {first_line(error)}") from None
-    except Exception as error:  # of requests or httpx, by the version of the hub
+    except Exception as error:  # of requests or httpx, by the version of the package
         raise ConnectionError(
-            f"{source}: cannot reach {where}: {first_line(error)}"
+            f"{source}: cannot download from {where}: {first_line(_cause(error))}"
         ) from None
     return pathlib.Path(folder)
+
+
+def _bar():
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs | {"disable": None})  # unless a terminal
+
+    return Bar
+
+
+def _cause(error):
+    """Returns the first of the errors that led to this one: the last says little."""
+    while error.__cause__:
+        error = error.__cause__
+    return error

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import yaml
 from helpers import runs, tiny
 
 import btsrn_jax
@@ -19,7 +20,7 @@ from btsrn_jax import cli, main, resize, trees
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import figures
-from btsrn_jax.export import formats, model_card, provenance
+from btsrn_jax.export import formats, hub_metadata, model_card, provenance
 from btsrn_jax.export import write as export
 from btsrn_jax.inference import weights
 from btsrn_jax.network import btsrn as network
@@ -158,6 +159,46 @@ def test_the_card_says_what_the_model_is(exported):
         hashlib.sha256((exported[0] / "config.json").read_bytes()).hexdigest(),
     ):
         assert part in text, text
+
+
+def test_the_card_begins_with_what_the_hugging_face_hub_reads(exported):
+    hub = pytest.importorskip(
+        "huggingface_hub", reason="the extra [hub] is not installed"
+    )
+    about = json.loads((exported[0] / "config.json").read_text())
+    card = hub.ModelCard.load(exported[0] / "README.md")
+    assert card.data.license == "other"
+    assert card.data.library_name == "btsrn-jax"
+    assert card.data.pipeline_tag == "image-to-image"
+    assert {"super-resolution", "btsrn", "x2", "pytorch"} <= set(card.data.tags)
+    assert card.data.metrics == ["psnr", "ssim"]
+    assert card.data.model_name == about["name"]
+    results = {(r.dataset_type, r.metric_type): r for r in card.data.eval_results}
+    assert results.keys() == {("Kodak24", "psnr"), ("Kodak24", "ssim")}
+    (figure,) = (f for f in about["figures"] if f["model"] != "bicubic")
+    for (_, metric), result in results.items():
+        assert result.metric_value == figure[metric]
+        assert "(modern)" in result.metric_name
+        assert result.dataset_name == "Kodak24 x2"
+    assert card.text.lstrip().startswith("# btsrn-tiny")
+    assert str(tiny.ROOT) not in str(card.data)
+
+
+def test_the_hubs_index_holds_what_is_known_and_finite():
+    figure = {"set": "a: b", "scale": 2, "model": "m", "protocol": "rgb", "images": 1}
+    figure |= {"ensemble": 1, "psnr": float("inf"), "ssim": None}
+    about = {"name": "m", "scale": 2, "model": {"name": "vdsr"}, "bytes": {}}
+    text = hub_metadata.front_matter(about | {"figures": [figure]})
+    assert "model-index" not in text
+    assert yaml.safe_load(text.strip("-\n"))["tags"][0] == "vdsr"
+    figures = [figure | {"psnr": 30.5}, figure | {"model": "bicubic", "psnr": 29.0}]
+    found = yaml.safe_load(
+        hub_metadata.front_matter(about | {"figures": figures}).strip("-\n")
+    )
+    ((result,),) = (entry["results"] for entry in found["model-index"])
+    assert result["dataset"] == {"type": "a: b", "name": "a: b x2"}
+    name = "PSNR in dB (rgb, ensemble of 8)"
+    assert result["metrics"] == [{"type": "psnr", "value": 30.5, "name": name}]
 
 
 @pytest.mark.parametrize("name", weights.released_models())
