@@ -85,11 +85,11 @@ def export_model(
       ParityError: where a file differs from the network by more than LIMIT.
     """
     out = pathlib.Path(out)
-    asked, formats = formats, _choose(formats, log)
+    by_name, formats = formats, _choose(formats, log)
     _check_out(out, force)
     found = _load_weights(source)
     if found.config["model"].get("name") == "vdsr" and "torch" in formats:
-        if asked:
+        if by_name:
             raise InputError(torch_file.NO_VDSR)
         log(f"{torch_file.FILE} is left out: {torch_file.NO_VDSR}")
         formats.remove("torch")

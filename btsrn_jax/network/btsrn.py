@@ -13,7 +13,8 @@ no border effects: a crop of the input gives a crop of the output. The network p
 the residual over the bicubic skip, and `super_resolve` adds the two.
 
 To add a kind of block: a name in `choices.py` and a branch in `Block`; to export it to
-ONNX, also its name and a branch of `_block` in `onnx_graph.py`.
+ONNX, also its name and a branch of `_block` in `onnx_graph.py`; to PyTorch, a branch of
+`Block` in `export/btsrn_torch.py`.
 """
 
 from collections.abc import Callable, Mapping

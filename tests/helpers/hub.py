@@ -14,7 +14,7 @@ class Hub:
     """What is served, {"OWNER/NAME": {revision: {file: bytes}}}; what was asked for."""
 
     def __init__(self, models):
-        self.models, self.asked, self.status = models, [], None
+        self.models, self.requests, self.status = models, [], None
 
     def answer(self, path):
         """(status, headers, body)"""
@@ -61,7 +61,7 @@ def serving(models):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            hub.asked.append(f"{self.command} {self.path}")
+            hub.requests.append(f"{self.command} {self.path}")
             status, headers, body = hub.answer(self.path)
             self.send_response(status)
             for name, value in headers.items():

@@ -61,7 +61,7 @@ def test_a_model_is_loaded_by_its_address_and_revision(served, exported):
         found = weights.load_weights(address)
         assert (found.name, found.step) == (address, here.step)
         np.testing.assert_equal(found.variables, here.variables)
-    assert not [path for path in served.asked if "README" in path]
+    assert not [path for path in served.requests if "README" in path]
     lr = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     model = btsrn_jax.load_model("hf://me/tiny")
     assert (model.name, model.scale) == ("hf://me/tiny", 2)
@@ -105,7 +105,7 @@ def test_what_was_changed_in_the_hub_is_found_by_its_hash(served):
 def test_what_is_not_there_is_one_line(served, source, part):
     assert part in message(source)
     formed = "OWNER" not in part
-    assert bool([path for path in served.asked if "/me/" in path]) == (
+    assert bool([path for path in served.requests if "/me/" in path]) == (
         formed and ".." not in source
     )
 
