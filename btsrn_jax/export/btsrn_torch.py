@@ -8,7 +8,9 @@ al., CVPR Workshops 2017), for the weights that BTSRN-JAX exports as PyTorch's:
 
 Sizes, blocks and scale are read off the names and shapes of the weights. `register()`
 makes spandrel take such files, and with it ComfyUI. No output pixel depends on LR
-pixels farther away than `model.halo`: tiles that overlap by as much have no seams.
+pixels farther away than `model.halo`: whoever cuts tiles leaves as much around each.
+
+Licence: Apache-2.0.
 """
 
 import math
@@ -193,8 +195,13 @@ def register():
 
     class BTSRNArch(Architecture):
         def __init__(self):
-            names = {"first.weight", "up.0.weight", "last.weight"}
-            super().__init__(id="BTSRN", detect=lambda state: names <= state.keys())
+            super().__init__(id="BTSRN", detect=self.recognises)
+
+        @staticmethod
+        def recognises(state):
+            if not {"first.weight", "up.0.weight", "last.weight"} <= state.keys():
+                return False
+            return state["first.weight"].shape[1:] == (3, 1, 1)
 
         def load(self, state_dict):
             model = BTSRN.from_state(state_dict)

@@ -84,10 +84,14 @@ def write_torch(source: Any, path: pathlib.Path) -> None:
 
 def read_torch(source: Any, path: pathlib.Path) -> tuple[Any, str]:
     """Returns a function that runs the two files, (B, h, w, 3) in and out, and the name
-    of what runs them; None for the function where PyTorch is not installed."""
+    of what runs them; None for the function, and the reason, where PyTorch is not
+    installed, or not for this machine."""
     if importlib.util.find_spec("torch") is None:
         return None, "not run: torch is not installed"
-    module = torch_network(path.with_name(NETWORK.name))
+    try:
+        module = torch_network(path.with_name(NETWORK.name))
+    except (ImportError, OSError):  # the message holds paths of this machine
+        return None, "not run: torch is installed, and cannot be imported"
     torch = module.torch
     model = module.BTSRN.from_file(path)
 

@@ -465,12 +465,13 @@ def test_a_network_that_gives_nan_is_not_exported(tmp_path):
 
 def test_an_existing_directory_is_refused_and_replaced_by_force(exported, tmp_path):
     out, source = tmp_path / "out", str(exported[0])
-    export.export_model(source, out, ["safetensors", "orbax"], log=str)
+    export.export_model(source, out, ["safetensors", "orbax", "torch"], log=str)
     with pytest.raises(InputError, match="out exists; --force"):
         export.export_model(source, out, ["safetensors"], log=str)
     assert (out / "orbax").is_dir()
     export.export_model(source, out, ["safetensors"], force=True, log=str)
-    assert not (out / "orbax").exists()
+    names = ["README.md", "config.json", "figures.csv", "model.safetensors"]
+    assert sorted(p.name for p in out.iterdir()) == names
     assert weights.load_weights(str(out)).step == 10
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

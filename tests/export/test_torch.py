@@ -105,7 +105,9 @@ def test_spandrel_loads_the_file_once_the_network_is_registered(folder):
     np.testing.assert_allclose(y.transpose(0, 2, 3, 1), sr[:1], atol=1e-5)
 
 
-def test_vdsr_is_left_out_and_refused_where_it_is_asked_for(tmp_path):
+def test_vdsr_is_left_out_and_refused_where_it_is_asked_for(tmp_path, monkeypatch):
+    for name in ("stablehlo", "onnx", "orbax"):  # they take their time
+        monkeypatch.delitem(formats.FORMATS, name)
     runs.make(tmp_path / "run", name="vdsr")
     said, source = [], str(tmp_path / "run")
     export.export_model(source, tmp_path / "all", log=said.append)
@@ -139,6 +141,17 @@ def test_without_torch_it_is_said_that_the_file_was_not_run(tmp_path, monkeypatc
     found = torch_reference.upscale(tmp_path / "out" / torch_file.FILE, lr[0])
     truth = runs.expected(averaged["params"], lr)[0]
     np.testing.assert_allclose(found, truth, atol=1e-5)
+
+
+def test_a_broken_torch_is_told_apart_and_names_no_path(folder, monkeypatch, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('of /home/me/torch.so')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    run, reason = torch_file.read_torch(None, written(folder, 0)[0])
+    assert (run, reason) == (
+        None,
+        "not run: torch is installed, and cannot be imported",
+    )
 
 
 def test_equal_models_give_equal_bytes_and_no_path(folder, tmp_path):
