@@ -21,9 +21,11 @@ class _AboveBars(logging.Handler):
         self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:  # closed, in a program of somebody else
+            return
         for line in self.format(record).splitlines():
-            tqdm.write(f"{self._prefix}{line}", file=sys.stderr)
-        sys.stderr.flush()
+            # The newline in the same write: other processes may write there, too.
+            tqdm.write(f"{self._prefix}{line}\n", file=sys.stderr, end="")
 
 
 def log_to_stderr(process: int = 0, count: int = 1) -> None:
@@ -71,7 +73,7 @@ def progress_bar(
         "{desc}:|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}, {rate_noinv_fmt},"
         " {remaining} left"
     )
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         kind, interval = tqdm, 0.1
     else:
         kind, interval = _Lines, 10

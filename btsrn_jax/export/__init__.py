@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from btsrn_jax.export.plan import plan_export
     from btsrn_jax.export.provenance import history, summary, training_command
     from btsrn_jax.export.torch_file import torch_network
     from btsrn_jax.export.write import ParityError, export_model
@@ -16,6 +17,7 @@ __all__ = [
     "ParityError",
     "export_model",
     "history",
+    "plan_export",
     "summary",
     "torch_network",
     "training_command",
@@ -24,6 +26,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "plan": ["plan_export"],
         "provenance": ["history", "summary", "training_command"],
         "torch_file": ["torch_network"],
         "write": ["ParityError", "export_model"],

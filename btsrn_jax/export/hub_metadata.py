@@ -1,15 +1,16 @@
 """The head of a model card, by which the Hugging Face hub lists and finds models."""
 
-import json
 import math
 from collections.abc import Mapping
 
+from btsrn_jax import storage
 from btsrn_jax.export import provenance
+from btsrn_jax.export.plan import FILES
 
 TASK = {"type": "image-to-image", "name": "Image super-resolution"}
 TAGS = ("super-resolution", "image-upscaling", "jax", "safetensors")
 # By a file's name in the export, the tag of the programs that open it.
-TAGS_OF_FILES = {"model.onnx": "onnx", "model.pth.safetensors": "pytorch"}
+TAGS_OF_FILES = {FILES["onnx"]: "onnx", FILES["torch"]: "pytorch"}
 
 
 def front_matter(about: Mapping) -> str:
@@ -31,16 +32,17 @@ def front_matter(about: Mapping) -> str:
         "tags": tags,
         "metrics": ["psnr", "ssim"],
     }
-    lines = [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
+    lines = [f"{name}: {storage.to_json(value)}" for name, value in fields.items()]
     results = _results(about)
     if results:  # the hub refuses an index without them
-        lines += ["model-index:", f"- name: {json.dumps(about['name'])}", "  results:"]
-        lines += [f"  - {json.dumps(result)}" for result in results]
+        name = storage.to_json(about["name"])
+        lines += ["model-index:", f"- name: {name}", "  results:"]
+        lines += [f"  - {storage.to_json(result)}" for result in results]
     return "\n".join(["---", *lines, "---"]) + "\n"
 
 
 def _results(about):
-    """Returns the model's own figures, one entry for each set."""
+    """Returns the model's own figures, one entry for each set and its LR."""
     found = {}
     for figure in about["figures"]:
         if figure["model"] == "bicubic" or figure["scale"] != about["scale"]:
@@ -51,12 +53,16 @@ def _results(about):
             if value is not None and math.isfinite(value):
                 name = f"{metric.upper()}{unit} ({how})"
                 entry = {"type": metric, "value": value, "name": name}
-                found.setdefault(figure["set"], []).append(entry)
+                key = figure["set"], figure.get("lr")
+                found.setdefault(key, []).append(entry)
     return [
         {
             "task": TASK,
-            "dataset": {"type": name, "name": f"{name} x{about['scale']}"},
+            "dataset": {
+                "type": name,
+                "name": f"{name} x{about['scale']}" + (f", LR of {lr}" if lr else ""),
+            },
             "metrics": metrics,
         }
-        for name, metrics in found.items()
+        for (name, lr), metrics in found.items()
     ]

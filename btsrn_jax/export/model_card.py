@@ -1,11 +1,11 @@
 """The model card of an exported model, and the fields that OpenModelDB asks for."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 
-from btsrn_jax import evaluation, network
-from btsrn_jax.export import hub_metadata, provenance, torch_file
+from btsrn_jax import evaluation, network, storage
+from btsrn_jax.export import hub_metadata, provenance
+from btsrn_jax.export.plan import FILES
 
 OPENMODELDB_NOTE = (
     "For whoever publishes the model: fill in author, license, and the addresses of the"
@@ -14,7 +14,7 @@ OPENMODELDB_NOTE = (
 # The exported files that OpenModelDB knows: its `platform` and `type`. By safetensors
 # it means PyTorch's, so not model.safetensors.
 PLATFORMS = {
-    torch_file.FILE: ("pytorch", "safetensors"),
+    FILES["torch"]: ("pytorch", "safetensors"),
     "model.onnx": ("onnx", "onnx"),
 }
 
@@ -43,7 +43,7 @@ def render(about: Mapping, config: str) -> str:
         _use(about, model.halo),
         "## OpenModelDB",
         OPENMODELDB_NOTE,
-        "```json\n" + json.dumps(openmodeldb(about), indent=2) + "\n```",
+        "```json\n" + storage.to_json(openmodeldb(about), 2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -71,14 +71,14 @@ def _figures(about):
     header += ["paper's PSNR"]
     cells = [
         [
-            line["set"],
+            line["set"] + (f", LR of {line['lr']}" if line.get("lr") else ""),
             str(line["images"]),
             line["protocol"],
-            f"{line['bicubic']:.2f}" if line["bicubic"] else "",
-            f"{line['psnr']:.2f}",
-            f"{line['ssim']:.4f}",
+            evaluation.as_text(line["bicubic"]),
+            evaluation.as_text(line["psnr"]),
+            evaluation.as_text(line["ssim"], ".4f"),
             "of 8" if line["ensemble"] else "no",
-            f"{line['paper']:.2f}" if line["paper"] else "",
+            evaluation.as_text(line["paper"]),
         ]
         for line in lines
     ]
@@ -132,14 +132,20 @@ def _use(about, halo):
         "model.stablehlo": "`model.stablehlo` (CPU, CUDA, TPU; NHWC; needs JAX and"
         " flatbuffers): `jax.export."
         'deserialize(open("model.stablehlo", "rb").read()).call(lr)`',
-        "model.onnx": "`model.onnx` (NCHW, operator set 17): input `lr`, output `sr`",
-        torch_file.FILE: f"`{torch_file.FILE}` (PyTorch; NCHW), with the network beside"
+        "model.onnx": "`model.onnx` (NCHW, operator set 13): input `lr`, output `sr`",
+        "model-tile.onnx": "`model-tile.onnx`: the same without the padding, for"
+        f" programs that cut tiles: {halo} LR pixels more on each side go in than are"
+        " enlarged",
+        FILES["torch"]: f"`{FILES['torch']}` (PyTorch; NCHW), with the network beside"
         ' it: `btsrn_torch.BTSRN.from_file("model.pth.safetensors")(lr)`;'
         " `btsrn_torch.register()` makes spandrel take it, and with it ComfyUI",
         "orbax": "`orbax`: the arrays for JAX users,"
         ' `orbax.checkpoint.PyTreeCheckpointer().restore("/PATH/orbax")`',
     }
-    lines += [f"* {text}" for name, text in uses.items() if name in about["parity"]]
+    for name, text in uses.items():
+        if name in about["parity"]:
+            half = about["parity"][name].get("weights") == "float16"
+            lines.append(f"* {text}" + ", weights stored as float16" * half)
     return lines[0] + "\n\n" + "\n".join(lines[1:])
 
 

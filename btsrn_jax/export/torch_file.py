@@ -16,10 +16,9 @@ import numpy as np
 
 from btsrn_jax import inference, network, trees
 from btsrn_jax.errors import InputError
+from btsrn_jax.export.plan import BESIDE, NO_VDSR
 
-FILE = "model.pth.safetensors"
-NETWORK = pathlib.Path(__file__).with_name("btsrn_torch.py")
-NO_VDSR = "no PyTorch form of vdsr: its scale cannot be read off its weights"
+NETWORK = pathlib.Path(__file__).with_name(BESIDE["torch"][0])
 SLOPE = 0.2  # of leaky ReLU, as `network.btsrn` has it
 _PLACES = {"in": "first", "out": "last", "pre_out_norm": "pre_last.norm"}
 _STATISTICS = {"scale": "weight", "mean": "running_mean", "var": "running_var"}
@@ -46,8 +45,7 @@ def state_dict(model: Any, variables: Mapping) -> dict[str, np.ndarray]:
         *layers, kind = path.split("/")[1:]
         if kind == "kernel":
             length = arrays.get(path.removesuffix("kernel") + "length")
-            if length is not None:
-                array = array * (length / np.sqrt(np.sum(array**2, axis=(0, 1, 2))))
+            array = network.folded_kernel(array, length)
             order = (2, 3, 0, 1) if re.fullmatch(r"up\d", layers[0]) else (3, 2, 0, 1)
             array, kind = array.transpose(order), "weight"
         if kind != "length":

@@ -9,6 +9,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from btsrn_jax.inference.hub import in_hub
+    from btsrn_jax.inference.jobs import STREAM, Output, plan_files, standard_streams
     from btsrn_jax.inference.models import (
         BICUBIC,
         FAMILY,
@@ -21,24 +22,30 @@ if TYPE_CHECKING:
     )
     from btsrn_jax.inference.tensor_file import to_safetensors
     from btsrn_jax.inference.tiling import TiledUpscaler, tiled_upscaler
-    from btsrn_jax.inference.upscale import plan_files, upscale_files
+    from btsrn_jax.inference.upscale import upscale_files
     from btsrn_jax.inference.weights import (
+        CHECKPOINTS,
         CONFIG,
         WEIGHTS,
         find_folder,
         load_weights,
         read_arrays,
         read_config,
+        read_network,
+        read_scale,
         released_models,
         weights_to_bytes,
     )
 
 __all__ = [
     "BICUBIC",
+    "CHECKPOINTS",
     "CONFIG",
     "FAMILY",
+    "STREAM",
     "WEIGHTS",
     "Model",
+    "Output",
     "TiledUpscaler",
     "bicubic_model",
     "find_folder",
@@ -51,7 +58,10 @@ __all__ = [
     "plan_files",
     "read_arrays",
     "read_config",
+    "read_network",
+    "read_scale",
     "released_models",
+    "standard_streams",
     "tiled_upscaler",
     "to_safetensors",
     "upscale_files",
@@ -62,6 +72,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "hub": ["in_hub"],
+        "jobs": ["STREAM", "Output", "plan_files", "standard_streams"],
         "models": [
             "BICUBIC",
             "FAMILY",
@@ -74,14 +85,17 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
         "tensor_file": ["to_safetensors"],
         "tiling": ["TiledUpscaler", "tiled_upscaler"],
-        "upscale": ["plan_files", "upscale_files"],
+        "upscale": ["upscale_files"],
         "weights": [
+            "CHECKPOINTS",
             "CONFIG",
             "find_folder",
             "WEIGHTS",
             "load_weights",
             "read_arrays",
             "read_config",
+            "read_network",
+            "read_scale",
             "released_models",
             "weights_to_bytes",
         ],

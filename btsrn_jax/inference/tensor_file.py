@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError
 
 VERSION = "1"  # of the metadata
@@ -38,7 +39,7 @@ def network_metadata(about: Mapping) -> dict[str, str]:
     model = {name: about["model"][name] for name in about["model"] if name != "dtype"}
     return {
         "architecture": "VDSR" if model.get("name") == "vdsr" else "BTSRN",
-        "config.model": json.dumps(model, sort_keys=True),
+        "config.model": storage.to_json(dict(sorted(model.items()))),
         "format_version": VERSION,
         "scale": str(about["scale"]),
     }
@@ -80,7 +81,7 @@ def read_network(file: Any) -> dict:
     try:
         return {
             "scale": int(metadata.get("scale", "")),
-            "model": json.loads(metadata["config.model"]),
+            "model": storage.from_json(metadata["config.model"]),
         }
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{file} is damaged: {error}") from None

@@ -6,8 +6,9 @@ without.
 """
 
 import dataclasses
+import difflib
 import hashlib
-import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +41,7 @@ KNOWN = {
 FIGURE = {
     **dict.fromkeys(("set", "model", "protocol"), str),
     **dict.fromkeys(("scale", "ensemble", "images"), int),
-    **dict.fromkeys(("psnr", "ssim"), int | float),
+    **dict.fromkeys(("psnr", "ssim"), int | float | None),  # None: see evaluation.Row
 }
 
 
@@ -71,11 +72,15 @@ def load_weights(source: str) -> Weights:
     them), or hf://OWNER/NAME[@REVISION].
 
     Raises ConnectionError where the hub cannot be reached, and InputError where there
-    is no model, or it is damaged. The message names the file, and the hash or the array
-    that is wrong, with what was found and what was expected. Nothing that is read can
-    run code: JSON, safetensors, and Orbax arrays.
+    is no model, or it is damaged: the message names the file, and the hash or the array
+    that is wrong, with what was found and what was expected. Raises OSError or Failure
+    where it cannot be read, though it may be whole, or JAX finds no device. Nothing
+    that is read can run code: JSON, safetensors, and Orbax arrays.
     """
     folder, exported = find_folder(source)
+    from btsrn_jax import mesh
+
+    mesh.find_devices()  # Orbax asks for them, too, and would name another reason
     return (_load_exported if exported else _load_run)(source, folder)
 
 
@@ -85,27 +90,33 @@ def find_folder(source: str) -> tuple[Any, bool]:
     Of a safetensors file that says itself what it holds, the file is returned in place
     of a folder. A model of the hub is downloaded.
 
-    Raises InputError where there is no model. Loads no JAX.
+    Raises InputError where there is no model, OSError where that cannot be told. Loads
+    no JAX.
     """
     if hub.in_hub(source):
         return _whole(_downloaded(source)), True
-    path = storage.path(source)
+    path, source = storage.path(source), os.fspath(source)
     if path.suffix == ".safetensors" and path.is_file():
         return _whole(path), True
-    if (path / WEIGHTS).is_file():
+    if storage.is_there(path / WEIGHTS):
         return path, True
-    if (path / CHECKPOINTS).is_dir():
+    if storage.is_there(path / CHECKPOINTS):
         return path, False
     if source in released_models():
         return RELEASED / source, True
     if source == "bicubic":
         raise InputError("bicubic has no weights: name a model")
-    if (path / CONFIG).is_file():
+    if storage.is_there(path / CONFIG):
         raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
-    known = ", ".join(released_models()) or "none"
+    released = released_models()
+    if not path.exists() and (os.sep in source or source.startswith((".", "~"))):
+        raise InputError(f"no model: {storage.missing(path)}")
+    near = difflib.get_close_matches(source, [*released, "bicubic"], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(
         f"no model {source!r}: a run directory (with {CHECKPOINTS}/), an exported"
-        f" one (with {WEIGHTS}), bicubic, or one of: {known}"
+        f" one (with {WEIGHTS}), bicubic, or one of: {', '.join(released) or 'none'}"
+        + hint
     )
 
 
@@ -125,10 +136,29 @@ def _whole(file):
     if "config.model" not in tensor_file.read_metadata(file):
         return file.parent  # of an older version
     try:
-        of_export = WEIGHTS in json.loads(beside.read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        of_export = WEIGHTS in storage.from_json(beside.read_text())["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         of_export = False  # of another program
     return file.parent if of_export else file
+
+
+def read_scale(source: str) -> int:
+    """Returns the scale of a model, as `read_network` does."""
+    return read_network(source)["scale"]
+
+
+def read_network(source: str) -> dict:
+    """Returns at least `scale` and `model` of a model, as of `load_weights`. Loads JAX
+    only where a run has no config.json that tells them."""
+    folder, exported = find_folder(source)
+    if exported:
+        return read_config(folder)
+    try:
+        config = storage.from_json((folder / CONFIG).read_text())
+        told = config["scale"] in schema.SCALES and isinstance(config["model"], dict)
+    except (OSError, ValueError, KeyError, TypeError):
+        told = False
+    return config if told else load_weights(source).config
 
 
 def released_models() -> list[str]:
@@ -142,15 +172,15 @@ def read_config(folder: pathlib.Path) -> dict:
 
     Returns at least `scale` and `model`, both valid. Fields of the network that the
     file does not hold are the paper's. Raises InputError that names what is missing, of
-    a wrong type, or not allowed.
+    a wrong type, or not allowed; OSError where the file cannot be read.
     """
     if folder.is_file():
         return _check(tensor_file.read_network(folder), folder)
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        config = storage.from_json(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"cannot read {path}: it is missing") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     return _check(config, path)
@@ -166,7 +196,8 @@ def _check(config, path):
             raise InputError(f"{path} is damaged: {name} is {str(value)[:40]!r}")
     for i, figure in enumerate(config.get("figures", [])):
         for name, kind in FIGURE.items():
-            if not isinstance(figure, dict) or not isinstance(figure.get(name), kind):
+            has = isinstance(figure, dict) and name in figure
+            if not has or not isinstance(figure[name], kind):
                 raise InputError(f"{path} is damaged: figures[{i}] has no {name}")
     # The rules are those of a training config with this network in it.
     whole = schema.defaults().to_dict()
@@ -183,10 +214,7 @@ def _check(config, path):
 def _load_exported(source, path):
     config = read_config(path)
     file = path if path.is_file() else path / WEIGHTS
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    data = file.read_bytes()
     expected = config.get("sha256", {}).get(WEIGHTS)
     found = hashlib.sha256(data).hexdigest()
     if expected not in (None, found):
@@ -206,7 +234,6 @@ def read_arrays(file: pathlib.Path) -> dict:
 
 
 def _parse(data, file):
-
     try:
         arrays = load_arrays(data)
         variables = trees.nest(arrays)

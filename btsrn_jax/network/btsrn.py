@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from btsrn_jax.network import choices, cost, ops, vdsr
 from btsrn_jax.network.geometry import SKIP_MARGIN, Geometry, upsamplings
@@ -96,6 +97,20 @@ class Conv(nn.Module):
             return ops.deconv(x, kernel, bias, self.scale, platform, precision)
         conv = ops.conv1x1 if self.size == 1 else ops.conv3x3
         return conv(x, kernel, bias, platform, precision)
+
+
+def folded_kernel(kernel: np.ndarray, length: np.ndarray | None) -> np.ndarray:
+    """Returns a kernel of `Conv` as it is applied, weight normalisation worked in.
+
+    Args:
+      kernel: (..., features out), float32.
+      length: (features out,), as weight normalisation learns it; None without it.
+    """
+    kernel = np.asarray(kernel, np.float32)
+    if length is None:
+        return kernel
+    norm = np.sqrt(np.sum(kernel**2, axis=tuple(range(kernel.ndim - 1))))
+    return kernel * (np.asarray(length) / norm)
 
 
 class Block(nn.Module):

@@ -52,10 +52,10 @@ def _mean(entries, set_name, scale, protocol, ensemble, field="rows"):
     """Returns a mean over a set as text, "" where there is none."""
     for entry in entries:
         for row in getattr(entry, field):
-            name = evaluation.SAME_SETS.get(row.set, row.set)
+            name = evaluation.paper_set(row.set)
             key = (name, row.image, row.scale, row.protocol, row.ensemble)
             if key == (set_name, "mean", scale, protocol, ensemble):
-                return f"{row.psnr:.2f}"
+                return evaluation.as_text(row.psnr)
     return ""
 
 

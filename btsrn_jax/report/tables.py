@@ -100,12 +100,13 @@ def table3(entries: Sequence[ReportedModel]) -> Table | None:
         if entry.config["model"]["name"] != "btsrn":
             continue
         for row in entry.rows:
-            if row.image == "mean" and row.ensemble and row.protocol == "ntire":
+            ntire = row.image == "mean" and row.ensemble and row.protocol == "ntire"
+            if ntire and row.psnr is not None:
                 paper, paper_bicubic = evaluation.TABLE_3[row.scale]
-                line = [f"x{row.scale}", entry.name, row.set, f"{row.psnr:.2f}"]
+                line = [f"x{row.scale}", entry.name, set_label(row), f"{row.psnr:.2f}"]
                 line += [f"{paper:.2f}", f"{row.psnr - paper:+.2f}"]
                 base = _baseline(entry, row)
-                gain = f"{row.psnr - base.psnr:+.2f}" if base else ""
+                gain = evaluation.as_text(base and evaluation.gain(row, base), "+.2f")
                 lines.append([*line, gain, f"{paper - paper_bicubic:+.2f}"])
                 used.append(entry)
     if not lines:
@@ -127,9 +128,18 @@ def table3(entries: Sequence[ReportedModel]) -> Table | None:
 def _baseline(entry, row):
     """Returns bicubic's figure beside a row, or None."""
     keys = ("set", "image", "scale", "protocol")
-    wanted = [getattr(row, key) for key in keys]
-    same = (b for b in entry.baseline if [getattr(b, k) for k in keys] == wanted)
+
+    def measured(row):
+        return *(getattr(row, key) for key in keys), evaluation.lr_label(row)
+
+    same = (b for b in entry.baseline if measured(b) == measured(row))
     return next(same, None)
+
+
+def set_label(row: evaluation.Row) -> str:
+    """Returns a set's name, and where its LR images came from if not from imresize."""
+    lr = evaluation.lr_label(row)
+    return f"{row.set}, LR of {lr}" if lr else row.set
 
 
 def table4(entries: Sequence[ReportedModel]) -> Table | None:
@@ -142,14 +152,19 @@ def table4(entries: Sequence[ReportedModel]) -> Table | None:
     for entry in entries:
         system = entry.config["model"]["name"]
         for row in sorted(entry.rows, key=lambda row: -row.ensemble):
-            if row.image == "mean" and evaluation.paper_psnr(row) is not None:
-                key = (system, row.set, row.scale)
+            known = row.psnr is not None and evaluation.paper_psnr(row) is not None
+            if row.image == "mean" and known:
+                name = evaluation.paper_set(row.set)
+                key = (system, name, row.scale)
                 if key not in cells:
                     ensemble = ", ensemble" if row.ensemble else ""
+                    lr = evaluation.lr_label(row)
+                    ensemble += f", LR of {lr}" if lr else ""
                     used[f"{system} x{row.scale}: {entry.name}{ensemble}"] = entry
                 cells.setdefault(key, row)
-                if base := _baseline(entry, row):
-                    cells.setdefault(("bicubic", row.set, row.scale), base)
+                base = _baseline(entry, row)
+                if base and base.psnr is not None:
+                    cells.setdefault(("bicubic", name, row.scale), base)
     lines = []
     for set_name, scale in [(s, n) for s in evaluation.TABLE_4 for n in (2, 3, 4)]:
         line = [set_name, f"x{scale}"]
@@ -181,10 +196,10 @@ def overview(entries: Sequence[ReportedModel]) -> Table:
         means = [row for row in entry.rows if row.image == "mean"]
         for row in means:
             base = _baseline(entry, row)
-            line = [entry.name, f"x{row.scale}", size, row.set, row.protocol]
+            line = [entry.name, f"x{row.scale}", size, set_label(row), row.protocol]
             line += ["yes" if row.ensemble else "no"]
-            line += [f"{base.psnr:.2f}" if base else "", f"{row.psnr:.2f}"]
-            lines.append([*line, f"{row.ssim:.4f}"])
+            figures = (base and base.psnr, ".2f"), (row.psnr, ".2f"), (row.ssim, ".4f")
+            lines.append(line + [evaluation.as_text(*figure) for figure in figures])
         if not means:
             scale = f"x{entry.config['scale']}"
             lines.append([entry.name, scale, size, "none yet", *[""] * 5])

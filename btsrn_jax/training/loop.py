@@ -10,11 +10,12 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import checkpoint, mesh, network, trees
+from btsrn_jax import checkpoint, lock, mesh, network, trees
 from btsrn_jax import config as schema
 from btsrn_jax.data import (
     host_store,
     load_store,
+    name_folders,
     open_batches,
     sampler,
     training_pairs,
@@ -53,6 +54,7 @@ def run(
     if config.train.time_limit:
         preemption.deadline = time.monotonic() + 60 * config.train.time_limit
     pairs = training_pairs(config)
+    config = name_folders(config, pairs)
     store = load_store(config, pairs, devices)
     sizes = host_store.hr_sizes(store)
     one_pass = sampler.steps_per_pass(sizes, config.train.batch_size)
@@ -91,15 +93,15 @@ def train(
       Stopped: early, by a signal or the time limit; the state of its step is saved.
       Diverged: the loss or its gradient stayed non-finite.
       SaveFailed: a checkpoint could not be written.
+      ReadFailed: no checkpoint could be read, though there are some.
     """
     settings = config.train
     recipe = stepping.make_recipe(config, devices)
     with ExitStack() as stack:
         enter = stack.enter_context
-        checkpoint.set_damaged_aside(checkpoint.folder_of(workdir))
+        state = restore(workdir, recipe, devices, settings.init_from)
         checkpoints = enter(closing(checkpoint.Checkpoints(workdir)))
         preemption.finish = checkpoints.wait
-        state = restore(checkpoints, recipe, devices, settings.init_from)
         start, last = int(state.step), settings.steps
         log = enter(closing(MetricsLog(workdir, start, mesh.is_first())))
         batches = open_batches(store, recipe, devices, start, last)
@@ -132,6 +134,7 @@ def train(
             if saving or stopping:
                 recorder.flush()
                 with progress.paused():
+                    lock.confirm()
                     log.flush()
                     checkpoints.save(step, state, saved)
                     if stopping and step < last:
@@ -144,17 +147,20 @@ def train(
 
 
 def restore(
-    checkpoints: checkpoint.Checkpoints,
+    workdir: pathlib.Path,
     recipe: stepping.Recipe,
     devices: Mesh,
     init_from: str = "",
 ) -> stepping.TrainState:
     """Returns the state of the newest whole checkpoint, on the mesh.
 
-    Without one it is a new state, with parameters of the model `init_from` if that is
-    given.
+    Damaged ones are moved aside. Without any checkpoint it is a new state, with
+    parameters of the model `init_from` if that is given.
+
+    Raises:
+      ReadFailed: no checkpoint could be read, though there are some.
     """
-    found = checkpoints.restore_latest()
+    found = checkpoint.restore_latest(checkpoint.folder_of(workdir))
     if found is None:
         params = stepping.initial_params(init_from, recipe) if init_from else None
         return stepping.create_state(recipe, devices, params)

@@ -12,9 +12,10 @@ from helpers import runs, torch_reference
 from safetensors.numpy import load_file
 
 from btsrn_jax.errors import InputError
-from btsrn_jax.export import formats, torch_file
+from btsrn_jax.export import formats, plan, torch_file
 from btsrn_jax.export import write as export
 
+FILE = plan.FILES["torch"]
 VARIANTS = [
     (2, {}),
     (3, {"activation": "leaky_relu"}),
@@ -33,7 +34,7 @@ def written(folder, number):
     scale, fields = VARIANTS[number]
     _, model = runs.build(scale, **fields)
     variables = runs.noise(model)
-    path = folder / str(number) / torch_file.FILE
+    path = folder / str(number) / FILE
     path.parent.mkdir()
     source = formats.Source(model, variables, {})
     torch_file.write_torch(source, path)
@@ -107,7 +108,7 @@ def test_spandrel_loads_the_file_once_the_network_is_registered(folder):
 
 def test_vdsr_is_left_out_and_refused_where_it_is_asked_for(tmp_path, monkeypatch):
     for name in ("stablehlo", "onnx", "orbax"):  # they take their time
-        monkeypatch.delitem(formats.FORMATS, name)
+        monkeypatch.delitem(plan.FILES, name)
     runs.make(tmp_path / "run", name="vdsr")
     said, source = [], str(tmp_path / "run")
     export.export_model(source, tmp_path / "all", log=said.append)
@@ -132,15 +133,17 @@ def test_without_torch_it_is_said_that_the_file_was_not_run(tmp_path, monkeypatc
     )
     reason = "not run: torch is not installed"
     assert any(reason in line for line in said)
-    assert about["parity"][torch_file.FILE]["by"] == reason
+    assert about["parity"][FILE]["by"] == reason
     assert reason in (tmp_path / "out" / "README.md").read_text()
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"README.md", "btsrn_torch.py", "config.json", torch_file.FILE}
-    assert about["sha256"].keys() == {"btsrn_torch.py", torch_file.FILE}
+    assert names == {"README.md", "btsrn_torch.py", "config.json", FILE}
+    assert about["sha256"].keys() == {"btsrn_torch.py", FILE}
     lr = runs.draw((1, 5, 4))
-    found = torch_reference.upscale(tmp_path / "out" / torch_file.FILE, lr[0])
+    found = torch_reference.upscale(tmp_path / "out" / FILE, lr[0])
     truth = runs.expected(averaged["params"], lr)[0]
     np.testing.assert_allclose(found, truth, atol=1e-5)
+    where = str(tmp_path / "run"), tmp_path / "out"
+    assert plan.plan_export(*where, force=True, log=str).out == tmp_path / "out"
 
 
 def test_a_broken_torch_is_told_apart_and_names_no_path(folder, monkeypatch, tmp_path):
@@ -159,7 +162,7 @@ def test_equal_models_give_equal_bytes_and_no_path(folder, tmp_path):
     scale, fields = VARIANTS[5]
     _, model = runs.build(scale, **fields)
     variables = jax.tree.map(np.asarray, runs.noise(model))
-    again = tmp_path / torch_file.FILE
+    again = tmp_path / FILE
     torch_file.write_torch(formats.Source(model, variables, {}), again)
     assert again.read_bytes() == path.read_bytes()
     data = path.read_bytes()

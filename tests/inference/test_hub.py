@@ -15,6 +15,7 @@ from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import sets
 from btsrn_jax.export import write as export
 from btsrn_jax.inference import weights
+from btsrn_jax.report import write as report
 
 constants = pytest.importorskip(
     "huggingface_hub.constants", reason="the extra [hub] is not installed"
@@ -149,6 +150,20 @@ def test_a_table_calls_models_by_what_tells_them_apart(exported, tmp_path):
     for path in (one, two):
         shutil.copy(exported / "new" / "model.safetensors", path)
     sources = ["hf://me/tiny@v1", "hf://you/tiny", str(one), str(two)]
-    found = [weights.Weights(name, None, None, {}, {}) for name in sources]
-    labels = [sets._label(name, found) for name in sources]
+    labels = [sets._label(name, sources) for name in sources]
     assert labels == ["tiny@v1", "tiny", "one", "m"]
+
+
+def test_export_and_report_take_a_model_of_the_hub(served, exported, tmp_path):
+    plan = export.plan_export("hf://me/tiny", tmp_path / "out", ["safetensors"])
+    about = export.export_model("hf://me/tiny", plan.out, plan.formats, log=str)
+    assert "btsrn export hf://me/tiny " in about["export_command"]
+    here = weights.load_weights(str(exported / "new"))
+    written = weights.load_weights(str(tmp_path / "out"))
+    assert (written.step, about["training_command"]) == (
+        here.step,
+        here.config["training_command"],
+    )
+    np.testing.assert_equal(written.variables, here.variables)
+    loaded = report.load("hf://me/tiny")
+    assert (loaded.source, loaded.name) == ("hf://me/tiny", "hf://me/tiny")

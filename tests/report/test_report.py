@@ -14,7 +14,7 @@ import pytest
 from helpers import tiny
 from PIL import Image
 
-from btsrn_jax import cli
+from btsrn_jax import cli, lock
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import figures
@@ -425,7 +425,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
     broken.write_text("no picture")
     for sources, options, message in (
         (["nowhere"], {}, "no model 'nowhere'"),
-        ([str(exported)], {"sets": ["nowhere"]}, "no folder nowhere"),
+        ([str(exported)], {"sets": ["nowhere"]}, "no such file or folder: nowhere"),
         (
             [str(exported)],
             {"chosen": ["baboon"]},
@@ -442,4 +442,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
     (run / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot read the config"):
         report.write_report([str(run)], out)
+    assert not out.exists()
+    with lock.hold(out, "report"), pytest.raises(InputError, match="another report"):
+        report.write_report([str(exported)], out)
     assert not out.exists()

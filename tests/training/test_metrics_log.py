@@ -108,3 +108,18 @@ def test_metrics_are_fetched_a_step_late_and_the_loss_is_its_intervals_mean(
     assert found[0]["steps_per_second"] == 5
     assert found[0]["data_wait"] == 0.25
     assert progress.shown == [(1, 1), (2, 1.5), (3, 3), (4, 3.5), (5, 5)]
+
+
+def test_no_number_that_is_not_finite_reaches_a_file(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(  # of version 0.1.0
+        '{"step": 5, "loss": NaN, "psnr_ntire": Infinity, "skipped": 1.0}\n'
+    )
+    book = metrics_log.MetricsLog(tmp_path, start=5)
+    assert "psnr_ntire" not in book.last(5)  # so it is measured again
+    book.write(10, loss=float("nan"), grad_norm=float("inf"), skipped=2.0)
+    book.write(10, psnr_ntire=float("-inf"))
+    book.close()
+    assert without_time(lines(tmp_path)) == [
+        {"step": 5, "skipped": 1.0},
+        {"step": 10, "skipped": 2.0},
+    ]
