@@ -159,7 +159,7 @@ def _add_report(add):
     what = "Measure every model on these sets first, as btsrn evaluate does."
     add("--sets", default="", metavar="SET[,SET]", help=what)
     what = (
-        "Pictures to show crops of, by the first model of each scale: files, or names"
+        "Pictures to show crops of, by all models: files, or names"
         " of images in the first set, or of the sample photographs (default: three)."
     )
     add("--images", default="", metavar="NAME[,NAME]", help=what)

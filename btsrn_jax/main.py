@@ -218,7 +218,7 @@ def _work(options, preemption):
         logger.info(f"{name} on {', '.join(validation.sets)}")
         evaluation.compare(upscaler, validation.sets, protocols, workdir, name)
     if trains:
-        logger.info(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")
+        logger.info(training.next_steps(workdir))
     return 0
 
 

@@ -173,6 +173,11 @@ def _read_orbax(source, path):
     return functools.partial(reference(source.model), variables), "JAX"
 
 
+# Say why a network has no form in a format; "" if it has one.
+MISSING_FORMS = {
+    "onnx": network.missing_onnx_form,
+    "torch": torch_file.missing_torch_form,
+}
 # By name: the file, its writer, its reader.
 FORMATS = {
     "safetensors": (FILES["safetensors"], _write_safetensors, _read_safetensors),

@@ -29,7 +29,6 @@ SUFFIXES = {  # of the formats that are one file
     if "." in file and name != "torch"
 }
 NOT_ALONE = (".pth", ".pt", ".ckpt", ".pth.safetensors")  # PyTorch's
-NO_VDSR = "no PyTorch form of vdsr: its scale cannot be read off its weights"
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 
 
@@ -75,7 +74,6 @@ def plan_export(
             f"{out} is one file, in the format {one_file}, not"
             f" {', '.join(formats)}: name a folder, or leave out --formats"
         )
-    by_name = one_file or formats is not None
     formats = _choose([one_file] if one_file else formats, log)
     if half and not set(HALF) & set(formats):
         raise InputError(
@@ -88,12 +86,7 @@ def plan_export(
     storage.check_writable_folder(out.parent)
     if not inference.in_hub(source):
         storage.local(source)  # raises InputError for a bucket
-    kind = inference.read_network(source)["model"].get("name")
-    if kind == "vdsr" and "torch" in formats:
-        if by_name:
-            raise InputError(NO_VDSR)
-        log(f"{FILES['torch']} is left out: {NO_VDSR}")
-        formats.remove("torch")
+    inference.read_scale(source)
     return ExportPlan(out, formats, bool(one_file))
 
 

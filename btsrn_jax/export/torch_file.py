@@ -16,12 +16,31 @@ import numpy as np
 
 from btsrn_jax import inference, network, trees
 from btsrn_jax.errors import InputError
-from btsrn_jax.export.plan import BESIDE, NO_VDSR
+from btsrn_jax.export.plan import BESIDE
 
 NETWORK = pathlib.Path(__file__).with_name(BESIDE["torch"][0])
 SLOPE = 0.2  # of leaky ReLU, as `network.btsrn` has it
+# The parts of a BTSRN that btsrn_torch.py has.
+FORMS = {
+    "block": ("pconv", "pixelcnn", "gated", "gated_pp"),
+    "norm": ("none", "batch", "weight"),
+    "activation": ("relu", "leaky_relu"),
+}
 _PLACES = {"in": "first", "out": "last", "pre_out_norm": "pre_last.norm"}
 _STATISTICS = {"scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+def missing_torch_form(model: Any) -> str:
+    """Returns "no PyTorch form of block X" if btsrn_torch.py lacks a part of a network;
+    "" if it has all."""
+    if isinstance(model, network.VDSR):
+        return "no PyTorch form of vdsr: its scale cannot be read off its weights"
+    if not isinstance(model, network.BTSRN):
+        return f"no PyTorch form of {type(model).__name__}"
+    for field, known in FORMS.items():
+        if getattr(model, field) not in known:
+            return f"no PyTorch form of {field} {getattr(model, field)}"
+    return ""
 
 
 def state_dict(model: Any, variables: Mapping) -> dict[str, np.ndarray]:
@@ -35,10 +54,11 @@ def state_dict(model: Any, variables: Mapping) -> dict[str, np.ndarray]:
       variables: `params`, and `batch_stats` with batch normalisation.
 
     Raises:
-      InputError: the network is a VDSR.
+      InputError: a part of the network has no PyTorch form.
     """
-    if isinstance(model, network.VDSR):
-        raise InputError(NO_VDSR)
+    missing = missing_torch_form(model)
+    if missing:
+        raise InputError(missing)
     arrays = {name: np.asarray(x) for name, x in trees.flatten(variables).items()}
     state = {}
     for path, array in arrays.items():

@@ -30,7 +30,7 @@ from btsrn_jax import (
 )
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import model_card, provenance
-from btsrn_jax.export.formats import BESIDE, FORMATS, Source, reference
+from btsrn_jax.export.formats import BESIDE, FORMATS, MISSING_FORMS, Source, reference
 from btsrn_jax.export.plan import CARD, FIGURES, FILES, HALF, SUFFIXES, plan_export
 
 LIMIT = 1e-4  # the largest difference from the JAX network, for values in [0, 1]
@@ -74,7 +74,8 @@ def export_model(
       out: the directory. An existing one is refused, unless `force` is True and it
         holds an exported model. A name that ends in .onnx, .safetensors or .stablehlo
         is one file of that format.
-      formats: names among FORMATS; by default all whose packages are installed.
+      formats: names among FORMATS; by default all whose packages are installed and
+        that have a form of this network.
       force: True to replace an exported model in `out`, or the file.
       data: the training images in words, where the run does not know them well enough.
       data_licence: the terms of the training images.
@@ -90,8 +91,10 @@ def export_model(
         more than HALF_LIMIT if its weights are float16.
     """
     plan = plan_export(source, out, formats, force, half, log)
-    out, formats = plan.out, plan.formats
-    loaded, rows = _load(source, out, data, data_licence, formats, half, log)
+    out, asked = plan.out, formats is not None or plan.one_file
+    found = inference.load_weights(source)
+    formats = _with_a_form(plan.formats, asked, found.config, log)
+    loaded, rows = _describe(source, found, out, data, data_licence, formats, half, log)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -141,9 +144,24 @@ def _files(formats, one_file):
     return [(n, f) for n in formats for f in (FORMATS[n], *beside.get(n, ()))]
 
 
-def _load(source, out, data, data_licence, formats, half, log):
+def _with_a_form(formats, asked, config, log):
+    """Returns the formats that a network can be written in; if they were asked for,
+    raises InputError for one that it cannot."""
+    model = network.build(config["model"], config["scale"])
+    kept = []
+    for name in formats:
+        missing = MISSING_FORMS.get(name, lambda _: "")(model)
+        if missing and asked:
+            raise InputError(f"the format {name}: {missing}")
+        if missing:
+            log(f"{FILES[name]} is left out: {missing}")
+        else:
+            kept.append(name)
+    return kept
+
+
+def _describe(source, found, out, data, data_licence, formats, half, log):
     """Returns the Source to export, and the rows of its evaluation files."""
-    found = inference.load_weights(source)
     path = found.folder
     if (path / checkpoint.FOLDER).is_dir() and not (path / inference.WEIGHTS).is_file():
         metrics = training.read_metrics(path / training.METRICS)

@@ -143,22 +143,16 @@ def _whole(file):
 
 
 def read_scale(source: str) -> int:
-    """Returns the scale of a model, as `read_network` does."""
-    return read_network(source)["scale"]
-
-
-def read_network(source: str) -> dict:
-    """Returns at least `scale` and `model` of a model, as of `load_weights`. Loads JAX
-    only where a run has no config.json that tells them."""
+    """Returns the scale of a model, as of `load_weights`. Loads JAX only where a run
+    has no config.json that tells it."""
     folder, exported = find_folder(source)
     if exported:
-        return read_config(folder)
+        return read_config(folder)["scale"]
     try:
-        config = storage.from_json((folder / CONFIG).read_text())
-        told = config["scale"] in schema.SCALES and isinstance(config["model"], dict)
+        scale = storage.from_json((folder / CONFIG).read_text())["scale"]
     except (OSError, ValueError, KeyError, TypeError):
-        told = False
-    return config if told else load_weights(source).config
+        scale = None
+    return scale if scale in schema.SCALES else load_weights(source).config["scale"]
 
 
 def released_models() -> list[str]:

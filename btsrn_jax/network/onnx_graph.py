@@ -103,6 +103,9 @@ def build_onnx(
     Raises:
       InputError: if a part of the network has no ONNX form here.
     """
+    missing = missing_onnx_form(model)
+    if missing:
+        raise InputError(missing)
     graph = Graph(half)
     padded = "lr" if tile else _pad_symmetric(graph, "lr", model.halo)
     _super_resolve(graph, model, variables, padded)
@@ -142,6 +145,19 @@ def _pad_symmetric(graph, x, border):
     return x
 
 
+def missing_onnx_form(model: Any) -> str:
+    """Returns "no ONNX form of block X" if a part of a network is not written as nodes
+    here; "" if it can be."""
+    if isinstance(model, vdsr.VDSR):
+        return ""
+    if not isinstance(model, btsrn.BTSRN):
+        return f"no ONNX form of {type(model).__name__}"
+    for field, known in FORMS.items():
+        if getattr(model, field) not in known:
+            return f"no ONNX form of {field} {getattr(model, field)}"
+    return ""
+
+
 def _super_resolve(graph, model, variables, padded):
     """Adds `network.super_resolve`, cropped to the image inside the padding."""
     halo, margin, s = model.halo, geometry.SKIP_MARGIN, model.scale
@@ -173,9 +189,6 @@ def _bicubic_skip(graph, x, scale):
 
 def _residual(graph, model, variables, x):
     """Adds the network itself; names and order are those of `btsrn.BTSRN`."""
-    for field, known in FORMS.items():
-        if getattr(model, field) not in known:
-            raise InputError(f"no ONNX form of {field} {getattr(model, field)}")
     params, stats = variables["params"], variables.get("batch_stats", {})
 
     def layer(path):

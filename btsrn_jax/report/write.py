@@ -44,8 +44,8 @@ def write_report(
 ) -> None:
     """Writes index.html, report.md, and every table, plot and row of crops as a file.
 
-    Figure 5 shows the first model of each scale. Curves need matplotlib; without it the
-    report has none, and one line says so.
+    Figure 5 shows all models of a scale beside each other. Curves need matplotlib;
+    without it the report has none, and one line says so.
 
     Args:
       sources: run directories, exported directories, released names.
@@ -73,16 +73,16 @@ def write_report(
     for scale, given in found.items() if sets else ():
         for name, pairs in given.items():
             logger.info(f"{name} x{scale}: {len(pairs)} images, {origin(pairs)}")
-    entries = [load(source) for source in dict.fromkeys(sources)]
+    entries = _named_apart([load(source) for source in dict.fromkeys(sources)])
     with lock.hold(out, "report"):
         _write_all(entries, found, shown, out, sets, ensemble)
 
 
 def _write_all(entries, found, shown, out, sets, ensemble):
-    crops, baseline = [], {}
+    upscalers, baseline = {}, {}
     for i, entry in enumerate(entries):
         scale = entry.config["scale"]
-        if entry.source is None or not (sets or scale in shown):
+        if entry.source is None or not (sets or shown[scale]):
             continue
         model = inference.open_model(entry.source, None, ensemble)
         logger.info(model.about)
@@ -99,9 +99,13 @@ def _write_all(entries, found, shown, out, sets, ensemble):
                 rows=evaluation.latest(entry.rows + rows),
                 baseline=evaluation.latest(entry.baseline + baseline[scale]),
             )
-        for pair in shown.pop(scale, ()):
-            made = html_page.figure5(pair, upscaler)
-            crops.append(made._replace(name=made.name + tables.reduction([entry])))
+        upscalers.setdefault(scale, []).append((entry, upscaler))
+    crops = []
+    for scale, models in upscalers.items():
+        of_scale, shown_by = zip(*models, strict=True)
+        for pair in shown[scale]:
+            made = html_page.figure5(pair, shown_by)
+            crops.append(made._replace(name=made.name + tables.reduction(of_scale)))
     out.mkdir(parents=True, exist_ok=True)
     _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
 
@@ -122,6 +126,17 @@ def _read_run(path, use):
         return use(storage.from_json((path / inference.CONFIG).read_text()))
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read the config of {path}: {error}") from None
+
+
+def _named_apart(entries):
+    """Returns the models, those of equal names under the paths that they came from."""
+    names = [entry.name for entry in entries]
+    return [
+        dataclasses.replace(entry, name=entry.source)
+        if entry.source and names.count(entry.name) > 1
+        else entry
+        for entry in entries
+    ]
 
 
 def load(source: str) -> ReportedModel:
@@ -197,6 +212,9 @@ def _sections(entries):
     found = (tables.table3(entries), tables.table4(entries))
     found = [*published.released_tables(entries), *filter(None, found)]
     sections += map(experiments.Study, found)
+    differences = tables.compared(entries)
+    if differences:
+        sections.insert(0, experiments.Study(differences))
     rest = [entry for entry in entries if entry not in shown]
     lines = [(entry.name, entry.metrics) for entry in rest]
     heading = "Training" + tables.reduction(rest)

@@ -9,6 +9,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from btsrn_jax.training import cluster, distributed
+    from btsrn_jax.training.announce import next_steps
     from btsrn_jax.training.loop import run
     from btsrn_jax.training.metrics_log import METRICS, Diverged, read_metrics
     from btsrn_jax.training.preemption import STOPPED, Preemption
@@ -25,6 +26,7 @@ __all__ = [
     "create_state",
     "distributed",
     "make_recipe",
+    "next_steps",
     "prepare_validation",
     "read_metrics",
     "run",
@@ -34,6 +36,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submodules=["cluster", "distributed"],
     submod_attrs={
+        "announce": ["next_steps"],
         "loop": ["run"],
         "metrics_log": ["METRICS", "Diverged", "read_metrics"],
         "preemption": ["STOPPED", "Preemption"],

@@ -121,10 +121,15 @@ class MetricsLog:
 class Recorder:
     """Records the metrics of every step, one step late: the device never waits.
 
+    Every `log_every`th step and the last one are logged: the file and the console get
+    the same values. Of these the loss is the mean since the step that was logged
+    before, and the rate that of the same steps.
+
     Args:
-      log: where every `log_every`th step and the last one are written.
-      progress: shown the loss and the learning rate of every step.
+      log: where they are written.
+      progress: where they are shown; its time is that of the rate.
       batches: asked for the time that steps waited for them.
+      start: the step from which the run continues.
       log_every, last: steps.
     """
 
@@ -133,12 +138,14 @@ class Recorder:
         log: MetricsLog,
         progress: TrainingProgress,
         batches: Batches,
+        start: int,
         log_every: int,
         last: int,
     ) -> None:
         self._log, self._progress, self._batches = log, progress, batches
         self._log_every, self._last = log_every, last
         self._losses, self._pending = [], None
+        self._logged = start, progress.seconds
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Records the step before; takes the metrics of this one, still computed."""
@@ -165,12 +172,19 @@ class Recorder:
             values["loss"] = float(np.mean(np.float32(finite))) if finite else math.nan
             self._losses = []
             more = {
-                "steps_per_second": self._progress.rate,
+                "steps_per_second": self._rate(step),
                 "data_wait": self._batches.share_waited(),
             }
             values |= {name: x for name, x in more.items() if x is not None}
             self._log.write(step, **values)
-        self._progress.update(step, values["loss"], values["learning_rate"])
+            self._progress.show(step, values)
+        self._progress.advance(step)
+
+    def _rate(self, step):
+        """Returns the steps a second since the last logged step, pauses left out."""
+        (before, begun), now = self._logged, self._progress.seconds
+        self._logged = step, now
+        return (step - before) / (now - begun) if now > begun else None
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from btsrn_jax import config as schema
 from btsrn_jax.data import Pair
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
+from btsrn_jax.training import announce
 
 CONFIG = "config.json"
 
@@ -98,7 +99,7 @@ def _refusal(workdir, saved, wanted, digest, images):
     if found:
         return (
             f"{workdir} holds a run of another config: {'; '.join(found)}."
-            " Take another --workdir, or the config of that run"
+            f" {_advice(saved, wanted, workdir)}"
         )
     steps = wanted["train"]["steps"]
     made = max(checkpoint.steps_in(checkpoint.folder_of(workdir)), default=0)
@@ -122,6 +123,16 @@ def _was_trained(folder, saved):
         or (damaged.is_dir() and any(damaged.iterdir()))
         or any(path.suffix == ".csv" for path in folder.iterdir())
     )
+
+
+def _advice(saved, wanted, workdir):
+    """Returns what to do about a config that contradicts the run: where nothing but
+    the length differs, how the run is made longer."""
+    length = {name: wanted["train"][name] for name in ("steps", "decay_steps")}
+    longer = saved | {"train": saved["train"] | length}
+    if schema.contradictions(longer, wanted):
+        return "Take another --workdir, or the config of that run"
+    return f"To go on: {announce.go_on(saved, workdir, length['steps'])}"
 
 
 def _read(path):

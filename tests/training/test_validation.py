@@ -69,7 +69,7 @@ def test_a_step_that_restores_a_black_image_ranks_above_one_that_does_not(
     # Of a continued run: the last step's score is known from the metrics.
     caplog.clear()
     run(config, tmp_path / "run")
-    assert "continuing from step 48" in caplog.text
+    assert "complete: 48 of 48 steps" in caplog.text
     assert "step 48: validation" not in caplog.text
 
 
