@@ -31,7 +31,10 @@ from btsrn_jax import (
 from btsrn_jax.errors import InputError, foreseen
 from btsrn_jax.progress import logger
 
-MODEL = "A released name, or the folder of an exported model or of a run"
+MODEL = (
+    "A released name, the folder of an exported model or of a run, the"
+    " model.safetensors of an export, or hf://OWNER/NAME[@REVISION]"
+)
 ENSEMBLE = "Average over eight flips and rotations."
 # Arguments of the commands whose work is files: these go on when nobody listens.
 FILES = ("dataset", "output", "out", "csv", "save_images", "json")
@@ -126,7 +129,7 @@ def _add_evaluate(add):
     )
     add("--sets", required=True, metavar="SET[,SET]", help=what)
     add("--scale", default="", metavar="S[,S]", help="2, 3 or 4; or those of MODEL.")
-    what = "How to measure: ntire, benchmark, modern, or several (default: all)."
+    what = "How to measure: ntire, benchmark, modern, rgb, or several (default: all)."
     add("--protocol", default="all", metavar="NAME[,NAME]", help=what)
     add("--ensemble", **AVERAGED)
     add("--data-dir", **DATA_DIR)
@@ -141,7 +144,7 @@ def _add_export(add):
     add("model", metavar="MODEL", help=f"{MODEL}.")
     what = "The folder to write, or one file: .onnx, .safetensors or .stablehlo."
     add("output", **PATH, metavar="OUT", help=what)
-    what = "Some of safetensors, stablehlo, onnx, orbax (default: all that can be)."
+    what = "Some of safetensors, stablehlo, onnx, torch, orbax (default: all that can)."
     add("--formats", metavar="FORMAT[,FORMAT]", help=what)
     add("--force", **SWITCH, help="Replace an exported model in OUT, or the file.")
     what = "Store the weights of the ONNX files as float16: half the size."
@@ -167,7 +170,7 @@ def _add_report(add):
 def _add_bench(add):
     add("mode", choices=("train", "infer"), help="What to measure.")
     add("--scale", type=int, choices=(2, 3, 4), help="One scale (default: all three).")
-    what = "Measure the same in PyTorch, in turns (in a checkout of the source)."
+    what = "Measure the same in PyTorch, in turns (extra peer)."
     add("--peer", choices=("torch",), help=what)
     add("--json", **FILE, help="Write every figure to this file.")
     for name, default, what in (
@@ -303,9 +306,9 @@ def run_export(args: argparse.Namespace) -> int:
     """Write a model for others to use.
 
     Takes the parameters of a run that did best in validation (averaged ones, if it
-    keeps them) and writes a folder: safetensors, StableHLO, ONNX, an Orbax checkpoint,
-    config.json, and a model card. Every file is run and compared with the network;
-    where one differs, nothing is written.
+    keeps them) and writes a folder: safetensors, StableHLO, ONNX, PyTorch, an Orbax
+    checkpoint, config.json, and a model card. Every file is run and compared with the
+    network; where one differs, nothing is written.
     """
     formats = None if args.formats is None else storage.split_names(args.formats)
     what = args.model, args.output, formats

@@ -45,6 +45,8 @@ PROTOCOLS = {
     "benchmark": Protocol("y", 2, 0, round_y=True, mod_crop=False),
     # Most papers since 2017.
     "modern": Protocol("y", 0, 1, round_y=False, mod_crop=True),
+    # BasicSR and traiNNer as they come; NTIRE's efficient track.
+    "rgb": Protocol("rgb", 0, 1, round_y=False, mod_crop=True),
 }
 
 
@@ -93,7 +95,7 @@ def psnr(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
       sr: (H, W, 3) uint8, or (H, W) if `hr` is grey, too.
       hr: (H', W', 3) uint8, or (H', W') for a grey image, whose values are taken as its
         luminance.
-      protocol: "ntire", "benchmark" or "modern".
+      protocol: one of PROTOCOLS.
       scale: 2, 3 or 4.
 
     Raises:

@@ -79,7 +79,8 @@ def test_export_writes_one_file_whole_and_replaces_it_by_force(at_home, capsys, 
 @pytest.mark.parametrize(
     ("out", "more", "part"),
     [
-        ("m.pth", (), "files for PyTorch are not written"),
+        ("m.pth", (), "model.pth.safetensors and btsrn_torch.py: name a folder"),
+        ("m.pth.safetensors", ("--formats=torch",), "btsrn_torch.py: name a folder"),
         ("m.onnx", ("--formats=onnx,orbax",), "is one file, in the format onnx"),
         ("m.ONNX", ("--formats=safetensors",), "is one file, in the format onnx"),
         ("set.onnx", ("--force",), "is no file: not replaced"),

@@ -9,7 +9,14 @@ import pytest
 from btsrn_jax import metrics
 from btsrn_jax.errors import InputError
 from btsrn_jax.images import files as images
-from btsrn_jax.metrics import PROTOCOLS, get_protocol, luminance, mod_crop, psnr, ssim
+from btsrn_jax.metrics import (
+    PROTOCOLS,
+    get_protocol,
+    luminance,
+    mod_crop,
+    psnr,
+    ssim,
+)
 from btsrn_jax.resize import imresize
 
 SCALES = (2, 3, 4)
@@ -98,12 +105,23 @@ def test_luminance_is_matlabs():
     np.testing.assert_allclose(luminance(np.float32([colours])), [values], atol=1e-9)
 
 
-def test_ntire_is_one_mse_over_the_three_channels():
+@pytest.mark.parametrize("protocol", ["ntire", "rgb"])
+def test_rgb_is_one_mse_over_the_three_channels(protocol):
     # Errors of 10, 20 and 30: MSE (100 + 400 + 900) / 3, not a mean of three PSNRs.
     hr = grey(100)
     sr = hr + np.array([10, 20, 30], np.uint8)
     for scale in SCALES:
-        assert psnr(sr, hr, "ntire", scale) == pytest.approx(decibels(1400 / 3))
+        assert psnr(sr, hr, protocol, scale) == pytest.approx(decibels(1400 / 3))
+
+
+def test_rgb_is_worked_by_hand():
+    """x2, 6 x 7 pixels: what counts are rows 2 and 3, columns 2 to 4, 18 values."""
+    hr = grey(100, 6, 7)
+    sr = hr.copy()
+    sr[:2] = sr[4:] = sr[:, :2] = sr[:, 5:] = 200  # the border
+    sr[2, 2] = [103, 104, 100]
+    sr[3, 4, 2] = 112
+    assert psnr(sr, hr, "rgb", 2) == pytest.approx(decibels((9 + 16 + 144) / 18))
 
 
 def test_benchmark_rounds_luminance_to_whole_levels():
@@ -141,6 +159,9 @@ BORDERS = [
     ("modern", 2, 2),
     ("modern", 3, 3),
     ("modern", 4, 4),
+    ("rgb", 2, 2),
+    ("rgb", 3, 3),
+    ("rgb", 4, 4),
 ]
 
 
@@ -164,7 +185,7 @@ def test_one_wrong_pixel_counts_once(protocol, scale, border):
     sr = hr.copy()
     sr[12, 13] = 255
     pixels = (25 - 2 * border) * (26 - 2 * border)
-    peak = 255 if protocol == "ntire" else 219
+    peak = 255 if PROTOCOLS[protocol].channels == "rgb" else 219
     expected = decibels(peak**2 / pixels)
     assert psnr(sr, hr, protocol, scale) == pytest.approx(expected)
 
@@ -247,7 +268,7 @@ def test_ssim_is_wangs(protocol, scale, border):
     sr, hr = noisy_pair(37, 42, 3)
     inside = np.s_[border:-border, border:-border]
     a, b = sr[inside], hr[inside]
-    if protocol == "ntire":
+    if PROTOCOLS[protocol].channels == "rgb":
         expected = np.mean([wang_ssim(a[..., c], b[..., c]) for c in range(3)])
     else:
         a, b = luminance(a), luminance(b)
@@ -336,7 +357,8 @@ def test_an_unknown_protocol_is_refused_with_the_known_ones(metric):
 
 def test_the_protocols_crop_as_papers_do():
     cropped = {name: rule.mod_crop for name, rule in PROTOCOLS.items()}
-    assert cropped == {"ntire": True, "benchmark": False, "modern": True}
+    by_hand = {"ntire": True, "benchmark": False, "modern": True, "rgb": True}
+    assert cropped == by_hand
 
 
 def test_images_without_error_are_no_part_of_a_mean_and_count_in_a_rank():

@@ -89,7 +89,19 @@ def test_rgb_with_a_border_of_6_and_s_is_ntire(name, scale):
     edsr = -10 * np.log10(np.mean(difference**2))
     assert edsr == pytest.approx(ours, abs=1e-5)
     assert -0.05 < decibels(sr, hr) - ours < 0.30  # no border: another figure
-    assert -0.04 < decibels(cut(sr, scale), cut(hr, scale)) - ours < 0.20
+    assert -0.04 < decibels(cut(sr, scale), cut(hr, scale)) - ours < 0.20  # rgb
+
+
+@every_case
+def test_rgb_with_a_border_of_s_is_rgb(name, scale):
+    images = pair(name, scale)
+    ours = psnr(*images, "rgb", scale)
+    a, b = (cut(x, scale) for x in images)
+    assert decibels(a, b) == pytest.approx(ours, abs=1e-9)  # BasicSR, NTIRE's, MATLAB
+    pyiqa = decibels(a / 255, b / 255, 1.0, 1e-8)
+    assert pyiqa == pytest.approx(ours, abs=2e-4)
+    channels = [inside(similarity(a[..., i], b[..., i])) for i in range(3)]
+    assert np.mean(channels) == pytest.approx(ssim(*images, "rgb", scale), abs=1e-9)
 
 
 @every_case

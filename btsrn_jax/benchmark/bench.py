@@ -1,7 +1,7 @@
 """`btsrn bench`: speed, memory and utilisation, beside PyTorch where it is asked for.
 
 Each side runs in a process of its own, a worker (`worker.py`; the peer's is
-`tests/peer/worker.py`), so that both take turns under the same conditions, and each has
+`torch_peer.py`), so that both take turns under the same conditions, and each has
 its own peak of memory. This module loads no JAX.
 """
 
@@ -19,7 +19,7 @@ from btsrn_jax.benchmark.protocol import FRAMES, Spec, Worker
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
 
-PEER = pathlib.Path("tests/peer/worker.py")
+PEER = "btsrn_jax.benchmark.torch_peer"
 LEAST = 3  # repetitions of whatever is measured
 ONCE = ("compile_ensemble", "loop")
 SLOW = 40.0  # seconds; a frame that would take longer is not measured
@@ -30,15 +30,11 @@ def find_peer(name: str | None) -> list[str] | None:
     where it cannot run."""
     if name is None:
         return None
-    if not PEER.is_file():
-        raise InputError(
-            f"--peer {name}: no {PEER} here; run it in a checkout of the source"
-        )
     if importlib.util.find_spec("torch") is None:
         raise InputError(
-            f"--peer {name}: PyTorch is not installed; pip install -e '.[peer]'"
+            f"--peer {name}: PyTorch is not installed: pip install 'btsrn-jax[peer]'"
         )
-    return [str(PEER)]
+    return ["-m", PEER]
 
 
 def measure(spec: Spec, peer: list[str] | None, repeats: int, seconds: float) -> dict:

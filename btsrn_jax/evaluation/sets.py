@@ -142,7 +142,14 @@ def _label(source, found):
 
 def _parts(name):
     path = pathlib.Path(name)
-    return pathlib.Path(os.path.abspath(path)).parts[1:] if path.exists() else (name,)
+    if inference.in_hub(name):
+        return tuple(name.split("/")[2:])
+    if not path.exists():
+        return (name,)
+    path = pathlib.Path(os.path.abspath(path))
+    if path.is_file():  # a model's weights alone
+        path = path.parent if path.name == inference.WEIGHTS else path.with_suffix("")
+    return path.parts[1:]
 
 
 def _find_sets(sets, scales, protocols, data_dir, lr_dir):

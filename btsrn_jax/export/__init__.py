@@ -10,6 +10,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from btsrn_jax.export.plan import plan_export
     from btsrn_jax.export.provenance import history, summary, training_command
+    from btsrn_jax.export.torch_file import torch_network
     from btsrn_jax.export.write import ParityError, export_model
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "history",
     "plan_export",
     "summary",
+    "torch_network",
     "training_command",
 ]
 
@@ -26,6 +28,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "plan": ["plan_export"],
         "provenance": ["history", "summary", "training_command"],
+        "torch_file": ["torch_network"],
         "write": ["ParityError", "export_model"],
     },
 )

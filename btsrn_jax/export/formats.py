@@ -2,7 +2,8 @@
 
 Each writer takes a Source and a path. Each reader takes the same, and returns a
 function, lr (B, h, w, 3) float32 in [0, 1] -> sr (B, s h, s w, 3), and the name of what
-runs it. Where a file leaves the padding to its user, its reader does the padding.
+runs it; or None, and the reason, where nothing here can run it. Where a file leaves the
+padding to its user, its reader does the padding.
 """
 
 import errno
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from btsrn_jax import inference, network, storage
+from btsrn_jax.export import torch_file
 from btsrn_jax.export.plan import BESIDE as BESIDE_FILES
 from btsrn_jax.export.plan import FILES
 
@@ -58,7 +60,7 @@ def _pad(lr, halo):
 
 
 def _write_safetensors(source, path):
-    path.write_bytes(inference.weights_to_bytes(source.variables))
+    path.write_bytes(inference.weights_to_bytes(source.variables, source.about))
 
 
 def _read_safetensors(source, path):
@@ -172,15 +174,19 @@ def _read_orbax(source, path):
 
 
 # Say why a network has no form in a format; "" if it has one.
-MISSING_FORMS = {"onnx": network.missing_onnx_form}
+MISSING_FORMS = {
+    "onnx": network.missing_onnx_form,
+    "torch": torch_file.missing_torch_form,
+}
 # By name: the file, its writer, its reader.
 FORMATS = {
     "safetensors": (FILES["safetensors"], _write_safetensors, _read_safetensors),
     "stablehlo": (FILES["stablehlo"], _write_stablehlo, _read_stablehlo),
     "onnx": (FILES["onnx"], _write_onnx, _read_onnx),
+    "torch": (FILES["torch"], torch_file.write_torch, torch_file.read_torch),
     "orbax": (FILES["orbax"], _write_orbax, _read_orbax),
 }
-# The files that a format has beside that one.
+# The files that a format has beside that one, and that are run on their own.
 BESIDE = {
     "onnx": [
         (

@@ -4,12 +4,19 @@ import hashlib
 from collections.abc import Mapping
 
 from btsrn_jax import evaluation, network, storage
-from btsrn_jax.export import provenance
+from btsrn_jax.export import hub_metadata, provenance
+from btsrn_jax.export.plan import FILES
 
 OPENMODELDB_NOTE = (
-    "For whoever publishes the model: fill in author, license, and the ONNX file's"
-    " addresses; the architecture has to be added to theirs."
+    "For whoever publishes the model: fill in author, license, and the addresses of the"
+    " files; the architecture has to be added to theirs."
 )
+# The exported files that OpenModelDB knows: its `platform` and `type`. By safetensors
+# it means PyTorch's, so not model.safetensors.
+PLATFORMS = {
+    FILES["torch"]: ("pytorch", "safetensors"),
+    "model.onnx": ("onnx", "onnx"),
+}
 
 
 def render(about: Mapping, config: str) -> str:
@@ -21,7 +28,7 @@ def render(about: Mapping, config: str) -> str:
     """
     model = network.build(about["model"], about["scale"])
     parts = [
-        f"# {about['name']}",
+        hub_metadata.front_matter(about) + f"\n# {about['name']}",
         f"{provenance.kind(about)}, x{about['scale']},"
         f" {network.parameter_count(model):,} parameters:"
         " *Balanced Two-Stage Residual Networks for Image Super-Resolution*"
@@ -96,6 +103,11 @@ def _files(about, config):
         for name, entry in about["parity"].items()
         for size, difference in entry["largest_difference"].items()
     ]
+    lines += [
+        [name, entry["by"], "", ""]
+        for name, entry in about["parity"].items()
+        if not entry["largest_difference"]
+    ]
     header = ["file", "run by", "LR size", "largest difference"]
     return (
         f"{text}\n\nEach was run after it was written, against the JAX network (values"
@@ -124,6 +136,9 @@ def _use(about, halo):
         "model-tile.onnx": "`model-tile.onnx`: the same without the padding, for"
         f" programs that cut tiles: {halo} LR pixels more on each side go in than are"
         " enlarged",
+        FILES["torch"]: f"`{FILES['torch']}` (PyTorch; NCHW), with the network beside"
+        ' it: `btsrn_torch.BTSRN.from_file("model.pth.safetensors")(lr)`;'
+        " `btsrn_torch.register()` makes spandrel take it, and with it ComfyUI",
         "orbax": "`orbax`: the arrays for JAX users,"
         ' `orbax.checkpoint.PyTreeCheckpointer().restore("/PATH/orbax")`',
     }
@@ -137,15 +152,14 @@ def _use(about, halo):
 def openmodeldb(about: Mapping) -> dict:
     """Returns the fields that OpenModelDB asks for, as its validator takes them.
 
-    Of the exported files it knows ONNX alone. `author`, `license` and `urls` are left
-    to whoever publishes the model.
+    Of the exported files it knows PyTorch's and ONNX. `author`, `license` and `urls`
+    are left to whoever publishes the model.
     """
-    model, file = about["model"], "model.onnx"
+    model = about["model"]
     kind, size = provenance.kind(about), [f"{model['features']}nf"]
     if kind == "BTSRN":
         blocks = sum(model[f"{stage}_blocks"] for stage in ("low", "mid", "high"))
         size.append(f"{blocks}nb")
-    resource = {"platform": "onnx", "type": "onnx", "urls": []}
     fields = {
         "name": about["name"],
         "author": "",
@@ -159,10 +173,16 @@ def openmodeldb(about: Mapping) -> dict:
         "inputChannels": 3,
         "outputChannels": 3,
         "resources": [
-            resource | {"size": about["bytes"][file], "sha256": about["sha256"][file]}
-        ]
-        if file in about["bytes"]
-        else [],
+            {
+                "platform": platform,
+                "type": kind_of_file,
+                "size": about["bytes"][file],
+                "sha256": about["sha256"][file],
+                "urls": [],
+            }
+            for file, (platform, kind_of_file) in PLATFORMS.items()
+            if file in about["bytes"]
+        ],
         "trainingIterations": about["step"],
         "trainingBatchSize": about["batch_size"],
         "trainingHRSize": about["patch"],

@@ -15,14 +15,20 @@ FILES = {  # of each format, inside the folder of a model
     "safetensors": inference.WEIGHTS,
     "stablehlo": "model.stablehlo",
     "onnx": "model.onnx",
+    "torch": "model.pth.safetensors",
     "orbax": "orbax",
 }
-BESIDE = {"onnx": ("model-tile.onnx",)}  # further files of a format
+BESIDE = {  # further files of a format
+    "onnx": ("model-tile.onnx",),
+    "torch": ("btsrn_torch.py",),
+}
 HALF = ("onnx",)  # the formats that can store float16 weights
 SUFFIXES = {  # of the formats that are one file
-    pathlib.Path(file).suffix: name for name, file in FILES.items() if "." in file
+    pathlib.Path(file).suffix: name
+    for name, file in FILES.items()
+    if "." in file and name != "torch"
 }
-NOT_WRITTEN = (".pth", ".pt", ".ckpt")  # PyTorch's
+NOT_ALONE = (".pth", ".pt", ".ckpt", ".pth.safetensors")  # PyTorch's
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 
 
@@ -57,10 +63,11 @@ def plan_export(
     out = storage.local(out)
     suffix = out.suffix.lower()
     one_file = SUFFIXES.get(suffix)
-    if suffix in NOT_WRITTEN:
+    if out.name.lower().endswith(NOT_ALONE):
+        files = " and ".join([FILES["torch"], *BESIDE["torch"]])
         raise InputError(
-            f"{out}: files for PyTorch are not written; a name that ends in"
-            f" {', '.join(SUFFIXES)} is one file, any other a folder"
+            f"{out}: for PyTorch there are two files, {files}: name a folder, and"
+            f" --formats torch; one file is a name that ends in {', '.join(SUFFIXES)}"
         )
     if one_file and formats not in (None, [one_file]):
         raise InputError(
@@ -77,7 +84,8 @@ def plan_export(
         storage.check_array_path(out)
     _check_out(out, force, one_file)
     storage.check_writable_folder(out.parent)
-    storage.local(source)  # raises InputError for a bucket
+    if not inference.in_hub(source):
+        storage.local(source)  # raises InputError for a bucket
     inference.read_scale(source)
     return ExportPlan(out, formats, bool(one_file))
 

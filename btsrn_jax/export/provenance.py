@@ -25,7 +25,7 @@ LICENCES = {
     " weights on.",
 }
 # A model is summed up by the first of these protocols that it has figures of.
-PROTOCOLS = ("benchmark", "modern", "ntire")
+PROTOCOLS = ("benchmark", "modern", "ntire", "rgb")
 PAPER_STEPS = 290_000
 # Fields that change nothing in the weights.
 NOT_TRAINING = schema.NOT_TRAINING

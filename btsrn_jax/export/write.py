@@ -247,7 +247,9 @@ def _write(source, folder, files, log):
         write(source, folder / file)
         run, by = reader(source, folder / file)
         differences = {}
-        for lr, sr in zip(images, truth, strict=True):
+        if run is None:
+            log(f"{file:18} {by}")
+        for lr, sr in zip(images, truth, strict=True) if run else ():
             size = "x".join(map(str, lr.shape[:3]))
             differences[size] = _difference(run(lr), sr)
             log(f"{file:18} {size:9} largest difference {differences[size]:.1e}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from btsrn_jax.inference.hub import in_hub
     from btsrn_jax.inference.jobs import STREAM, Output, plan_files, standard_streams
     from btsrn_jax.inference.models import (
         BICUBIC,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         open_model,
         open_weights,
     )
+    from btsrn_jax.inference.tensor_file import to_safetensors
     from btsrn_jax.inference.tiling import TiledUpscaler, tiled_upscaler
     from btsrn_jax.inference.upscale import upscale_files
     from btsrn_jax.inference.weights import (
@@ -47,6 +49,7 @@ __all__ = [
     "bicubic_model",
     "find_folder",
     "find_model",
+    "in_hub",
     "load_model",
     "load_weights",
     "open_model",
@@ -58,6 +61,7 @@ __all__ = [
     "released_models",
     "standard_streams",
     "tiled_upscaler",
+    "to_safetensors",
     "upscale_files",
     "weights_to_bytes",
 ]
@@ -65,6 +69,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "hub": ["in_hub"],
         "jobs": ["STREAM", "Output", "plan_files", "standard_streams"],
         "models": [
             "BICUBIC",
@@ -76,6 +81,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "open_model",
             "open_weights",
         ],
+        "tensor_file": ["to_safetensors"],
         "tiling": ["TiledUpscaler", "tiled_upscaler"],
         "upscale": ["upscale_files"],
         "weights": [

@@ -26,7 +26,8 @@ class Model:
     """A model ready for use: a function of images that says what it is."""
 
     name: str
-    """What it was asked for by: a released name, a folder, or "bicubic"."""
+    """What it was asked for by: a released name, a folder, a file, an address in the
+    hub, or "bicubic"."""
 
     scale: int
     """How many times larger the output is, along each side: 2, 3 or 4."""
@@ -77,7 +78,8 @@ def load_model(source: str, *, ensemble: bool = False) -> Model:
     """Returns a model, a function of NumPy images.
 
     Args:
-      source: a released name ("btsrn-x4"), an exported directory, a run, or "bicubic".
+      source: a released name ("btsrn-x4"), an exported directory or its
+        model.safetensors alone, a run, hf://OWNER/NAME[@REVISION], or "bicubic".
       ensemble: whether to average over eight flips and rotations.
 
     Raises InputError (a ValueError) where there is no such model, or it is damaged.

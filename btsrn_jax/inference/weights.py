@@ -1,4 +1,5 @@
-"""A model from where it lies: a run, an exported directory, a released name.
+"""A model from where it lies: a run, an exported directory or its model.safetensors
+alone, a released name, the Hugging Face hub.
 
 JAX is loaded when weights are, not before: `btsrn models` and whatever is refused do
 without.
@@ -15,11 +16,11 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save
 
 from btsrn_jax import config as schema
 from btsrn_jax import network, storage, trees
 from btsrn_jax.errors import InputError
+from btsrn_jax.inference import hub, tensor_file
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -52,7 +53,8 @@ class Weights:
     """As the user gave it."""
 
     folder: Any
-    """Where it lies: a path, on this machine or in a bucket."""
+    """Where it lies: a path, on this machine or in a bucket; of a model.safetensors
+    alone the file."""
 
     step: int | None
     """The number of updates made; None where it is not known."""
@@ -65,14 +67,15 @@ class Weights:
 
 
 def load_weights(source: str) -> Weights:
-    """Loads a released model by name, an exported directory, or a run directory (its
-    best checkpoint; the averaged weights where it keeps them).
+    """Loads a released model by name, an exported directory, its model.safetensors
+    alone, a run directory (its best checkpoint; the averaged weights where it keeps
+    them), or hf://OWNER/NAME[@REVISION].
 
-    Raises InputError where there is none, or it is damaged: the message names the file,
-    and the hash or the array that is wrong, with what was found and what was expected.
-    Raises OSError or Failure where it cannot be read, though it may be whole, or JAX
-    finds no device. Nothing that is read can run code: JSON, safetensors, and Orbax
-    arrays.
+    Raises ConnectionError where the hub cannot be reached, and InputError where there
+    is no model, or it is damaged: the message names the file, and the hash or the array
+    that is wrong, with what was found and what was expected. Raises OSError or Failure
+    where it cannot be read, though it may be whole, or JAX finds no device. Nothing
+    that is read can run code: JSON, safetensors, and Orbax arrays.
     """
     folder, exported = find_folder(source)
     from btsrn_jax import mesh
@@ -84,10 +87,17 @@ def load_weights(source: str) -> Weights:
 def find_folder(source: str) -> tuple[Any, bool]:
     """Returns the folder of a model, and whether it is an exported one, not a run.
 
-    Raises InputError where there is neither, OSError where that cannot be told. Loads
+    Of a safetensors file that says itself what it holds, the file is returned in place
+    of a folder. A model of the hub is downloaded.
+
+    Raises InputError where there is no model, OSError where that cannot be told. Loads
     no JAX.
     """
+    if hub.in_hub(source):
+        return _whole(_downloaded(source)), True
     path, source = storage.path(source), os.fspath(source)
+    if path.suffix == ".safetensors" and path.is_file():
+        return _whole(path), True
     if storage.is_there(path / WEIGHTS):
         return path, True
     if storage.is_there(path / CHECKPOINTS):
@@ -110,6 +120,28 @@ def find_folder(source: str) -> tuple[Any, bool]:
     )
 
 
+def _downloaded(source):
+    file = hub.fetch(source, [CONFIG, WEIGHTS]) / WEIGHTS
+    if not file.is_file():
+        raise InputError(f"{source} has no {WEIGHTS}: an exported model was expected")
+    return file
+
+
+def _whole(file):
+    """Returns the folder of an exported model's weights; the file itself where no
+    config.json of that export lies beside it."""
+    beside = file.parent / CONFIG
+    if file.name != WEIGHTS or not beside.is_file():
+        return file
+    if "config.model" not in tensor_file.read_metadata(file):
+        return file.parent  # of an older version
+    try:
+        of_export = WEIGHTS in storage.from_json(beside.read_text())["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        of_export = False  # of another program
+    return file.parent if of_export else file
+
+
 def read_scale(source: str) -> int:
     """Returns the scale of a model, as of `load_weights`. Loads JAX only where a run
     has no config.json that tells it."""
@@ -129,12 +161,15 @@ def released_models() -> list[str]:
 
 
 def read_config(folder: pathlib.Path) -> dict:
-    """Reads the config.json of an exported model. Loads no JAX.
+    """Reads the config.json of an exported model, or what its model.safetensors says if
+    `folder` is that file. Loads no JAX.
 
     Returns at least `scale` and `model`, both valid. Fields of the network that the
     file does not hold are the paper's. Raises InputError that names what is missing, of
     a wrong type, or not allowed; OSError where the file cannot be read.
     """
+    if folder.is_file():
+        return _check(tensor_file.read_network(folder), folder)
     path = folder / CONFIG
     try:
         config = storage.from_json(path.read_text())
@@ -142,6 +177,11 @@ def read_config(folder: pathlib.Path) -> dict:
         raise InputError(f"cannot read {path}: it is missing") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
+    return _check(config, path)
+
+
+def _check(config, path):
+    """Returns what was read from `path`, all of the network's fields among it."""
     for name, kind in NEEDED.items():
         if not isinstance(config, dict) or type(config.get(name)) is not kind:
             raise InputError(f"{path} is damaged: it has no {name}")
@@ -167,7 +207,7 @@ def read_config(folder: pathlib.Path) -> dict:
 
 def _load_exported(source, path):
     config = read_config(path)
-    file = path / WEIGHTS
+    file = path if path.is_file() else path / WEIGHTS
     data = file.read_bytes()
     expected = config.get("sha256", {}).get(WEIGHTS)
     found = hashlib.sha256(data).hexdigest()
@@ -188,7 +228,6 @@ def read_arrays(file: pathlib.Path) -> dict:
 
 
 def _parse(data, file):
-
     try:
         arrays = load_arrays(data)
         variables = trees.nest(arrays)
@@ -220,18 +259,17 @@ def _check_fit(config, variables, where):
         raise InputError(f"{where} does not fit its config: {error}") from None
 
 
-def weights_to_bytes(variables: Mapping) -> bytes:
+def weights_to_bytes(variables: Mapping, about: Mapping | None = None) -> bytes:
     """Returns the safetensors file of a model's variables.
 
     Arrays are float32 under the network's own names ("params/low0/conv/kernel"),
-    kernels are (height, width, in, out). No dates, no paths: equal parameters give
-    equal bytes.
-    """
+    kernels are (height, width, in, out). No dates, no paths: equal parameters of equal
+    networks give equal bytes.
 
-    arrays = trees.flatten(variables)
-    return save(
-        {
-            name: np.ascontiguousarray(array, np.float32)
-            for name, array in sorted(arrays.items())
-        }
-    )
+    Args:
+      variables: nested dicts of arrays.
+      about: what holds `scale` and `model`; with it the file can be loaded alone.
+    """
+    arrays = dict(sorted(trees.flatten(variables).items()))
+    metadata = tensor_file.network_metadata(about) if about else {}
+    return tensor_file.to_safetensors(arrays, metadata)

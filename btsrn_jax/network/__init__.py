@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         BTSRN,
         Compute,
         build,
+        folded_kernel,
         init,
         super_resolve,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "build",
     "build_onnx",
     "crop",
+    "folded_kernel",
     "forward_flops",
     "geometry_of",
     "init",
@@ -66,6 +68,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "BTSRN",
             "Compute",
             "build",
+            "folded_kernel",
             "init",
             "super_resolve",
         ],

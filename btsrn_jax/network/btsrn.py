@@ -14,7 +14,8 @@ the residual over the bicubic skip, and `super_resolve` adds the two.
 
 To add a kind of block: a name in `choices.py` and a branch in `Block`. Parameters and
 arithmetic are counted from what it does. To export it to ONNX, also its name and a
-branch of `_block` in `onnx_graph.py`; until then exports are made without ONNX.
+branch of `_block` in `onnx_graph.py`; to PyTorch, its name in `export/torch_file.py`
+and a branch of `Block` in `export/btsrn_torch.py`. Until then exports are made without.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from btsrn_jax.errors import InputError
 from btsrn_jax.network import choices, cost, ops, vdsr
@@ -105,6 +107,20 @@ class Conv(nn.Module):
             return ops.deconv(x, kernel, bias, self.scale, platform, precision)
         conv = ops.conv1x1 if self.size == 1 else ops.conv3x3
         return conv(x, kernel, bias, platform, precision)
+
+
+def folded_kernel(kernel: np.ndarray, length: np.ndarray | None) -> np.ndarray:
+    """Returns a kernel of `Conv` as it is applied, weight normalisation worked in.
+
+    Args:
+      kernel: (..., features out), float32.
+      length: (features out,), as weight normalisation learns it; None without it.
+    """
+    kernel = np.asarray(kernel, np.float32)
+    if length is None:
+        return kernel
+    norm = np.sqrt(np.sum(kernel**2, axis=tuple(range(kernel.ndim - 1))))
+    return kernel * (np.asarray(length) / norm)
 
 
 class Block(nn.Module):

@@ -197,15 +197,18 @@ def _residual(graph, model, variables, x):
             node = node[part]
         return node
 
+    def kernel_of(path):
+        return btsrn.folded_kernel(layer(path)["kernel"], layer(path).get("length"))
+
     def conv(x, path):
-        kernel, bias = _kernel(layer(path)), np.asarray(layer(path)["bias"])
+        kernel, bias = kernel_of(path), np.asarray(layer(path)["bias"])
         weights = graph.kernel(f"{path}/kernel", kernel.transpose(3, 2, 0, 1))
         return graph.add("Conv", x, weights, graph.floats(f"{path}/bias", bias))
 
     def up(x, path, step):
         # ops.deconv of the activations plus ops.nearest of x: both as channels, in the
         # order (row, column, feature), then put in their places.
-        kernel, bias = _kernel(layer(path)), np.asarray(layer(path)["bias"])
+        kernel, bias = kernel_of(path), np.asarray(layer(path)["bias"])
         columns = kernel.transpose(0, 1, 3, 2).reshape(-1, kernel.shape[2], 1, 1)
         weights = graph.kernel(f"{path}/kernel", columns)
         bias = graph.floats(f"{path}/bias", np.tile(bias, step * step))
@@ -260,15 +263,6 @@ def _block(graph, model, x, name, pre, conv):
         a = graph.add("Tanh", a) if model.block == "gated" else a
         y = graph.add("Mul", a, graph.add("Sigmoid", b))
     return graph.add("Add", graph.crop(x, 1), y)
-
-
-def _kernel(layer):
-    """Returns a layer's kernel as it is applied, weight normalisation worked in."""
-    kernel = np.asarray(layer["kernel"], np.float32)
-    if "length" in layer:
-        norm = np.sqrt(np.sum(kernel**2, axis=(0, 1, 2)))
-        kernel = kernel * (np.asarray(layer["length"]) / norm)
-    return kernel
 
 
 def _normalise(graph, x, path, params, stats):

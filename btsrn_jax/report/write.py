@@ -112,6 +112,8 @@ def _write_all(entries, found, shown, out, sets, ensemble):
 
 def _read_scale(source):
     """Returns the scale of a run, finished or not, or of a model."""
+    if inference.in_hub(source):
+        return inference.read_scale(source)
     path = storage.local(source)
     if not storage.is_there(path / METRICS):
         return inference.read_scale(source)
@@ -139,8 +141,9 @@ def _named_apart(entries):
 
 def load(source: str) -> ReportedModel:
     """Returns a run, finished or not, or a model, with the figures of its CSV files."""
-    path = folder = storage.local(source)
-    metrics = training.read_metrics(path / training.METRICS)
+    # What is in the hub has no path here, and is no run.
+    path = folder = None if inference.in_hub(source) else storage.local(source)
+    metrics = training.read_metrics(path / training.METRICS) if path else []
     if metrics:
         config = _read_run(path, lambda c: c)
         _read_run(path, lambda c: network.build(c["model"], c["scale"]))
@@ -152,7 +155,7 @@ def load(source: str) -> ReportedModel:
         config, folder, has_weights = loaded.config, loaded.folder, True
     config["model"].setdefault("name", "btsrn")
     rows = evaluation.latest(evaluation.read_figures(folder, config))
-    name = path.absolute().name if path.exists() else source
+    name = path.absolute().name if path and path.exists() else source
     return ReportedModel(
         source if has_weights else None,
         name,

@@ -1,9 +1,10 @@
 """Claims of the benchmark: what is counted, compared and said."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import tiny
 
 from btsrn_jax import cli
 from btsrn_jax.benchmark import bench
@@ -58,7 +59,6 @@ def test_median_ratio_and_quartiles_by_hand():
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["train", "--peer", "torch"], "tests/peer/worker.py"),
         (["train", "--batch", "3,x"], "--batch '3,x'"),
         (["infer", "--side", "0"], "--side '0'"),
         (["infer", "--side", "3", "--scale", "4"], "--side"),
@@ -79,7 +79,6 @@ def test_mistakes_are_one_line(args, words, capfd, tmp_path, monkeypatch):
 
 
 def test_without_torch_the_peer_says_what_to_install(monkeypatch):
-    monkeypatch.chdir(tiny.ROOT)
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install -e '\.\[peer\]'"):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"pip install 'btsrn-jax\[peer\]'"):
         bench.find_peer("torch")

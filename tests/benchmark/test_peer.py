@@ -1,28 +1,23 @@
-"""The peer that `btsrn bench --peer torch` measures is the same network."""
-
-import pathlib
-import sys
+"""The peer that `btsrn bench --peer torch` measures is the same network, export's."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from btsrn_jax import trees
+from btsrn_jax import export
+from btsrn_jax.export import torch_file
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.network import geometry, ops
 
 torch = pytest.importorskip("torch", reason="the extra [peer] is not installed")
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "peer"))
-import network as peer  # noqa: E402
 
 SIZES = {"features": 12, "bottleneck": 8, "low_blocks": 2, "high_blocks": 2}
 
 
 @pytest.fixture(params=[2, 3, 4])
 def pair(request):
-    """Our network, its variables (no layer zero), and the peer with the same ones."""
+    """Our network, its parameters (no layer zero), and the peer with the same ones."""
     model = network.BTSRN(scale=request.param, **SIZES)
     variables = network.init(model, jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -30,9 +25,12 @@ def pair(request):
         lambda a: a + 0.1 * rng.standard_normal(a.shape).astype(np.float32),
         variables["params"],
     )
-    net = peer.BTSRN(request.param, **SIZES)
-    peer.load(net, trees.flatten(params))
-    return model, params, net
+    return model, params, export.torch_network().BTSRN.from_state(state(model, params))
+
+
+def state(model, params):
+    arrays = torch_file.state_dict(model, {"params": params})
+    return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
 
 def draw(*shape):
@@ -58,15 +56,13 @@ def test_outputs_and_gradients_of_the_peer_are_ours(pair):
     error = torch.mean((theirs - torch.from_numpy(hr.transpose(0, 3, 1, 2))) ** 2)
     error.backward()
     assert error.item() == pytest.approx(float(ours), rel=1e-4)
-    gradient = trees.flatten(gradient)
-    for name, layer in peer.names(net).items():
-        kernel = peer.from_kernel(layer, np.asarray(gradient[f"{name}/kernel"]))
-        scale = np.abs(kernel).max()
-        np.testing.assert_allclose(layer.weight.grad, kernel, atol=1e-4 * scale)
-        bias = gradient[f"{name}/bias"]
+    expected = state(model, gradient)
+    for name, parameter in net.named_parameters():
+        wanted = expected.pop(name).numpy()
         np.testing.assert_allclose(
-            layer.bias.grad, bias, atol=1e-4 * np.abs(bias).max()
+            parameter.grad, wanted, atol=1e-4 * np.abs(wanted).max()
         )
+    assert not expected
 
 
 def test_the_peers_skip_is_ours_when_the_network_says_nothing(pair):

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import yaml
 from helpers import runs, tiny
 
 import btsrn_jax
@@ -19,7 +20,7 @@ from btsrn_jax import cli, main, trees
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import figures
-from btsrn_jax.export import formats, model_card, provenance
+from btsrn_jax.export import formats, hub_metadata, model_card, provenance
 from btsrn_jax.export import write as export
 from btsrn_jax.inference import weights
 
@@ -102,6 +103,10 @@ def test_config_json_holds_hash_and_parity_of_every_file(exported):
     wanted = {"model.safetensors", "model.stablehlo", "orbax"}
     assert wanted <= about["parity"].keys()
     for name, entry in about["parity"].items():
+        if entry["by"] == "not run: torch is not installed":
+            assert name == "model.pth.safetensors"
+            assert any(f"{name} not run: torch" in " ".join(x.split()) for x in said)
+            continue
         # Odd; not square; smaller than the halo, which is 2 here.
         assert list(entry["largest_difference"]) == ["1x19x19", "2x12x20", "1x1x1"]
         assert max(entry["largest_difference"].values()) < 1e-5
@@ -126,6 +131,49 @@ def test_the_card_says_what_the_model_is(exported):
         hashlib.sha256((exported[0] / "config.json").read_bytes()).hexdigest(),
     ):
         assert part in text, text
+
+
+def test_the_card_begins_with_what_the_hugging_face_hub_reads(exported):
+    hub = pytest.importorskip(
+        "huggingface_hub", reason="the extra [hub] is not installed"
+    )
+    about = json.loads((exported[0] / "config.json").read_text())
+    card = hub.ModelCard.load(exported[0] / "README.md")
+    assert card.data.license == "other"
+    assert card.data.library_name == "btsrn-jax"
+    assert card.data.pipeline_tag == "image-to-image"
+    assert {"super-resolution", "btsrn", "x2", "pytorch"} <= set(card.data.tags)
+    assert card.data.metrics == ["psnr", "ssim"]
+    assert card.data.model_name == about["name"]
+    results = {(r.dataset_type, r.metric_type): r for r in card.data.eval_results}
+    assert results.keys() == {("Kodak24", "psnr"), ("Kodak24", "ssim")}
+    (figure,) = (f for f in about["figures"] if f["model"] != "bicubic")
+    for (_, metric), result in results.items():
+        assert result.metric_value == figure[metric]
+        assert "(modern)" in result.metric_name
+        assert result.dataset_name == "Kodak24 x2"
+    assert card.text.lstrip().startswith("# btsrn-tiny")
+    assert str(tiny.ROOT) not in str(card.data)
+
+
+def test_the_hubs_index_holds_what_is_known_and_finite():
+    figure = {"set": "a: b", "scale": 2, "model": "m", "protocol": "rgb", "images": 1}
+    figure |= {"ensemble": 1, "psnr": float("inf"), "ssim": None}
+    about = {"name": "m", "scale": 2, "model": {"name": "vdsr"}, "bytes": {}}
+    text = hub_metadata.front_matter(about | {"figures": [figure]})
+    assert "model-index" not in text
+    assert yaml.safe_load(text.strip("-\n"))["tags"][0] == "vdsr"
+    figures = [figure | {"psnr": 30.5}, figure | {"model": "bicubic", "psnr": 29.0}]
+    figures.append(figure | {"psnr": 28.5, "lr": "other/LR"})
+    found = yaml.safe_load(
+        hub_metadata.front_matter(about | {"figures": figures}).strip("-\n")
+    )
+    ((result, other),) = (entry["results"] for entry in found["model-index"])
+    assert other["dataset"] == {"type": "a: b", "name": "a: b x2, LR of other/LR"}
+    assert [metric["value"] for metric in other["metrics"]] == [28.5]
+    assert result["dataset"] == {"type": "a: b", "name": "a: b x2"}
+    name = "PSNR in dB (rgb, ensemble of 8)"
+    assert result["metrics"] == [{"type": "psnr", "value": 30.5, "name": name}]
 
 
 @pytest.mark.parametrize("name", weights.released_models())
@@ -154,16 +202,22 @@ def test_openmodeldb_would_take_the_fields_of_the_card(exported):
     for name in (*whole, "trainingBatchSize", "trainingHRSize"):
         assert type(fields[name]) is int
         assert fields[name] >= 1
-    file = (exported[0] / "model.onnx").read_bytes()
-    assert fields["resources"] == [
-        {
-            "platform": "onnx",  # or pytorch, ncnn
-            "type": "onnx",  # or pth, safetensors; the latter means PyTorch's
-            "size": len(file),
-            "sha256": hashlib.sha256(file).hexdigest(),
+    for resource, (platform, kind, file) in zip(
+        fields["resources"],
+        [
+            ("pytorch", "safetensors", "model.pth.safetensors"),
+            ("onnx", "onnx", "model.onnx"),
+        ],
+        strict=True,
+    ):
+        data = (exported[0] / file).read_bytes()
+        assert resource == {
+            "platform": platform,  # pytorch, onnx or ncnn
+            "type": kind,  # pth, safetensors, onnx, ...
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
             "urls": [],
         }
-    ]
     assert fields["images"] == []
 
 
@@ -386,12 +440,13 @@ def test_a_network_that_gives_nan_is_not_exported(tmp_path):
 
 def test_an_existing_directory_is_refused_and_replaced_by_force(exported, tmp_path):
     out, source = tmp_path / "out", str(exported[0])
-    export.export_model(source, out, ["safetensors", "orbax"], log=str)
+    export.export_model(source, out, ["safetensors", "orbax", "torch"], log=str)
     with pytest.raises(InputError, match="out exists; --force"):
         export.export_model(source, out, ["safetensors"], log=str)
     assert (out / "orbax").is_dir()
     export.export_model(source, out, ["safetensors"], force=True, log=str)
-    assert not (out / "orbax").exists()
+    names = ["README.md", "config.json", "figures.csv", "model.safetensors"]
+    assert sorted(p.name for p in out.iterdir()) == names
     assert weights.load_weights(str(out)).step == 10
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

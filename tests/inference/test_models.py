@@ -234,7 +234,7 @@ def test_models_of_one_name_are_told_apart_within_the_folder_for_images(
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"protocols": ["psnr"]}, "ntire, benchmark, modern"),
+        ({"protocols": ["psnr"]}, "ntire, benchmark, modern, rgb"),
         ({"sets": ["nowhere"]}, "no such file or folder: nowhere"),
         ({"sets": [""]}, "empty name"),
         ({"sets": ["photos", "./photos"]}, "two sets are called photos"),

@@ -15,7 +15,7 @@ import btsrn_jax
 from btsrn_jax import checkpoint
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import write as export
-from btsrn_jax.inference import weights
+from btsrn_jax.inference import models, weights
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,12 @@ def edit_arrays(folder, change):
 
 
 def message(source):
+    return message_of(weights.load_weights, str(source))
+
+
+def message_of(function, *args):
     with pytest.raises(InputError) as error:
-        weights.load_weights(str(source))
+        function(*args)
     text = str(error.value)
     assert "\n" not in text
     return text
@@ -84,6 +88,83 @@ def test_the_file_is_float32_by_the_networks_names(origin):
     assert arrays["params/low0/conv/kernel"].shape == (3, 3, 4, 6)
     assert arrays["params/up0/kernel"].shape == (2, 2, 6, 6)
     assert arrays["params/out/bias"].shape == (3,)
+
+
+def header(file):
+    data = file.read_bytes()
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+
+def test_the_file_says_which_network_it_holds_and_nothing_else(origin):
+    said = header(origin[2] / "model.safetensors")["__metadata__"]
+    network = json.loads(said.pop("config.model"))
+    assert said == {"architecture": "BTSRN", "format_version": "1", "scale": "2"}
+    config = json.loads((origin[2] / "config.json").read_text())
+    assert network == config["model"]
+    assert list(network) == sorted(network)
+    assert "dtype" not in network
+
+
+def test_the_file_alone_is_a_model(origin, tmp_path):
+    """Copied from the export, and where config.json is another program's."""
+    lr = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    sr = btsrn_jax.load_model(str(origin[2]))(lr)
+    for name in ("model.safetensors", "mine.safetensors"):
+        shutil.copy(origin[2] / "model.safetensors", tmp_path / name)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for name in ("model.safetensors", "mine.safetensors"):
+        model = btsrn_jax.load_model(str(tmp_path / name))
+        assert (model.scale, model.figures) == (2, [])
+        np.testing.assert_array_equal(model(lr), sr)
+    assert "upscales by 2, not by 3" in message_of(
+        models.find_model, str(tmp_path / name), 3
+    )
+
+
+def test_beside_its_config_the_file_is_the_exported_model(copy):
+    file = copy / "model.safetensors"
+    assert weights.load_weights(str(file)).step == 10
+    edit_config(copy, sha256={"model.safetensors": "0"})
+    assert f"{file} is damaged or was changed" in message(file)
+
+
+def test_a_file_of_an_older_version_needs_its_config(copy):
+    file = copy / "model.safetensors"
+    save_file(load_file(file), file)
+    edit_config(copy, sha256={})
+    assert weights.load_weights(str(file)).step == 10
+    (copy / "config.json").unlink()
+    assert f"{file} does not say which network it holds" in message(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"format_version": "2"}, "format version 2, 1 was expected"),
+        ({"scale": "x"}, "is damaged"),
+        ({"scale": "5"}, "config.scale is 5"),
+        ({"config.model": "{"}, "is damaged"),
+        ({"config.model": "[]"}, "it has no model"),
+        ({"config.model": '{"block": "x"}'}, "config.model.block is 'x'"),
+        ({"config.model": '{"features": 9}'}, "does not fit its config"),
+        ({"format": "pt"}, "is for PyTorch"),
+    ],
+)
+def test_metadata_that_do_not_fit_are_named(copy, tmp_path, changes, part):
+    file = tmp_path / "alone.safetensors"
+    said = header(copy / "model.safetensors")["__metadata__"] | changes
+    save_file(load_file(copy / "model.safetensors"), file, said)
+    text = message(file)
+    assert str(file) in text
+    assert part in text
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", b"\xff" * 40, pickle.dumps([1])])
+def test_a_file_of_another_kind_is_no_model(tmp_path, data):
+    file = tmp_path / "alone.safetensors"
+    file.write_bytes(data)
+    assert f"{file} does not say" in message(file)
+    assert "no model" in message(tmp_path / "absent.safetensors")
 
 
 def test_a_flipped_bit_is_found_by_the_hash(copy):
@@ -216,6 +297,17 @@ def test_every_released_model_loads_and_says_what_it_is():
         assert loaded.config["name"] == name
         assert loaded.config["figures"], f"{name} has no figures"
         assert loaded.config["data_licence"]
+
+
+@pytest.mark.parametrize("name", weights.released_models())
+def test_a_released_file_is_byte_for_byte_what_an_export_of_it_writes(name, tmp_path):
+    loaded = weights.load_weights(name)
+    file = loaded.folder / "model.safetensors"
+    again = weights.weights_to_bytes(loaded.variables, loaded.config)
+    assert again == file.read_bytes()
+    shutil.copy(file, tmp_path)
+    alone = weights.load_weights(str(tmp_path / "model.safetensors"))
+    assert alone.config["scale"] == loaded.config["scale"]
 
 
 def test_the_folder_of_checkpoints_has_one_name():

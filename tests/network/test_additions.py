@@ -12,6 +12,7 @@ from helpers import runs, tiny
 from btsrn_jax import inference, mesh, network
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import write as export
+from btsrn_jax.export.torch_file import missing_torch_form
 from btsrn_jax.fields import FIELDS
 from btsrn_jax.network import btsrn, choices, cost, ops
 from btsrn_jax.training import loop
@@ -68,7 +69,7 @@ def config_of(block, photos):
     return config
 
 
-def test_a_new_block_trains_is_counted_by_its_tree_and_exported_without_onnx(
+def test_a_new_block_trains_is_counted_by_its_tree_and_exported_where_it_can_be(
     added, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setenv("BTSRN_CACHE", str(tmp_path / "cache"))
@@ -92,8 +93,10 @@ def test_a_new_block_trains_is_counted_by_its_tree_and_exported_without_onnx(
     about = export.export_model(str(run), tmp_path / "made", log=said.append)
     assert "model.onnx is left out: no ONNX form of block attention" in said
     assert {"model.safetensors", "model.stablehlo"} <= set(about["parity"])
-    assert "model.onnx" not in about["parity"]
-    assert "onnx" not in about["export_command"]
+    line = "model.pth.safetensors is left out: no PyTorch form of block attention"
+    assert line in said
+    assert not {"model.onnx", "model.pth.safetensors"} & set(about["parity"])
+    assert about["export_command"].endswith("--formats safetensors,stablehlo,orbax")
     with pytest.raises(InputError, match="onnx: no ONNX form of block attention"):
         export.export_model(str(run), tmp_path / "no", ["safetensors", "onnx"])
     assert not (tmp_path / "no").exists()
@@ -144,7 +147,9 @@ def test_a_choice_of_training_that_nothing_stands_for_is_refused(name):
 @pytest.mark.parametrize(
     ("field", "value"), [("block", "new"), ("norm", "new"), ("activation", "new")]
 )
-def test_every_part_without_an_onnx_form_is_named(field, value):
+def test_every_part_without_a_form_is_named(field, value):
     model = runs.build()[1].clone(**{field: value})
-    assert network.missing_onnx_form(model) == f"no ONNX form of {field} {value}"
-    assert network.missing_onnx_form(nn.Dense(1)) == "no ONNX form of Dense"
+    forms = ("ONNX", network.missing_onnx_form), ("PyTorch", missing_torch_form)
+    for name, missing in forms:
+        assert missing(model) == f"no {name} form of {field} {value}"
+        assert missing(nn.Dense(1)) == f"no {name} form of Dense"

@@ -3,13 +3,16 @@
 import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from helpers import runs, tiny
+from helpers import hub, runs, tiny
+from PIL import Image
 
+import btsrn_jax
 from btsrn_jax import images, resize
 from btsrn_jax.export import write as export
 
@@ -34,11 +37,11 @@ def test_evaluate_bicubic_as_a_process(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "paper's" not in done.stdout  # there is none for this set
     for scale in ("x2", "x3"):
-        for protocol in ("ntire", "benchmark", "modern"):
+        for protocol in ("ntire", "benchmark", "modern", "rgb"):
             assert f"| My Set | {scale}    | {protocol:9} | bicubic |" in done.stdout
     with (tmp_path / "figures.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 3 * (3 + 1)
+    assert len(rows) == 2 * 4 * (3 + 1)
     assert {row["image"] for row in rows} == {"photo0", "photo1", "photo2", "mean"}
     assert all(0 < float(row["ssim"]) <= 1 for row in rows)
 
@@ -144,6 +147,7 @@ def test_models_and_what_is_refused_load_no_jax(tmp_path):
     runs.make(tmp_path / "run")
     model = tmp_path / "model"
     export.export_model(str(tmp_path / "run"), model, ["safetensors"])
+    alone = shutil.copy(model / "model.safetensors", tmp_path / "alone.safetensors")
     (photo, *_) = sorted(tiny.write_photos(tmp_path / "in").iterdir())
     run, photos = str(tmp_path / "run"), str(tmp_path / "in")
     upscale = ("upscale", str(photo), str(tmp_path / "out.png"))
@@ -183,9 +187,37 @@ def test_models_and_what_is_refused_load_no_jax(tmp_path):
         (*upscale, "--model=nothing"),
         (*upscale, f"--model={model}", "--scale=3"),
         (*upscale, f"--model={tmp_path}"),
+        (*upscale, f"--model={alone}", "--scale=4"),
+        (*upscale, "--model=hf://tiny"),
     )
     found = [line for line in out.splitlines() if line.startswith("loaded")]
-    assert found == ["loaded 0 ['numpy']"] + 5 * ["loaded 2 ['numpy']"]
-    for part in ("nowhere.png", "scale 7", "'nothing'", "upscales by 2, not by 3"):
+    assert found == ["loaded 0 ['numpy']"] + 7 * ["loaded 2 ['numpy']"]
+    for part in ("nowhere.png", "scale 7", "'nothing'", "by 2, not by 3", "not by 4"):
         assert part in err
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_picture_is_upscaled_by_a_model_of_the_hub(tmp_path, monkeypatch):
+    """A hub on this machine, in a process; the same by the weights alone."""
+    pytest.importorskip("huggingface_hub", reason="the extra [hub] is not installed")
+    runs.make(tmp_path / "run")
+    model = tmp_path / "model"
+    export.export_model(str(tmp_path / "run"), model, ["safetensors"], log=str)
+    (photo, *_) = sorted(tiny.write_photos(tmp_path / "in").iterdir())
+    files = {path.name: path.read_bytes() for path in model.iterdir()}
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    command = ["-m", "btsrn_jax.cli", "upscale", photo, tmp_path / "out.png"]
+    with hub.serving({"me/tiny": {"v1": files}}) as (_, address):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        done = python(*command, "--model", "hf://me/tiny@v1")
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        missing = python(*command, "--model", "hf://me/tiny@v2", "--force")
+    assert missing.returncode == 2
+    assert missing.stderr == "error: hf://me/tiny@v2: there is no revision v2\n"
+    sr = btsrn_jax.load_model(str(model / "model.safetensors"))(read(photo))
+    np.testing.assert_array_equal(read(tmp_path / "out.png"), sr)
+
+
+def read(path):
+    return np.asarray(Image.open(path))

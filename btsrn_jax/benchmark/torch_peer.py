@@ -1,16 +1,23 @@
 """The peer's side of `btsrn bench --peer torch`: PyTorch in its best setting.
 
+    python -m btsrn_jax.benchmark.torch_peer SPEC
+
+The network is the one that is exported, export/btsrn_torch.py. SPEC is a
+`protocol.Spec` as JSON; `protocol.answer` says what is printed. Nothing imports this
+module, since it imports PyTorch.
+
 Settings are tried first, each on a few repetitions; the fastest one is measured.
 """
 
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from network import BTSRN
 
+from btsrn_jax import export
 from btsrn_jax.benchmark import protocol
 
 CUDA = torch.cuda.is_available()
@@ -18,7 +25,7 @@ DEVICE = torch.device("cuda" if CUDA else "cpu")
 TRY_SECONDS = 60  # for trying settings; the last one is finished
 
 
-def timed(function):
+def timed(function: Callable[[], object]) -> float:
     """Returns the seconds until the result is there."""
     start = time.perf_counter()
     function()
@@ -27,14 +34,17 @@ def timed(function):
     return time.perf_counter() - start
 
 
-def say(text):
+def say(text: str) -> None:
+    """Says something of PyTorch to people."""
     print(f"  PyTorch {text}", file=sys.stderr, flush=True)
 
 
 class Setting:
     """One way to run the network. `parts`: patches or images at once; 0: all."""
 
-    def __init__(self, spec, channels_last, compiled, parts):
+    def __init__(
+        self, spec: protocol.Spec, channels_last: bool, compiled: bool, parts: int
+    ) -> None:
         self.spec, self.parts, self.compiled = spec, parts, compiled
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         dtype = spec.dtype
@@ -42,9 +52,11 @@ class Setting:
             dtype = "bfloat16" if CUDA and spec.mode == "train" else "float32"
         self.low = dtype == "bfloat16"
         torch.manual_seed(0)
-        sizes = spec.features, spec.bottleneck, spec.low_blocks, spec.high_blocks
-        self.net = BTSRN(spec.scale, *sizes).to(DEVICE, memory_format=self.format)
-        self.function = self.net.super_resolve
+        sizes = spec.features, spec.bottleneck, spec.low_blocks, 0, spec.high_blocks
+        network = export.torch_network().BTSRN(spec.scale, *sizes)
+        self.net = network.to(DEVICE, memory_format=self.format)
+        trains = spec.mode == "train"
+        self.function = self.net.super_resolve if trains else self.net.forward
         if compiled:
             mode = "reduce-overhead" if CUDA else "default"  # with CUDA graphs
             self.function = torch.compile(self.function, mode=mode, dynamic=False)
@@ -55,48 +67,40 @@ class Setting:
             + (", compiled" if compiled else "")
         )
 
-    def super_resolve(self, lr):
+    def run(self, lr: torch.Tensor) -> torch.Tensor:
+        """Returns what the network makes of (B, 3, h, w) in [0, 1], float32."""
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.low):
-            return self.function(lr)
+            return self.function(lr).float()
 
-    def step(self, lr, hr):
+    def step(self, lr: torch.Tensor, hr: torch.Tensor) -> None:
         """One update by the mean square error; gradients of parts are added up."""
         parts = self.parts or len(lr)
         self.optimizer.zero_grad()
         for i in range(0, len(lr), parts):
-            sr = self.super_resolve(lr[i : i + parts])
+            sr = self.run(lr[i : i + parts])
             error = torch.mean((sr - hr[i : i + parts]) ** 2)
             (error * (len(sr) / len(lr))).backward()
         self.optimizer.step()
 
     @torch.inference_mode()
-    def enlarge(self, image, halo):
-        """uint8 (h, w, 3) to uint8, from memory to memory, mirrored at its sides."""
-        image = np.pad(image, ((halo, halo), (halo, halo), (0, 0)), "symmetric")
+    def upscale(self, image: np.ndarray) -> np.ndarray:
+        """Upscales uint8 (h, w, 3), from memory to memory."""
         lr = torch.from_numpy(image).to(DEVICE).permute(2, 0, 1)[None].float() / 255
-        sr = self.super_resolve(lr.contiguous(memory_format=self.format))
-        side = self.spec.scale * (image.shape[0] - 2 * halo)
-        border = (sr.shape[2] - side) // 2
-        sr = sr[0, :, border : border + side, border : border + side]
-        sr = (sr.clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8)
+        sr = self.run(lr.contiguous(memory_format=self.format))
+        sr = (sr[0] * 255 + 0.5).floor().to(torch.uint8)
         return sr.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def halo(spec):
-    """Returns the LR pixels that the network takes off on each side (docs/paper.md,
-    section 1)."""
-    per_side = 4 if spec.scale == 4 else spec.scale
-    return max(2, spec.low_blocks + -(-spec.high_blocks // per_side))
-
-
-def repetition(spec, setting, batch):
+def repetition(
+    spec: protocol.Spec, setting: Setting, batch: int
+) -> Callable[[], object]:
     """Returns what is timed: a step on data that lies on the device, or one image."""
     if spec.mode == "infer":
         shape = (spec.side, spec.side, 3)
         image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        return lambda: setting.enlarge(image, halo(spec))
+        return lambda: setting.upscale(image)
     side = spec.patch // spec.scale
-    target = spec.scale * (side - 2 * spec.low_blocks) - 2 * spec.high_blocks
+    target = spec.scale * side - 2 * max(setting.net.border, 2 * spec.scale)
     lr, hr = (
         torch.rand(batch, 3, n, n, device=DEVICE).to(memory_format=setting.format)
         for n in (side, target)
@@ -104,7 +108,7 @@ def repetition(spec, setting, batch):
     return lambda: setting.step(lr, hr)
 
 
-def choices_of(spec):
+def choices_of(spec: protocol.Spec) -> list[tuple[bool, bool, int]]:
     """Returns (channels_last, compiled, parts) to try, the likely ones first."""
     if CUDA or spec.mode == "infer":
         return [(True, False, 0), (False, False, 0)]
@@ -114,7 +118,7 @@ def choices_of(spec):
     ]
 
 
-def try_settings(spec):
+def try_settings(spec: protocol.Spec) -> dict[tuple[bool, bool, int], float]:
     """Returns the seconds of a patch or image by choices; few patches tell enough."""
     tried, start = {}, time.monotonic()
 
@@ -138,7 +142,7 @@ def try_settings(spec):
     return tried
 
 
-def prepare(spec):
+def prepare(spec: protocol.Spec) -> tuple[dict, dict]:
     """Returns what `protocol.answer` asks for. Settings are tried in a process of their
     own, so that their memory does not count."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
