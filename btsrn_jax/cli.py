@@ -55,6 +55,11 @@ MEMORY = {
     "metavar": "GB",
     "help": "Memory for activations on each device (default: half of what is free).",
 }
+RUNTIME = {
+    "metavar": "auto|jax|onnxruntime|openvino",
+    "help": "What computes. auto: JAX on an accelerator; else OpenVINO, onnxruntime or"
+    " JAX, whichever of them is installed first (default: %(default)s).",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -117,6 +122,7 @@ def _add_upscale(add):
     what = "Quality of JPEG and WebP, 1 to 100 (default: JPEG 95, WebP without loss)."
     add("--quality", type=int, metavar="Q", help=what)
     add("--memory-gb", **MEMORY)
+    add("--runtime", default="auto", **RUNTIME)
     add("--force", **SWITCH, help="Replace outputs that exist.")
     add("--resume", **SWITCH, help="Skip outputs that exist.")
 
@@ -138,6 +144,7 @@ def _add_evaluate(add):
     add("--csv", **FILE, help="Write every figure to this CSV file.")
     add("--save-images", **FOLDER, help="Write the upscaled images to this folder.")
     add("--memory-gb", **MEMORY)
+    add("--runtime", default="jax", **RUNTIME)
 
 
 def _add_export(add):
@@ -248,6 +255,7 @@ def run_upscale(args: argparse.Namespace) -> int:
     profile and EXIF. Outputs have the format of their inputs, or of OUT's suffix. JPEG
     is written at quality 95 (4:4:4), WebP without loss.
     """
+    inference.choose_runtime(args.runtime)
     output = inference.Output(
         args.format, args.quality, args.factor, args.width, args.height
     )
@@ -264,12 +272,16 @@ def run_upscale(args: argparse.Namespace) -> int:
             inputs, out, output, force=args.force, resume=args.resume
         )
         inference.find_model(args.model, args.scale)
-        _prepare_devices()
 
         @functools.cache
         def open_model(scale):
             model = inference.open_model(
-                args.model, scale, args.ensemble, args.memory_gb
+                args.model,
+                scale,
+                args.ensemble,
+                args.memory_gb,
+                args.runtime,
+                before=_prepare_devices,
             )
             logger.info(model.about)
             return model
@@ -298,6 +310,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         args.memory_gb,
         before=_prepare_devices,
         lr=args.lr,
+        runtime=args.runtime,
     )
     return 0
 

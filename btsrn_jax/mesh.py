@@ -4,8 +4,6 @@ Parameters are replicated (there are 0.9 M of them) and batches are split along 
 axis. What must be summed over devices follows from the mean over the batch.
 """
 
-import glob
-import importlib.util
 import math
 import os
 
@@ -14,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from btsrn_jax import machine
 from btsrn_jax.errors import Failure, first_line
 
 # With this flag convolutions run as fast as the machine's matrix products. XLA aborts
@@ -92,13 +91,7 @@ def device_memory(device: jax.Device) -> tuple[float, float]:
     if "bytes_limit" in stats:
         total = stats["bytes_limit"]
         return total, total - stats.get("bytes_in_use", 0)
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        available = 1024 * int(fields["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):  # not Linux
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
-    return math.inf, available / jax.local_device_count()
+    return math.inf, machine.free_memory() / jax.local_device_count()
 
 
 def prepare() -> None:
@@ -107,21 +100,10 @@ def prepare() -> None:
     Only entry points call this. What the user has set in the environment stays.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    platforms = os.environ.get("JAX_PLATFORMS", "")
-    if platforms not in ("", "cpu") or (not platforms and _accelerated()):
+    if machine.has_accelerator():
         return
     if jax.__version__ in CPU_FLAG_VERSIONS and CPU_FLAG.split("=")[0] not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {CPU_FLAG}".strip()
-
-
-def _accelerated():
-    """Returns True where JAX will find more than the CPU, without waking it."""
-    plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
-    if any(importlib.util.find_spec(name) for name in plugins):
-        return True
-    # libtpu alone is no sign: `btsrn info --topology` uses it where there is no TPU.
-    chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
-    return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 def local() -> Mesh:

@@ -29,6 +29,7 @@ ORDER = [
     "streams",
     "resize",
     "metrics",
+    "machine",
     "mesh",
     "trees",
     "network",

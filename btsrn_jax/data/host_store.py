@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import images, mesh, storage
+from btsrn_jax import images, machine, mesh, storage
 from btsrn_jax.data import loading, sampler
 from btsrn_jax.data.datasets import Pair, name_image
 from btsrn_jax.data.folders import raise_together
@@ -232,7 +232,7 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path | None:
             status = path.stat()
             what.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()
-    cache = loading.cache_dir()
+    cache = machine.cache_dir()
     return cache and cache / f"raw_x{config.scale}" / digest
 
 

@@ -4,12 +4,11 @@ import concurrent.futures
 import contextlib
 import hashlib
 import os
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 
-from btsrn_jax import images, storage
+from btsrn_jax import images, machine, storage
 from btsrn_jax.data.datasets import Pair, check_pair, name_image
 from btsrn_jax.data.folders import raise_together
 from btsrn_jax.errors import InputError
@@ -78,7 +77,7 @@ def _cached_lr(hr, scale):
     The pixels themselves are the key: hashing takes a hundredth of the resizing.
     """
     digest = hashlib.sha256(repr(hr.shape).encode() + hr.tobytes()).hexdigest()
-    cache = cache_dir()
+    cache = machine.cache_dir()
     if cache is None:
         return imresize(hr, 1 / scale)
     path = cache / f"lr_x{scale}" / digest[:2] / f"{digest}.npy"
@@ -96,20 +95,3 @@ def _cached_lr(hr, scale):
     with contextlib.suppress(OSError), storage.replacing(path) as file:
         np.save(file, lr)
     return lr
-
-
-def cache_dir() -> pathlib.Path | None:
-    """Returns BTSRN_CACHE, or the folder btsrn in XDG_CACHE_HOME or ~/.cache.
-
-    None if there is no home directory: then nothing is cached.
-
-    Raises:
-      InputError: one of the variables names a home directory that is not known.
-    """
-    for name, folder in (("BTSRN_CACHE", ""), ("XDG_CACHE_HOME", "btsrn")):
-        if place := os.environ.get(name):
-            return storage.local(place) / folder
-    try:
-        return storage.local("~/.cache/btsrn")
-    except InputError:
-        return None

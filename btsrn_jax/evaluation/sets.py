@@ -32,6 +32,7 @@ def run_evaluation(
     memory_gb: float = 0.0,
     before: Callable[[], None] = lambda: None,
     lr: pathlib.Path | None = None,
+    runtime: str = "jax",
 ) -> list[figures.Row]:
     """Measures models on sets: `btsrn evaluate`. The table goes to standard output.
 
@@ -51,10 +52,12 @@ def run_evaluation(
       memory_gb: as of `inference.open_model`.
       before: called once all is checked, before JAX is loaded.
       lr: the folder of the LR images of the one set that is given.
+      runtime: as of `inference.open_model`.
 
     Returns:
       The rows of the CSV.
     """
+    inference.choose_runtime(runtime)
     protocols = list(PROTOCOLS) if "all" in protocols else protocols
     if not storage.split_names(source):
         raise InputError("--model: no model is named")
@@ -85,7 +88,7 @@ def run_evaluation(
     rows = []
     for label, scale, loaded in models:
         model = (
-            inference.open_weights(loaded, ensemble, memory_gb)
+            inference.open_weights(loaded, ensemble, memory_gb, runtime)
             if loaded
             else inference.bicubic_model(scale)
         )

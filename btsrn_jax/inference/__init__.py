@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from btsrn_jax.inference.graphs import make_graph
     from btsrn_jax.inference.hub import in_hub
     from btsrn_jax.inference.jobs import STREAM, Output, plan_files, standard_streams
     from btsrn_jax.inference.models import (
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
         load_model,
         open_model,
         open_weights,
+    )
+    from btsrn_jax.inference.runtimes import (
+        GraphUpscaler,
+        choose_runtime,
+        load_openvino,
+        open_runtime,
     )
     from btsrn_jax.inference.tensor_file import to_safetensors
     from btsrn_jax.inference.tiling import TiledUpscaler, tiled_upscaler
@@ -43,16 +50,21 @@ __all__ = [
     "FAMILY",
     "STREAM",
     "WEIGHTS",
+    "GraphUpscaler",
     "Model",
     "Output",
     "TiledUpscaler",
     "bicubic_model",
+    "choose_runtime",
     "find_folder",
     "find_model",
     "in_hub",
     "load_model",
+    "load_openvino",
     "load_weights",
+    "make_graph",
     "open_model",
+    "open_runtime",
     "open_weights",
     "plan_files",
     "read_arrays",
@@ -69,6 +81,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "graphs": ["make_graph"],
         "hub": ["in_hub"],
         "jobs": ["STREAM", "Output", "plan_files", "standard_streams"],
         "models": [
@@ -80,6 +93,12 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "load_model",
             "open_model",
             "open_weights",
+        ],
+        "runtimes": [
+            "GraphUpscaler",
+            "choose_runtime",
+            "load_openvino",
+            "open_runtime",
         ],
         "tensor_file": ["to_safetensors"],
         "tiling": ["TiledUpscaler", "tiled_upscaler"],

@@ -1,20 +1,20 @@
 """Models put to use by name: `load_model`, `btsrn upscale`, `btsrn evaluate`.
 
-JAX is loaded when a network is opened, not before: bicubic, and whatever is refused,
-do without.
+JAX is loaded when a network is opened, not before: bicubic, whatever is refused, and
+other runtimes do without.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from btsrn_jax import network, storage
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
-from btsrn_jax.inference import photo, weights
+from btsrn_jax.inference import graphs, photo, runtimes, weights
+from btsrn_jax.progress import logger
 
 BICUBIC = "bicubic"
 FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
@@ -74,17 +74,23 @@ class Model:
         return self.upscale(lr)
 
 
-def load_model(source: str, *, ensemble: bool = False) -> Model:
+def load_model(
+    source: str, *, ensemble: bool = False, runtime: str = runtimes.AUTO
+) -> Model:
     """Returns a model, a function of NumPy images.
 
     Args:
       source: a released name ("btsrn-x4"), an exported directory or its
         model.safetensors alone, a run, hf://OWNER/NAME[@REVISION], or "bicubic".
       ensemble: whether to average over eight flips and rotations.
+      runtime: what computes: "jax", "onnxruntime", "openvino", or "auto" for JAX on an
+        accelerator, and else for the first of OpenVINO, onnxruntime and JAX that is
+        installed.
 
-    Raises InputError (a ValueError) where there is no such model, or it is damaged.
+    Raises InputError (a ValueError) where there is no such model, or it is damaged, or
+    the runtime that is named cannot compute it.
     """
-    return open_model(storage.expand(source), None, ensemble)
+    return open_model(storage.expand(source), None, ensemble, runtime=runtime)
 
 
 def find_model(source: str | None, scale: int | None) -> str:
@@ -107,24 +113,46 @@ def find_model(source: str | None, scale: int | None) -> str:
 
 
 def open_model(
-    source: str | None, scale: int | None, ensemble: bool, memory_gb: float = 0.0
+    source: str | None,
+    scale: int | None,
+    ensemble: bool,
+    memory_gb: float = 0.0,
+    runtime: str = runtimes.JAX,
+    before: Callable[[], None] = lambda: None,
 ) -> Model:
     """Returns a model by name, directory or run, ready for use.
+
+    JAX is not loaded for an exported model whose graph another runtime has run before.
 
     Args:
       source, scale: as of `find_model`.
       ensemble: whether to average over eight flips and rotations.
       memory_gb: for the activations on each device, in units of 1e9 bytes; 0 for half
         of what is free.
+      runtime: as of `load_model`.
+      before: called before JAX is loaded.
 
-    Raises InputError where there is no such model, or it has another scale.
+    Raises InputError where there is no such model, it has another scale, or the runtime
+    that is named cannot compute it.
     """
+    chosen = runtimes.choose_runtime(runtime)
     source = find_model(source, scale)
     if source == BICUBIC:
         return bicubic_model(scale or 2)
+    folder, exported = weights.find_folder(source)
+    if chosen != runtimes.JAX and exported:
+        config = weights.read_config(folder)
+        try:
+            if graph := graphs.find_graph(folder, config, ensemble):
+                found = weights.Weights(source, folder, config.get("step"), config, {})
+                return _open_graph(found, graph, ensemble, memory_gb, chosen)
+        except InputError:
+            if runtime != runtimes.AUTO:
+                raise
+    before()
     loaded = weights.load_weights(source)
     _check_scale(source, loaded.config, scale)
-    return open_weights(loaded, ensemble, memory_gb)
+    return open_weights(loaded, ensemble, memory_gb, runtime)
 
 
 def _check_scale(name, config, scale):
@@ -148,31 +176,64 @@ def _bicubic(scale, lr, progress=None):
 
 
 def open_weights(
-    loaded: weights.Weights, ensemble: bool, memory_gb: float = 0.0
+    loaded: weights.Weights,
+    ensemble: bool,
+    memory_gb: float = 0.0,
+    runtime: str = runtimes.JAX,
 ) -> Model:
     """Returns the model of loaded weights; arguments as of `open_model`."""
+    chosen = runtimes.choose_runtime(runtime)
+    if chosen != runtimes.JAX:
+        try:
+            graph = graphs.make_graph(loaded)
+            return _open_graph(loaded, graph, ensemble, memory_gb, chosen)
+        except InputError as error:
+            if runtime != runtimes.AUTO:
+                raise
+            logger.info(f"{runtimes.TITLES[chosen]} is not used: {error}")
+
+    import jax
+
     from btsrn_jax import mesh
     from btsrn_jax.inference.tiling import tiled_upscaler
 
+    config = _with_memory(loaded.config, memory_gb)
+    devices = mesh.make_mesh()
+    tiled = tiled_upscaler(config, devices, ensemble)
+    on_cpu = mesh.platform(devices) == "cpu"
+    where = "the CPU" if on_cpu else mesh.describe(devices)
+    by = f"{where} by JAX {'.'.join(jax.__version__.split('.')[:2])}"
+    function = functools.partial(tiled, loaded.variables)
+    return _model(loaded, function, tiled.halo, by, ensemble)
+
+
+def _open_graph(loaded, graph, ensemble, memory_gb, chosen):
+    """The model of a graph. `loaded` says what it is; its variables do not count."""
+    config = _with_memory(loaded.config, memory_gb)
+    runtime = runtimes.open_runtime(chosen, graph)
+    upscaler = runtimes.GraphUpscaler(config, runtime, ensemble)
+    by = f"{runtime.device} by {runtime.title}"
+    return _model(loaded, upscaler, upscaler.halo, by, ensemble)
+
+
+def _with_memory(config, memory_gb):
+    """The config of a model with another limit of memory, unless that is 0."""
     if not 0 <= memory_gb < float("inf"):
         raise InputError(f"--memory-gb {memory_gb}: a number above 0 was expected")
-    config: Any = loaded.config
-    settings = dict(config.get("eval", {}))
-    if memory_gb:
-        settings["memory_gb"] = memory_gb
-    devices = mesh.make_mesh()
-    tiled = tiled_upscaler(dict(config) | {"eval": settings}, devices, ensemble)
-    on_cpu = mesh.platform(devices) == "cpu"
+    limit = {"memory_gb": memory_gb} if memory_gb else {}
+    return dict(config) | {"eval": dict(config.get("eval", {})) | limit}
+
+
+def _model(loaded, upscale, halo, by, ensemble):
     released = loaded.name in weights.released_models()
     step = "" if released or loaded.step is None else f", step {loaded.step}"
+    scale = loaded.config["scale"]
     return Model(
         loaded.name,
-        config["scale"],
-        tiled.model.halo,
-        functools.partial(tiled, loaded.variables),
-        f"{loaded.name}{step}: enlarging by {config['scale']} on"
-        f" {'the CPU' if on_cpu else mesh.describe(devices)}"
-        + ", each tile in eight views, averaged"
-        * ensemble,
-        config,
+        scale,
+        halo,
+        upscale,
+        f"{loaded.name}{step}: enlarging by {scale} on {by}"
+        + ", each tile in eight views, averaged" * ensemble,
+        loaded.config,
     )

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
 
 from btsrn_jax import images, resize
 
@@ -42,6 +41,8 @@ def upscale_picture(
     if alpha is not None:
         large = alpha.repeat(scale, axis=0).repeat(scale, axis=1)
         if varies:
+            from scipy import ndimage  # here, since loading it takes half a second
+
             around = {"size": 5, "mode": "nearest"}  # as far as bicubic looks
             least = ndimage.minimum_filter(alpha, **around)
             flat = least == ndimage.maximum_filter(alpha, **around)
@@ -93,6 +94,8 @@ def bleed(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     hidden = alpha == 0
     if not hidden.any() or hidden.all():
         return pixels
+    from scipy import ndimage
+
     nearest = ndimage.distance_transform_edt(
         hidden, return_distances=False, return_indices=True
     )

@@ -208,6 +208,22 @@ def _check(config, path):
 def _load_exported(source, path):
     config = read_config(path)
     file = path if path.is_file() else path / WEIGHTS
+    variables = _parse(read_weights(path, config), file)
+    _check_fit(config, variables, file)
+    return Weights(source, path, config.get("step"), config, variables)
+
+
+def read_weights(path: pathlib.Path, config: Mapping) -> bytes:
+    """Reads the model.safetensors of an exported model. Loads no JAX.
+
+    Args:
+      path: the model's folder, or that file alone.
+      config: as of `read_config`.
+
+    Raises InputError where the file is not the one that the config was written with,
+    OSError where it cannot be read.
+    """
+    file = path if path.is_file() else path / WEIGHTS
     data = file.read_bytes()
     expected = config.get("sha256", {}).get(WEIGHTS)
     found = hashlib.sha256(data).hexdigest()
@@ -216,9 +232,7 @@ def _load_exported(source, path):
             f"{file} is damaged or was changed: its SHA-256 is {found}, {expected} was"
             f" expected ({CONFIG})"
         )
-    variables = _parse(data, file)
-    _check_fit(config, variables, file)
-    return Weights(source, path, config.get("step"), config, variables)
+    return data
 
 
 def read_arrays(file: pathlib.Path) -> dict:

@@ -84,6 +84,7 @@ def build_onnx(
     metadata: Mapping[str, str],
     tile: bool = False,
     half: bool = False,
+    clip: bool = True,
 ) -> Any:
     """Returns a network as an `onnx.ModelProto`; bicubic skip and clipping are part of
     it, and padding unless it is for tiles.
@@ -99,6 +100,7 @@ def build_onnx(
       tile: True to leave the padding to the program that cuts the tiles.
       half: True to store the kernels of convolutions as float16. They are cast to
         float32 before they are used: all arithmetic stays float32.
+      clip: False to let `sr` leave [0, 1], as a mean over several views needs it.
 
     Raises:
       InputError: if a part of the network has no ONNX form here.
@@ -108,7 +110,7 @@ def build_onnx(
         raise InputError(missing)
     graph = Graph(half)
     padded = "lr" if tile else _pad_symmetric(graph, "lr", model.halo)
-    _super_resolve(graph, model, variables, padded)
+    _super_resolve(graph, model, variables, padded, clip)
     graph.nodes[-1].output[0] = "sr"
     helper, numpy_helper = graph.onnx.helper, graph.onnx.numpy_helper
     float32 = graph.onnx.TensorProto.FLOAT
@@ -158,7 +160,7 @@ def missing_onnx_form(model: Any) -> str:
     return ""
 
 
-def _super_resolve(graph, model, variables, padded):
+def _super_resolve(graph, model, variables, padded, clip):
     """Adds `network.super_resolve`, cropped to the image inside the padding."""
     halo, margin, s = model.halo, geometry.SKIP_MARGIN, model.scale
     if isinstance(model, vdsr.VDSR):
@@ -170,7 +172,8 @@ def _super_resolve(graph, model, variables, padded):
         residual = _residual(graph, model, variables, padded)
     residual = graph.crop(residual, s * halo - model.valid_border)
     sr = graph.add("Add", skip, residual)
-    return graph.add("Clip", sr, graph.floats("zero", 0), graph.floats("one", 1))
+    if clip:
+        graph.add("Clip", sr, graph.floats("zero", 0), graph.floats("one", 1))
 
 
 def _bicubic_skip(graph, x, scale):

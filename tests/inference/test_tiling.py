@@ -11,7 +11,7 @@ from jax.extend import core
 
 from btsrn_jax import config as schema
 from btsrn_jax import mesh, resize
-from btsrn_jax.inference import tiling
+from btsrn_jax.inference import cutting, tiling
 from btsrn_jax.network import btsrn as network
 
 TILE = 12
@@ -49,7 +49,7 @@ def devices(count):
 
 def make(model, count=2, tile=TILE, ensemble=False):
     """A `TiledUpscaler` on so many devices, one tile at a time on each."""
-    chosen = tiling.plan(model, count, 1e9, tile, ensemble)
+    chosen = cutting.plan(model, count, 1e9, tile, ensemble)
     return tiling.TiledUpscaler(model, devices(count), chosen, ensemble)
 
 
@@ -190,39 +190,38 @@ def test_the_memory_of_a_tile_is_known_beforehand(fields):
     tiles = np.zeros((1, side, side, 3), np.uint8)
     compiled = make(model, 1, 48).compiled.lower(variables, tiles).compile()
     used = compiled.memory_analysis().temp_size_in_bytes
-    assert used <= tiling.unit_bytes(model, 48) <= 2.5 * used
+    assert used <= cutting.unit_bytes(model, 48) <= 2.5 * used
 
 
 def test_the_plan_follows_the_memory_and_measures_nothing():
     model, _ = tiny(2, features=32)
-    plain = model.clone(compute=network.Compute())  # as on an accelerator
-    unit = tiling.unit_bytes(plain, 64)
+    unit = cutting.unit_bytes(model, 64)
 
-    def plan(memory, model=plain, ensemble=False):
-        return tiling.plan(model, 2, memory, 64, ensemble)
+    def plan(memory, ensemble=False, most=cutting.LARGEST_GROUP):
+        return cutting.plan(model, 2, memory, 64, ensemble, most)
 
     assert plan(5 * unit) == (64, 4, 8)
     assert plan(5 * unit, ensemble=True) == (64, 4, 1)
     assert plan(1.1 * unit, ensemble=True) == (64, 1, 1)
     assert plan(0.5 * unit) == (32, 1, 2)
-    assert plan(1).tile == tiling.SMALLEST_TILE
-    assert plan(1e15).group == tiling.LARGEST_GROUP
-    assert plan(5 * unit, model) == (64, 1, 2)  # a CPU: one at a time
+    assert plan(1).tile == cutting.SMALLEST_TILE
+    assert plan(1e15).group == cutting.LARGEST_GROUP
+    assert plan(5 * unit, most=1) == (64, 1, 2)  # a CPU: one at a time
 
 
 def test_a_smaller_plan_has_fewer_tiles_at_once_then_smaller_ones():
-    assert tiling.smaller(tiling.Plan(64, 4, 8), 2, False) == (64, 2, 4)
-    assert tiling.smaller(tiling.Plan(64, 4, 1), 2, True) == (64, 2, 1)
-    assert tiling.smaller(tiling.Plan(64, 1, 2), 2, False) == (32, 1, 2)
-    assert tiling.smaller(tiling.Plan(24, 1, 2), 2, False) == (16, 1, 2)
+    assert cutting.smaller(cutting.Plan(64, 4, 8), 2, False) == (64, 2, 4)
+    assert cutting.smaller(cutting.Plan(64, 4, 1), 2, True) == (64, 2, 1)
+    assert cutting.smaller(cutting.Plan(64, 1, 2), 2, False) == (32, 1, 2)
+    assert cutting.smaller(cutting.Plan(24, 1, 2), 2, False) == (16, 1, 2)
     with pytest.raises(MemoryError, match="not even tiles of 16 pixels"):
-        tiling.smaller(tiling.Plan(16, 1, 2), 2, False)
+        cutting.smaller(cutting.Plan(16, 1, 2), 2, False)
 
 
 def test_the_memory_is_the_configs_or_half_of_what_the_machine_has(monkeypatch):
     monkeypatch.setattr(mesh, "platform", lambda devices: "plain")
     config = {"scale": 2, "model": schema.defaults().to_dict()["model"]}
-    unit = tiling.unit_bytes(network.build(config["model"], 2), 64)
+    unit = cutting.unit_bytes(network.build(config["model"], 2), 64)
     for memory_gb, free, group in ((0, 5 * unit, 2), (5 * unit / 1e9, 1, 4)):
         monkeypatch.setattr(tiling, "free_memory", lambda devices, free=free: free)
         settings = {"eval": {"memory_gb": memory_gb, "tile": 64}}
@@ -247,7 +246,7 @@ def test_the_eight_views_are_mapped_by_vmap_not_written_out():
     side = TILE + 2 * model.halo
     tiles = np.zeros((1, side, side, 3), np.uint8)
     single, ensemble = (
-        tiling.TiledUpscaler(model, devices(1), tiling.Plan(TILE, 1, 1), ensemble)
+        tiling.TiledUpscaler(model, devices(1), cutting.Plan(TILE, 1, 1), ensemble)
         .compiled.trace(variables, tiles)
         .jaxpr
         for ensemble in (False, True)

@@ -13,7 +13,7 @@ from btsrn_jax import config as schema
 from btsrn_jax import main, mesh, metrics
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
-from btsrn_jax.inference import models
+from btsrn_jax.inference import cutting, models
 from btsrn_jax.inference import tiling as inference
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.network import cost, vdsr
@@ -121,7 +121,7 @@ def test_an_untrained_network_is_bicubic_and_tiles_are_seamless(scale):
     lr = (255 * images(21, 30, 3)).astype(np.uint8)
     one = mesh.make_mesh(jax.devices()[:1])
     small, large = (
-        inference.TiledUpscaler(model, one, inference.Plan(n, 1, 1)) for n in (10, 32)
+        inference.TiledUpscaler(model, one, cutting.Plan(n, 1, 1)) for n in (10, 32)
     )
     enlarged = small(init(model), lr)
     wanted = np.floor(imresize(lr / 255.0, scale).clip(0, 1) * 255 + 0.5)
