@@ -386,6 +386,7 @@ def _prepare_devices():
     from btsrn_jax import mesh  # loads JAX
 
     mesh.prepare()
+    mesh.keep_compiled()
 
 
 def _numbers(name, text):

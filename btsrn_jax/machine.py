@@ -3,10 +3,13 @@
 Nothing is woken for the answers, and no JAX is loaded.
 """
 
+import contextlib
 import glob
+import hashlib
 import importlib.util
 import os
 import pathlib
+import platform
 
 from btsrn_jax import storage
 from btsrn_jax.errors import InputError
@@ -50,6 +53,16 @@ def free_memory() -> float:
         return 1024 * int(fields["MemAvailable"].split()[0])
     except (OSError, KeyError, ValueError):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+
+
+def processor_digest() -> str:
+    """Returns a name for programs compiled here: another processor, which may share the
+    home directory, might not run them."""
+    about = [platform.machine()]
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        kinds = ("model name", "flags", "Features")
+        about += sorted({line for line in file if line.startswith(kinds)})
+    return hashlib.sha256("".join(about).encode()).hexdigest()[:16]
 
 
 def cache_dir() -> pathlib.Path | None:

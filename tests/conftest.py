@@ -21,6 +21,7 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 if CACHE not in os.environ:
     os.environ[CACHE] = tempfile.mkdtemp(prefix="btsrn-tests-")
     os.environ["BTSRN_TEST_CACHE_OWNER"] = str(os.getpid())
+os.environ.setdefault("BTSRN_CACHE", os.path.join(os.environ[CACHE], "btsrn"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 

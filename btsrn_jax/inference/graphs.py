@@ -77,7 +77,7 @@ def _exported(folder, config):
 
 def _key(data, config):
     """The name of a graph in the cache: of the weights, the network and this code."""
-    code = pathlib.Path(network.__file__).parent.glob("*.py")
+    code = (pathlib.Path(__file__).parents[1] / "network").glob("*.py")
     about = [__version__, config["scale"], config["model"]]
     digest = hashlib.sha256(storage.to_json(about).encode() + data)
     for file in sorted(code):

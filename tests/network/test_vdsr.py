@@ -205,7 +205,7 @@ def test_it_trains_is_evaluated_and_opened_by_the_same_commands(tmp_path, monkey
     assert main.run([*row, *flags]) == 0
     rows = figures.read_csv(run / "validation.csv")
     assert {r.model for r in rows} == {"bicubic", "vdsr"}
-    model = models.load_model(str(run))
+    model = models.load_model(str(run), runtime="jax")
     assert model.scale == 2
     assert model(np.zeros((5, 7, 3), np.uint8)).shape == (10, 14, 3)
     assert train.make_recipe(tiny.config(), mesh.make_mesh()).model.norm == "none"

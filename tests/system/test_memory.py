@@ -16,13 +16,13 @@ from btsrn_jax.network import btsrn as network
 progress.log_to_stderr()
 model = network.BTSRN(2, 32, bottleneck=16, low_blocks=1, high_blocks=1)
 variables = network.init(model, jax.random.key(0))
-lr = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+lr = np.random.default_rng(0).integers(0, 256, (1000, 520, 3), np.uint8)
 devices = mesh.make_mesh()
 
 def upscale(*plan):
     return tiling.TiledUpscaler(model, devices, tiling.Plan(*plan))(variables, lr)
 
-expected = upscale(16, 1, 1).astype(int)
+expected = upscale(128, 1, 1).astype(int)
 for plan in ((1024, 1, 1), (512, 4, 4)):
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()

@@ -125,7 +125,7 @@ def test_the_wheel_enlarges_a_picture_without_the_repository(built, tmp_path):
     done = python(*command, cwd=tmp_path, path=built[2])
     assert done.returncode == 0, done.stderr
     # The command names the weights that it used; `btsrn models`, how good they are.
-    assert "btsrn-x2: enlarging by 2 on the CPU" in done.stderr
+    assert "btsrn-x2: enlarging by 2 on the CPU by " in done.stderr
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (24, 18)
 
