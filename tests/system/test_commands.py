@@ -125,19 +125,24 @@ def test_upscale_reads_standard_input_and_writes_standard_output(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.tif"]
 
 
-def loaded_by(*commands):
-    """What each command prints, its exit code, and which libraries are loaded then."""
+HEAVY = ("jax", "flax", "orbax", "optax", "onnx", "openvino_telemetry", "numpy")
+
+
+def loaded_by(*commands, missing=(), **environment):
+    """What each command prints, its exit code, and which libraries are loaded then; as
+    if the packages of `missing` were not installed."""
     code = f"""
 import sys
+sys.modules |= dict.fromkeys({missing})
 from btsrn_jax import cli
 for args in {commands}:
     try:
         cli.main([str(arg) for arg in args])
     except SystemExit as end:
-        heavy = ("jax", "flax", "orbax", "optax", "numpy")
-        print("loaded", end.code, [name for name in heavy if name in sys.modules])
+        heavy = [name for name in {HEAVY} if sys.modules.get(name)]
+        print("loaded", end.code, heavy)
 """
-    done = python("-c", code)
+    done = python("-c", code, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
@@ -195,6 +200,37 @@ def test_models_and_what_is_refused_load_no_jax(tmp_path):
     for part in ("nowhere.png", "scale 7", "'nothing'", "by 2, not by 3", "not by 4"):
         assert part in err
     assert not (tmp_path / "out.png").exists()
+
+
+def test_other_runtimes_upscale_without_jax_and_tell_nobody(tmp_path):
+    """Once a graph was made. Importing OpenVINO reports to its makers otherwise. What
+    is not installed is refused before the pictures are looked at."""
+    runs.make(tmp_path / "run")
+    model = tmp_path / "model"
+    export.export_model(str(tmp_path / "run"), model, ["safetensors"])
+    (photo, *_) = sorted(tiny.write_photos(tmp_path / "in").iterdir())
+    cache = {"BTSRN_CACHE": str(tmp_path / "cache")}
+    upscale = ("upscale", photo, tmp_path / "a.png", f"--model={model}", "--force")
+    upscale = tuple(map(str, upscale))
+    out, err = loaded_by(upscale, **cache)
+    assert "loaded 0 ['jax'," in out, err
+    runtimes = ("auto", "openvino", "onnxruntime")
+    commands = [(*upscale, f"--runtime={name}", "--ensemble") for name in runtimes]
+    out, err = loaded_by(*commands, missing=("onnx",), **cache)
+    assert out.count("loaded 0 ['numpy']") == 3, (out, err)
+    told = re.findall(r"by (\w+) [\d.]+, each tile in eight views, averaged", err)
+    assert told == ["OpenVINO", "OpenVINO", "onnxruntime"]
+    wrong = ("upscale", "nowhere.png", "out.png", "--runtime=openvino")
+    evaluate = ("evaluate", "--model=x", "--sets=y", "--runtime=onnxruntime")
+    out, err = loaded_by(wrong, evaluate, missing=("openvino", "onnxruntime"))
+    assert out.count("loaded 2 ['numpy']") == 2, (out, err)
+    assert err.splitlines() == [
+        f"error: --runtime {name} is not installed: pip install 'btsrn-jax[{extra}]'"
+        for name, extra in (
+            ("openvino: OpenVINO", "cpu"),
+            ("onnxruntime: onnxruntime", "onnx"),
+        )
+    ]
 
 
 def test_a_picture_is_upscaled_by_a_model_of_the_hub(tmp_path, monkeypatch):
