@@ -177,8 +177,11 @@ def _add_report(add):
 def _add_bench(add):
     add("mode", choices=("train", "infer"), help="What to measure.")
     add("--scale", type=int, choices=(2, 3, 4), help="One scale (default: all three).")
-    what = "Measure the same in PyTorch, in turns (extra peer)."
-    add("--peer", choices=("torch",), help=what)
+    what = (
+        "Measure the same in other programs, in turns: torch (extra peer); with infer"
+        " also onnxruntime and openvino, on the whole image and as our runtimes."
+    )
+    add("--peer", default="", metavar="NAME[,NAME]", help=what)
     add("--json", **FILE, help="Write every figure to this file.")
     for name, default, what in (
         ("--batch", "32", "Patches in a training step"),
@@ -353,7 +356,7 @@ def run_models(args: argparse.Namespace) -> int:
 
 
 def run_bench(args: argparse.Namespace) -> int:
-    """Measure speed and memory, beside PyTorch if asked for."""
+    """Measure speed and memory, beside PyTorch and others if asked for."""
     scales = [args.scale] if args.scale else [2, 3, 4]
     name = "batch" if args.mode == "train" else "side"
     specs = []
@@ -362,7 +365,8 @@ def run_bench(args: argparse.Namespace) -> int:
         patch = args.patch // scale * scale
         spec = benchmark.Spec(args.mode, scale, patch=patch, dtype=args.dtype)
         specs.append(dataclasses.replace(spec, loop=args.loop, **{name: size}))
-    benchmark.run_benchmark(specs, args.peer, args.repeats, args.json)
+    peers = storage.split_names(args.peer)
+    benchmark.run_benchmark(specs, peers, args.repeats, args.json)
     return 0
 
 

@@ -1,13 +1,12 @@
-"""`btsrn bench`: speed, memory and utilisation, beside PyTorch where it is asked for.
+"""`btsrn bench`: speed, memory and utilisation, beside peers where they are asked for.
 
-Each side runs in a process of its own, a worker (`worker.py`; the peer's is
-`torch_peer.py`), so that both take turns under the same conditions, and each has
-its own peak of memory. This module loads no JAX.
+Each side runs in a process of its own, a worker (`worker.py`; the peers' are
+`torch_peer.py` and `graph_peer.py`), so that all take turns under the same conditions,
+and each has its own peak of memory. This module loads no JAX.
 """
 
 import contextlib
 import dataclasses
-import importlib.util
 import os
 import pathlib
 import platform
@@ -15,67 +14,56 @@ import statistics
 import time
 
 from btsrn_jax import evaluation, storage
+from btsrn_jax.benchmark.peers import find_peers
 from btsrn_jax.benchmark.protocol import FRAMES, Spec, Worker
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
 
-PEER = "btsrn_jax.benchmark.torch_peer"
 LEAST = 3  # repetitions of whatever is measured
 ONCE = ("compile_ensemble", "loop")
 SLOW = 40.0  # seconds; a frame that would take longer is not measured
 
 
-def find_peer(name: str | None) -> list[str] | None:
-    """Returns the command of the peer's worker, None without a name; raises InputError
-    where it cannot run."""
-    if name is None:
-        return None
-    if importlib.util.find_spec("torch") is None:
-        raise InputError(
-            f"--peer {name}: PyTorch is not installed: pip install 'btsrn-jax[peer]'"
-        )
-    return ["-m", PEER]
-
-
-def measure(spec: Spec, peer: list[str] | None, repeats: int, seconds: float) -> dict:
+def measure(
+    spec: Spec, peers: dict[str, list[str]], repeats: int, seconds: float
+) -> dict:
     """Measures everything about one spec; times are in seconds.
 
     Args:
       spec: what to measure.
-      peer: the command of the peer's worker, None without one.
+      peers: the commands of the peers' workers by label.
       repeats: how often the main measurement is repeated.
       seconds: when they are over, fewer than `repeats` are made, but at least LEAST.
     """
     workers = {}
-    result = {"spec": dataclasses.asdict(spec)}
+    sides = {"ours": {}} | {name: {} for name in peers}
     with contextlib.ExitStack() as stack:
-        for name, command in (
-            ("ours", ["-m", "btsrn_jax.benchmark.worker"]),
-            ("peer", peer),
-        ):
-            if command:
-                logger.info(f"x{spec.scale} {spec.mode}: {name} compiles and warms up")
-                workers[name] = Worker(command, spec)
-                stack.callback(workers[name].end)
-                result[name] = dict(workers[name].about)
+        commands = {"ours": ["-m", "btsrn_jax.benchmark.worker"]} | peers
+        for name, command in commands.items():
+            logger.info(f"x{spec.scale} {spec.mode}: {name} compiles and warms up")
+            workers[name] = Worker(command, spec)
+            stack.callback(workers[name].end)
+            sides[name] |= workers[name].about
         action = "step" if spec.mode == "train" else "image"
         times = take_turns(workers, action, repeats, seconds)
         for name, values in times.items():
-            result[name] |= spread(values)
-            result[name]["peak_bytes"] = workers[name].measure("peak")
-        if peer:
-            result |= compared(times["ours"], times["peer"])
-        for action in result["ours"].pop("more"):
-            expected = result["ours"]["seconds"] * result["ours"]["times"][action]
+            sides[name] |= spread(values)
+            sides[name]["peak_bytes"] = workers[name].measure("peak")
+            if name != "ours":
+                sides[name] |= compared(times["ours"], values)
+        ours = sides.pop("ours")
+        for action in ours.pop("more"):
+            expected = ours["seconds"] * ours["times"][action]
             if expected < SLOW or action == "loop":  # asked for by --loop
                 logger.info(f"x{spec.scale} {spec.mode}: {action}")
                 # Short ones often, so that their median means something.
                 count = LEAST if expected > 0.3 else 10
                 count = 1 if expected > 10 or action in ONCE else count
                 taken = [workers["ours"].measure(action) for _ in range(count)]
-                result["ours"][action] = spread(taken)
-    del result["ours"]["times"]
-    return result | derived(spec, result["ours"])
+                ours[action] = spread(taken)
+    del ours["times"]
+    result = {"spec": dataclasses.asdict(spec), "ours": ours}
+    return result | ({"peers": sides} if peers else {}) | derived(spec, ours)
 
 
 def take_turns(
@@ -166,11 +154,7 @@ def table(report: dict) -> str:
             row |= {"batch": f"{spec['batch']}", "patch": f"{spec['patch']}"}
         else:
             row["HR side"] = f"{spec['scale'] * spec['side']}"
-        row |= _times("", result["ours"])
-        if "peer" in result:
-            low, high = result["ratio_range"]
-            row |= _times("PyTorch ", result["peer"])
-            row["ratio"] = f"{result['ratio']:.2f} ({low:.2f}-{high:.2f})"
+        row |= _times(result["ours"])
         row["HR MP/s"] = f"{result['megapixels_per_second']:.3g}"
         if spec["mode"] == "train":
             row["patches/s"] = f"{result['patches_per_second']:.3g}"
@@ -186,6 +170,25 @@ def table(report: dict) -> str:
     return evaluation.markdown(list(rows[0]), [list(row.values()) for row in rows])
 
 
+def peers_table(report: dict) -> str:
+    """Returns the peers of a report beside us as a Markdown table; `ratio` is a peer's
+    time over ours."""
+    rows = []
+    for result in report["results"]:
+        spec = result["spec"]
+        train = spec["mode"] == "train"
+        size = spec["batch"] if train else spec["scale"] * spec["side"]
+        for name, side in ({"ours": result["ours"]} | result["peers"]).items():
+            row = {"scale": f"x{spec['scale']}"}
+            row["batch" if train else "HR side"] = f"{size}"
+            row |= {"program": name, **_times(side), "ratio": "1"}
+            if "ratio" in side:
+                low, high = side["ratio_range"]
+                row["ratio"] = f"{side['ratio']:.2f} ({low:.2f}-{high:.2f})"
+            rows.append(row)
+    return evaluation.markdown(list(rows[0]), [list(row.values()) for row in rows])
+
+
 def _frames(result):
     """Returns frames a second, alone / with the ensemble: by the measured ratio."""
     ratio = result.get("ensemble_ratio")
@@ -198,29 +201,29 @@ def _frames(result):
     return row
 
 
-def _times(prefix, side):
+def _times(side):
     low, high = 1e3 * side["fastest"], 1e3 * side["slowest"]
     return {
-        f"{prefix}ms": f"{1e3 * side['seconds']:.4g} ({low:.4g}-{high:.4g})",
-        f"{prefix}memory": f"{side['peak_bytes'] / 1e6:.0f} MB",
+        "ms": f"{1e3 * side['seconds']:.4g} ({low:.4g}-{high:.4g})",
+        "memory": f"{side['peak_bytes'] / 1e6:.0f} MB",
     }
 
 
 def run_benchmark(
-    specs: list[Spec], peer: str | None, repeats: int, path: pathlib.Path | None
+    specs: list[Spec], peers: list[str], repeats: int, path: pathlib.Path | None
 ) -> None:
     """Measures each spec, prints a table, and writes every figure as JSON.
 
     Args:
       specs: what to measure, all of one mode.
-      peer: "torch" to measure PyTorch as well, in turns with ours.
+      peers: names of `peers.NAMES`, to be measured in turns with ours.
       repeats: of the main measurement, at least LEAST.
       path: the JSON file, None for none.
 
     Raises:
       InputError: for what cannot be measured, before anything is.
     """
-    command = find_peer(peer)
+    commands = find_peers(peers, specs[0].mode)
     if repeats < LEAST:
         raise InputError(f"--repeats {repeats}: at least {LEAST}")
     if any(spec.mode == "infer" and spec.side < 1 for spec in specs):
@@ -230,9 +233,12 @@ def run_benchmark(
     report = {"mode": specs[0].mode, "machine": machine(), "results": []}
     for spec in specs:
         seconds = 240 / (1 + len(specs))  # with the peer's trials under 12 minutes
-        report["results"].append(measure(spec, command, repeats, seconds))
-    if len(specs) == 1 and peer:
-        report["ratio"] = report["results"][0]["ratio"]
+        report["results"].append(measure(spec, commands, repeats, seconds))
+    if len(specs) == 1 and commands:
+        first = next(iter(commands))
+        report["ratio"] = report["results"][0]["peers"][first]["ratio"]
     if path is not None:
         path.write_text(storage.to_json(report, 2) + "\n")
     print(table(report))
+    if commands:
+        print(f"\n{peers_table(report)}")

@@ -52,14 +52,14 @@ def answer(prepare: Callable[[Spec], tuple[dict, dict]]) -> None:
     """Runs one benchmark worker: prints its machine, then answers one command per line.
 
     Args:
-      prepare: takes the Spec, which is the first argument of the process, and returns
+      prepare: takes the Spec, which is the last argument of the process, and returns
         (actions, facts). Each action returns the seconds of one repetition, "peak" the
         bytes of memory. The facts are printed first, as JSON.
     """
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)  # nothing else that is printed may come between the answers
         try:
-            actions, facts = prepare(Spec(**json.loads(sys.argv[1])))
+            actions, facts = prepare(Spec(**json.loads(sys.argv[-1])))
         except (InputError, Failure) as error:
             blames_input = isinstance(error, InputError)
             actions, facts = {}, {"error": str(error), "input": blames_input}

@@ -11,6 +11,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,18 +134,22 @@ def loop_seconds(config: ConfigDict, devices: Mesh, pairs: list) -> float:
     return (times[steps] - times[first]) / (steps - first)
 
 
+def noise(model: Any) -> dict:
+    """Returns variables of a network that are small noise."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: (rng.standard_normal(leaf.shape) / 50).astype(leaf.dtype),
+        jax.eval_shape(functools.partial(network.init, model), jax.random.key(0)),
+    )
+
+
 def measure_inference(spec: protocol.Spec) -> tuple[dict, dict]:
     """Returns the actions and facts, as `protocol.answer` takes them, of upscaling
     uint8 images to uint8, from memory to memory."""
     config, devices = make_config(spec), mesh.make_mesh()
     upscale = inference.tiled_upscaler(config, devices, ensemble=False)
     rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda leaf: (rng.standard_normal(leaf.shape) / 50).astype(leaf.dtype),
-        jax.eval_shape(
-            functools.partial(network.init, upscale.model), jax.random.key(0)
-        ),
-    )
+    variables = noise(upscale.model)
 
     def timing(upscale, h, w):
         image = rng.integers(0, 256, (h, w, 3), np.uint8)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from btsrn_jax.inference.graphs import make_graph
     from btsrn_jax.inference.hub import in_hub
     from btsrn_jax.inference.jobs import STREAM, Output, plan_files, standard_streams
     from btsrn_jax.inference.models import (
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     )
     from btsrn_jax.inference.runtimes import (
         GraphUpscaler,
+        Runtime,
         choose_runtime,
-        load_openvino,
         open_runtime,
     )
     from btsrn_jax.inference.tensor_file import to_safetensors
@@ -53,6 +52,7 @@ __all__ = [
     "GraphUpscaler",
     "Model",
     "Output",
+    "Runtime",
     "TiledUpscaler",
     "bicubic_model",
     "choose_runtime",
@@ -60,9 +60,7 @@ __all__ = [
     "find_model",
     "in_hub",
     "load_model",
-    "load_openvino",
     "load_weights",
-    "make_graph",
     "open_model",
     "open_runtime",
     "open_weights",
@@ -81,7 +79,6 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "graphs": ["make_graph"],
         "hub": ["in_hub"],
         "jobs": ["STREAM", "Output", "plan_files", "standard_streams"],
         "models": [
@@ -96,8 +93,8 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
         "runtimes": [
             "GraphUpscaler",
+            "Runtime",
             "choose_runtime",
-            "load_openvino",
             "open_runtime",
         ],
         "tensor_file": ["to_safetensors"],

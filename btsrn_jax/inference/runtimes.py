@@ -80,7 +80,7 @@ def open_runtime(name: str, graph: bytes) -> Runtime:
 
 
 def _openvino(graph):
-    core = load_openvino().Core()
+    core = _load_openvino().Core()
     # By default it computes in bfloat16 where the processor can.
     hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(core.read_model(graph), "CPU", hints)
@@ -92,7 +92,7 @@ def _openvino(graph):
     return Runtime("the CPU", _title(OPENVINO), run)
 
 
-def load_openvino() -> Any:
+def _load_openvino() -> Any:
     """Returns the package openvino, imported without its telemetry.
 
     Importing it tells its makers so, from a process that it forks. It does without

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from btsrn_jax import cli
-from btsrn_jax.benchmark import bench
+from btsrn_jax.benchmark import bench, peers
 from btsrn_jax.errors import InputError
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.network import cost
@@ -64,6 +64,8 @@ def test_median_ratio_and_quartiles_by_hand():
         (["infer", "--side", "3", "--scale", "4"], "--side"),
         (["train", "--repeats", "2"], "--repeats 2: at least 3"),
         (["train", "--json", "nowhere/bench.json"], "nowhere"),
+        (["infer", "--peer", "openvino,tensorrt"], "--peer 'tensorrt': one or several"),
+        (["train", "--peer", "openvino"], "--peer openvino: it does not train"),
     ],
 )
 def test_mistakes_are_one_line(args, words, capfd, tmp_path, monkeypatch):
@@ -81,4 +83,4 @@ def test_mistakes_are_one_line(args, words, capfd, tmp_path, monkeypatch):
 def test_without_torch_the_peer_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     with pytest.raises(InputError, match=r"pip install 'btsrn-jax\[peer\]'"):
-        bench.find_peer("torch")
+        peers.find_peers(["torch"], "infer")

@@ -28,7 +28,7 @@ def test_training_is_measured_and_written(tmp_path, capfd, caplog):
     spec = protocol.Spec("train", 2, batch=2, patch=24, **SMALL, loop=True)
     path = tmp_path / "bench.json"
     caplog.set_level("INFO", "btsrn")
-    bench.run_benchmark([spec], None, 3, path)
+    bench.run_benchmark([spec], [], 3, path)
     lines = [record.message for record in caplog.records if record.name == "btsrn"]
     report = json.loads(path.read_text())
     (result,) = report["results"]
@@ -47,19 +47,28 @@ def test_training_is_measured_and_written(tmp_path, capfd, caplog):
     assert "| x2    | 2     | 24    |" in capfd.readouterr().out
 
 
-def test_inference_is_measured_beside_the_peer(tmp_path, monkeypatch):
-    """Another process of ours takes the peer's place."""
-    monkeypatch.setattr(
-        bench, "find_peer", lambda name: ["-m", "btsrn_jax.benchmark.worker"]
-    )
+def test_inference_is_measured_beside_the_peers(tmp_path, monkeypatch, capfd):
+    """Another process of ours takes the first peer's place."""
+    worker = {"twin": ["-m", "btsrn_jax.benchmark.worker"]}
+    real = bench.find_peers
+    monkeypatch.setattr(bench, "find_peers", lambda *args: worker | real(*args))
     spec = protocol.Spec("infer", 3, side=40, frames=(), **SMALL)
-    bench.run_benchmark([spec], "torch", 5, tmp_path / "bench.json")
+    peers = ["onnxruntime", "openvino"]
+    bench.run_benchmark([spec], peers, 3, tmp_path / "bench.json")
     report = json.loads((tmp_path / "bench.json").read_text())
     (result,) = report["results"]
-    peer, ours = result["peer"]["seconds"], result["ours"]["seconds"]
-    assert report["ratio"] == pytest.approx(peer / ours)
-    low, high = result["ratio_range"]
-    assert low <= high
+    peers, ours = result["peers"], result["ours"]["seconds"]
+    labels = ["onnxruntime", "onnxruntime tiles", "openvino", "openvino tiles"]
+    assert list(peers) == ["twin", *labels]
+    assert report["ratio"] == pytest.approx(peers["twin"]["seconds"] / ours)
+    printed = capfd.readouterr().out
+    for label, peer in peers.items():
+        assert peer["ratio"] == pytest.approx(peer["seconds"] / ours)
+        low, high = peer["ratio_range"]
+        assert low <= high
+        assert 1e7 < peer["peak_bytes"] < 4e9
+        assert f"| x3    | 120     | {label} " in printed
+    assert peers["openvino tiles"]["tile"] == 128
     assert result["ensemble_ratio"] > 1
     assert result["megapixels_per_second"] == pytest.approx(120**2 / 1e6 / ours)
 
@@ -73,10 +82,10 @@ def test_bench_measures_the_two_in_turns(mode, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no checkout is needed
     monkeypatch.setenv("XLA_FLAGS", "")
     spec = protocol.Spec(mode, 2, batch=2, patch=48, side=20, frames=(), **SMALL)
-    bench.run_benchmark([spec], "torch", 3, tmp_path / "bench.json")
+    bench.run_benchmark([spec], ["torch"], 3, tmp_path / "bench.json")
     report = json.loads((tmp_path / "bench.json").read_text())
     (result,) = report["results"]
-    peer = result["peer"]
+    peer = result["peers"]["torch"]
     assert report["ratio"] == peer["seconds"] / result["ours"]["seconds"]
     assert len(peer["tried"]) >= 2
     assert peer["setting"] == min(peer["tried"], key=peer["tried"].get)
