@@ -123,8 +123,9 @@ def keep_compiled() -> None:
     except (InputError, OSError):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # A tile's program takes less than the second from which JAX keeps them.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # A tile's program takes less than the second from which JAX keeps them.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     lacking = r"Error (read|writ)ing persistent compilation cache"  # a full disk
     warnings.filterwarnings("ignore", lacking)
 
