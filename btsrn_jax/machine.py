@@ -45,6 +45,13 @@ def has_accelerator(devices: str | os.PathLike = "/dev") -> bool:
     )
 
 
+def cores() -> int:
+    """Returns how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def free_memory() -> float:
     """Returns the bytes of memory that new work can have."""
     try:

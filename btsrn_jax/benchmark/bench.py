@@ -17,6 +17,7 @@ from btsrn_jax import evaluation, storage
 from btsrn_jax.benchmark.peers import find_peers
 from btsrn_jax.benchmark.protocol import FRAMES, Spec, Worker
 from btsrn_jax.errors import InputError
+from btsrn_jax.machine import cores
 from btsrn_jax.progress import logger
 
 LEAST = 3  # repetitions of whatever is measured
@@ -136,9 +137,7 @@ def machine() -> dict:
         model = names[0].split(":")[1].strip() if names else model
     return {
         "processor": model,
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
     }

@@ -6,6 +6,7 @@ SPEC is a `protocol.Spec` as JSON; `protocol.answer` says what is printed. The g
 made by another process, so that the memory of JAX does not count.
 """
 
+import functools
 import multiprocessing
 import sys
 import time
@@ -13,13 +14,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from btsrn_jax import inference
+from btsrn_jax import inference, network
 from btsrn_jax.benchmark import protocol
 
 
 def make_graph(spec: protocol.Spec) -> tuple[dict, bytes]:
     """Returns the config of a network of noise, and the graph of its tiles."""
-    from btsrn_jax import network
     from btsrn_jax.benchmark import worker
 
     config = worker.make_config(spec).to_dict()
@@ -49,9 +49,14 @@ def prepare(spec: protocol.Spec) -> tuple[dict, dict]:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         config, graph = pool.apply(make_graph, (spec,))
     start = time.perf_counter()
-    runtime = inference.open_runtime(name, graph)
-    upscaler = inference.GraphUpscaler(config, runtime, ensemble=False)
-    upscale = upscaler if way == "tiles" else whole_image(runtime, upscaler.halo)
+    open_streams = functools.partial(inference.open_runtime, name, graph)
+    if way == "tiles":
+        upscale = inference.GraphUpscaler(config, open_streams, ensemble=False)
+        runtime, about = upscale.runtime, upscale.plan._asdict()
+    else:
+        runtime, about = open_streams(1), {}
+        halo = network.geometry_of(config["model"], config["scale"]).halo
+        upscale = whole_image(runtime, halo)
     shape = (spec.side, spec.side, 3)
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
@@ -67,7 +72,7 @@ def prepare(spec: protocol.Spec) -> tuple[dict, dict]:
         "compile": max(taken - min(first, timed()), 0.0),
         "devices": runtime.device,
         "setting": f"{runtime.title}, {way}",
-        **({"tile": upscaler.plan.tile} if way == "tiles" else {}),
+        **about,
     }
 
 

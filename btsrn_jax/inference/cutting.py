@@ -67,8 +67,8 @@ class TileRuntime(Protocol):
     """True if tiles have to be square."""
 
     def finish(self, begun: Any) -> np.ndarray:
-        """Returns the tiles (n, s h, s w, 3) that `start` has begun; raises OutOfMemory
-        where there was not enough of it."""
+        """Returns the tiles (n, s h, s w, 3) that `start` has begun, or more; raises
+        OutOfMemory where there was not enough of it."""
         ...
 
     def make_smaller(self, side: int) -> None:
@@ -105,14 +105,20 @@ def plan(
     return _plan(tile, group, devices, ensemble)
 
 
-def smaller(too_large: Plan, devices: int, ensemble: bool) -> Plan:
+def smaller(
+    too_large: Plan, devices: int, ensemble: bool, side: int | None = None
+) -> Plan:
     """Returns a plan that takes half as much memory; arguments as of `plan`.
+
+    Args:
+      side: of the tiles that were too large, if less than the plan's.
 
     Raises MemoryError where one tile at a time is as small as tiles get.
     """
     tile, group, _ = too_large
     if group > 1:
         return _plan(tile, group // 2, devices, ensemble)
+    tile = min(tile, side or tile)
     if tile > SMALLEST_TILE:
         return _plan(max(SMALLEST_TILE, tile // 2), group, devices, ensemble)
     raise MemoryError(f"not even tiles of {tile} pixels fit the device")
@@ -167,7 +173,8 @@ def upscale_image(
       runtime: what computes the tiles.
       lr: (h, w, 3) uint8, uint16, or float32 in [0, 1].
       start: start(tiles) begins to compute (n, h + 2 halo, w + 2 halo, 3) of the dtype
-        of `lr`; what it returns is given to `runtime.finish`.
+        of `lr`, n being the plan's batch or, at the end of an image, less. What it
+        returns is given to `runtime.finish`.
       progress: progress(done, total) is called with LR pixels.
 
     Returns:
@@ -205,9 +212,7 @@ def _fill(runtime, size, lr, sr, start, done, progress) -> Iterator[int]:
     for first in [*range(done, len(corners), batch), None]:
         group = [] if first is None else corners[first : first + batch]
         if group:
-            tiles = np.stack([_cut(lr, *at, size, runtime.halo) for at in group])
-            missing = ((0, batch - len(group)), (0, 0), (0, 0), (0, 0))
-            begun = start(np.pad(tiles, missing))
+            begun = start(np.stack([_cut(lr, *at, size, runtime.halo) for at in group]))
         if pending:
             _put(sr, runtime.finish(pending[0]), pending[1], runtime.scale)
             done += len(pending[1])

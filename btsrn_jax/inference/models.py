@@ -210,9 +210,9 @@ def open_weights(
 def _open_graph(loaded, graph, ensemble, memory_gb, chosen):
     """The model of a graph. `loaded` says what it is; its variables do not count."""
     config = _with_memory(loaded.config, memory_gb)
-    runtime = runtimes.open_runtime(chosen, graph)
-    upscaler = runtimes.GraphUpscaler(config, runtime, ensemble)
-    by = f"{runtime.device} by {runtime.title}"
+    open_streams = functools.partial(runtimes.open_runtime, chosen, graph)
+    upscaler = runtimes.GraphUpscaler(config, open_streams, ensemble)
+    by = f"{upscaler.runtime.device} by {upscaler.runtime.title}"
     return _model(loaded, upscaler, upscaler.halo, by, ensemble)
 
 

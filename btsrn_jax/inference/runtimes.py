@@ -4,9 +4,11 @@ On a CPU, OpenVINO runs the network faster than XLA does. Nothing here loads JAX
 runtime is loaded when it is opened.
 """
 
+import concurrent.futures
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ EXTRAS = {OPENVINO: "cpu", ONNXRUNTIME: "onnx"}  # that bring the packages
 # Of onnxruntime: the first compiles for minutes for every shape, the second sends
 # pictures to another machine.
 NOT_TAKEN = ("TensorrtExecutionProvider", "AzureExecutionProvider")
+MOST_STREAMS = 4  # tiles or views at once; each needs memory of its own
 STEP = 8  # pixels; these runtimes take any shape without compiling anew
 
 
@@ -37,7 +40,7 @@ class Runtime(NamedTuple):
 
     run: Callable[[np.ndarray], np.ndarray]
     """run(lr): (n, 3, h, w) float32 -> (n, 3, H, W) float32, which stays valid until
-    the next call."""
+    the thread's next call. So many threads may call it at once as there are streams."""
 
 
 def choose_runtime(name: str) -> str:
@@ -66,28 +69,35 @@ def _installed(name):
     return importlib.util.find_spec(name) is not None
 
 
-def open_runtime(name: str, graph: bytes) -> Runtime:
-    """Returns a runtime with an ONNX graph loaded; it takes all cores of the machine.
+def open_runtime(name: str, graph: bytes, streams: int = 1) -> Runtime:
+    """Returns a runtime with an ONNX graph loaded.
+
+    Args:
+      name: "openvino" or "onnxruntime".
+      graph: the ONNX file.
+      streams: how many threads will run it at once; they share the machine's cores.
 
     Raises InputError where the runtime's package is damaged or refuses the graph.
     """
     try:
-        return {OPENVINO: _openvino, ONNXRUNTIME: _onnxruntime}[name](graph)
+        return {OPENVINO: _openvino, ONNXRUNTIME: _onnxruntime}[name](graph, streams)
     except Exception as error:  # the runtimes raise errors of types of their own
         raise InputError(
             f"--runtime {name}: {first_line(error)}; --runtime jax does without"
         ) from error
 
 
-def _openvino(graph):
+def _openvino(graph, streams):
     core = _load_openvino().Core()
     # By default it computes in bfloat16 where the processor can.
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": str(streams)}
     compiled = core.compile_model(core.read_model(graph), "CPU", hints)
-    request = compiled.create_infer_request()
+    own = threading.local()
 
     def run(lr):
-        return request.infer({0: lr}, share_inputs=True, share_outputs=True)[0]
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        return own.request.infer({0: lr}, share_inputs=True, share_outputs=True)[0]
 
     return Runtime("the CPU", _title(OPENVINO), run)
 
@@ -108,11 +118,13 @@ def _load_openvino() -> Any:
             del sys.modules[telemetry]
 
 
-def _onnxruntime(graph):
+def _onnxruntime(graph, streams):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
+    if streams > 1:
+        options.intra_op_num_threads = max(1, machine.cores() // streams)
     known = onnxruntime.get_available_providers()
     taken = [name for name in known if name not in NOT_TAKEN]
     session = onnxruntime.InferenceSession(graph, options, providers=taken)
@@ -135,21 +147,29 @@ class GraphUpscaler:
     Args:
       config: `scale`, `model` and, where there is one, `eval`: its `tile` and
         `memory_gb` (of 1e9 bytes; 0: half of what is free).
-      runtime: with the graph of tiles of that network, not clipped.
+      open_streams: open_streams(n) returns a runtime for n threads at once, with the
+        graph of tiles of that network, not clipped.
       ensemble: whether to average the eight flips and rotations.
     """
 
     square, step = False, STEP
 
-    def __init__(self, config: Mapping, runtime: Runtime, ensemble: bool) -> None:
+    def __init__(
+        self,
+        config: Mapping,
+        open_streams: Callable[[int], Runtime],
+        ensemble: bool,
+    ) -> None:
         model, settings = config["model"], config.get("eval", {})
-        self.scale, self.runtime, self.ensemble = config["scale"], runtime, ensemble
+        self.scale, self.ensemble = config["scale"], ensemble
         self.halo = network.geometry_of(model, self.scale).halo
         memory = settings.get("memory_gb", 0) * 1e9 or machine.free_memory() / 2
         widths = model["features"], model["bottleneck"]
         sizes = cutting.Network(self.scale, self.halo, *widths)
-        # Views are computed one by one, whatever the plan says of batches.
-        self.plan = cutting.plan(sizes, 1, memory, settings.get("tile", 128))
+        tile, streams = settings.get("tile", 128), min(machine.cores(), MOST_STREAMS)
+        self.plan = cutting.plan(sizes, 1, memory, tile, ensemble, streams)
+        self.runtime = open_streams(self.plan.group)
+        self._threads = concurrent.futures.ThreadPoolExecutor(self.plan.group)
 
     def __call__(
         self, lr: np.ndarray, progress: Callable[[int, int], None] | None = None
@@ -161,27 +181,26 @@ class GraphUpscaler:
         """Computes tiles (n, h + 2 halo, w + 2 halo, 3). Returns (n, s h, s w, 3) of
         their dtype, averaged in float32 and rounded once; raises OutOfMemory."""
         levels = cutting.LEVELS[begun.dtype]
-        lr = begun.astype(np.float32) / levels
-        if self.ensemble:
-            views = range(cutting.VIEWS)
-            sr = sum(images.turn_back(self._run(images.turn(lr, k)), k) for k in views)
-            sr = sr / np.float32(cutting.VIEWS)
-        else:
-            sr = self._run(lr)
+        views = range(cutting.VIEWS if self.ensemble else 1)
+        units = [(tile, k) for tile in begun for k in views]
+        sr = np.stack(list(self._threads.map(self._compute, *zip(*units, strict=True))))
+        sr = sr.reshape(len(begun), len(views), *sr.shape[1:]).mean(axis=1)
         if levels == 1:
             return sr
         return np.floor(sr.clip(0, 1) * levels + np.float32(0.5)).astype(begun.dtype)
 
-    def _run(self, lr):
-        lr = np.ascontiguousarray(lr.transpose(0, 3, 1, 2))
+    def _compute(self, tile, view):
+        """One view of a tile (h, w, 3), turned back: float32."""
+        lr = images.turn(tile, view).astype(np.float32) / cutting.LEVELS[tile.dtype]
         try:
-            return self.runtime.run(lr).transpose(0, 2, 3, 1)
+            sr = self.runtime.run(np.ascontiguousarray(lr.transpose(2, 0, 1)[None]))
         except Exception as error:  # of types of the runtimes' own
             if isinstance(error, MemoryError) or "alloc" in str(error).lower():
                 raise cutting.OutOfMemory from error
             raise
+        return images.turn_back(sr[0].transpose(1, 2, 0), view).copy()
 
     def make_smaller(self, side: int) -> None:
         """Computes half as much at once from now on, or raises MemoryError."""
-        now = self.plan._replace(tile=min(side, self.plan.tile))
-        self.plan = cutting.smaller(now, 1, False)
+        self.plan = cutting.smaller(self.plan, 1, self.ensemble, side)
+        self._threads = concurrent.futures.ThreadPoolExecutor(self.plan.group)

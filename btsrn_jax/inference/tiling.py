@@ -137,8 +137,9 @@ class TiledUpscaler:
         variables = jax.device_put(variables, mesh.replicated(self.devices))
 
         def start(tiles):
+            missing = ((0, self.plan.batch - len(tiles)), (0, 0), (0, 0), (0, 0))
             with _naming_lack_of_memory():
-                return self.compiled(variables, tiles)
+                return self.compiled(variables, np.pad(tiles, missing))
 
         return cutting.upscale_image(self, lr, start, progress)
 
@@ -151,8 +152,8 @@ class TiledUpscaler:
 
     def make_smaller(self, side: int) -> None:
         """Computes half as much at once from now on, or raises MemoryError."""
-        now = self.plan._replace(tile=min(side, self.plan.tile))
-        self.plan = cutting.smaller(now, self.devices.size, self.ensemble)
+        count = self.devices.size
+        self.plan = cutting.smaller(self.plan, count, self.ensemble, side)
         self.compiled = self._compiled()
 
 

@@ -194,15 +194,15 @@ def test_the_memory_bounds_the_tile_and_running_out_of_it_halves_the_tile(caplog
         return np.zeros((1, 3, *side), np.float32)
 
     runtime = runtimes.Runtime("the CPU", "a runtime", run)
-    upscaler = runtimes.GraphUpscaler(config, runtime, False)
+    upscaler = runtimes.GraphUpscaler(config, lambda streams: runtime, False)
     assert upscaler.plan.tile == 128
     sr = upscaler(noise(70, 60))
     assert sr.shape == (140, 120, 3)
     assert "going on with tiles of 36 pixels" in caplog.text
     assert asked[0] == (72 + 2 * upscaler.halo, 64 + 2 * upscaler.halo)
     small = config | {"eval": {"tile": 128, "memory_gb": 0.001}}
-    upscaler = runtimes.GraphUpscaler(small, runtime, False)
+    upscaler = runtimes.GraphUpscaler(small, lambda streams: runtime, False)
     assert cutting.SMALLEST_TILE <= upscaler.plan.tile < 128
     failing = runtimes.Runtime("the CPU", "a runtime", lambda lr: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        runtimes.GraphUpscaler(config, failing, False)(noise(9, 9))
+        runtimes.GraphUpscaler(config, lambda streams: failing, False)(noise(9, 9))
