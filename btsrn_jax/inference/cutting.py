@@ -5,6 +5,7 @@ of the whole image. Hence images of any size need few shapes of tiles, and show 
 seams. What computes the tiles is a `TileRuntime`; nothing here loads JAX.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -142,23 +143,27 @@ def unit_bytes(model: Any, tile: int) -> float:
 def tile_size(h: int, w: int, runtime: TileRuntime) -> tuple[int, int]:
     """Returns the (height, width) of the tiles for an image of h x w LR pixels: that of
     the least work among the shapes that a runtime takes."""
-    most, step = runtime.plan.tile, runtime.step
+    (most, _, batch), step, halo = runtime.plan, runtime.step, runtime.halo
     if not step:
         return most, most
-    if not runtime.square:
-        return _even_share(h, most, step), _even_share(w, most, step)
 
-    def work(side):
-        return -(-h // side) * -(-w // side) * (side + 2 * runtime.halo) ** 2
+    def shares(length):
+        """The sides of the fewest tiles that cover a length, and of a few more."""
+        least = -(-length // most)
+        parts = (-(-length // count) for count in range(least, least + 4))
+        return [min(most, -(-part // step) * step) for part in parts]
 
-    side = min((most, *range(step, most, step)), key=work)
-    return side, side
+    def work(shape):
+        tall, wide = shape
+        tiles = -(-h // tall) * -(-w // wide)
+        # Layers after the upsampling see hardly any of the halo.
+        return -(-tiles // batch) * batch * (tall + halo) * (wide + halo)
 
-
-def _even_share(length, most, step):
-    """The side of the fewest tiles that cover a length and are alike."""
-    share = -(-length // -(-length // most))
-    return min(most, -(-share // step) * step)
+    if runtime.square:
+        return min(
+            ((side, side) for side in (most, *range(step, most, step))), key=work
+        )
+    return min(itertools.product(shares(h), shares(w)), key=work)
 
 
 def upscale_image(

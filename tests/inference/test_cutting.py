@@ -7,8 +7,8 @@ import pytest
 from btsrn_jax.inference import cutting
 
 
-def runtime(step, square=False, tile=128, halo=8):
-    plan = cutting.Plan(tile, 1, 1)
+def runtime(step, square=False, tile=128, halo=8, batch=1):
+    plan = cutting.Plan(tile, batch, batch)
     return types.SimpleNamespace(plan=plan, step=step, square=square, halo=halo)
 
 
@@ -37,7 +37,17 @@ def test_square_tiles_have_the_side_of_least_work():
     }
     assert sides == {(32, 32), (64, 64), (96, 96), (128, 128)}
     assert cutting.tile_size(180, 144, runtime(32, square=True)) == (96, 96)
-    # (96 + 16)^2 four times is 50176; (64 + 16)^2 nine times is 57600.
+    # (96 + 8)^2 four times is 43264; (64 + 8)^2 nine times is 46656.
+
+
+def test_tiles_that_are_computed_at_once_are_as_many_as_can_be():
+    """A picture of one tile is divided between two streams, and one of three tiles into
+    four."""
+    two, four = (runtime(8, batch=batch) for batch in (2, 4))
+    assert cutting.tile_size(128, 128, two) == (128, 64)
+    assert cutting.tile_size(128, 128, four) == (64, 64)
+    assert cutting.tile_size(128, 384, two) == (128, 96)
+    assert cutting.tile_size(256, 256, two) == (128, 128)
 
 
 def test_a_tile_is_never_larger_than_the_plans():
