@@ -42,6 +42,7 @@ PAIRS = [
     ("HR/a.png", "LR/a.png"),
     ("HR/a.png", "LQ/a.png"),
     ("GT/a.png", "LQ/a.png"),
+    ("HQ/a.png", "LQ/a.png"),
     ("gt/a.png", "lq/a.png"),
     ("hr/a.png", "lr/a.png"),
     ("Hr/a.png", "Lr/X2/ax2.png"),
