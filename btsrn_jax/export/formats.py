@@ -9,6 +9,7 @@ import errno
 import functools
 import importlib.util
 import os
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -104,7 +105,12 @@ def _write_onnx(source, path):
 
 
 def _read_onnx(source, path):
-    """Runs the file by onnxruntime, or else by ONNX's own slow evaluator."""
+    return run_onnx(path)
+
+
+def run_onnx(path: pathlib.Path) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """Returns a function that runs an ONNX file, (B, h, w, 3) float32 in and out, and
+    the name of what runs it: onnxruntime, or else ONNX's own slow evaluator."""
     if importlib.util.find_spec("onnxruntime"):
         import onnxruntime
 

@@ -1,0 +1,293 @@
+"""The web page in a real Chromium, with npm's onnxruntime-web: its pictures are those
+of `btsrn upscale`, nothing leaves the computer, and what goes wrong is one sentence."""
+
+import base64
+import contextlib
+import functools
+import http.client
+import http.server
+import io
+import os
+import pathlib
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from helpers import runs
+from helpers.photos import exif_block, noise
+from PIL import Image
+
+from btsrn_jax import inference
+from btsrn_jax.export import serve, web_page
+from btsrn_jax.images import decode, encode
+
+RUNTIME = os.environ.get("ONNXRUNTIME_WEB")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SIZES = ((1, 1), (37, 29), (70, 133))
+
+pytest.importorskip("onnx", reason="onnx is not installed (the extra test)")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed (the extra test)"
+)
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium (apt-get install chromium)"
+    ),
+    pytest.mark.skipif(
+        RUNTIME is None,
+        reason=f"ONNXRUNTIME_WEB names no folder dist of npm's onnxruntime-web"
+        f" {web_page.VERSION}",
+    ),
+]
+
+
+@contextlib.contextmanager
+def serving(handler):
+    """The port of a server in a thread."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Runs of tiny networks of noise at all scales."""
+    folder = tmp_path_factory.mktemp("models")
+    for scale in (2, 3, 4):
+        runs.make(folder / f"tiny-x{scale}", scale=scale)
+    return [str(folder / f"tiny-x{scale}") for scale in (2, 3, 4)]
+
+
+@pytest.fixture(scope="module")
+def site(models, tmp_path_factory):
+    """The page as `btsrn demo` serves it, the runtime beside it."""
+    folder = tmp_path_factory.mktemp("site") / "page"
+    web_page.export_page(models, folder, pathlib.Path(RUNTIME), log=lambda line: None)
+    handler = functools.partial(serve.Handler, directory=str(folder))
+    with serving(handler) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as play:
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """An empty page that keeps a list of the addresses it asked, and of its errors."""
+    page = browser.new_page(viewport={"width": 1000, "height": 800})
+    page.asked, page.errors = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    page.close()
+
+
+ENDED = "!document.getElementById('working').checkVisibility()"
+SAVED = """async () => {
+  const { href } = document.getElementById("save");
+  const bytes = new Uint8Array(await (await fetch(href)).arrayBuffer());
+  return btoa(Array.from(bytes, (b) => String.fromCharCode(b)).join(""));
+}"""
+
+
+def enlarge(page, path, scale):
+    """The PNG file that the page makes of a picture."""
+    page.set_input_files("#file", path)
+    page.check(f"[name=scale][value='{scale}']")
+    page.click("#start")
+    page.wait_for_function(ENDED, timeout=60_000)
+    assert page.text_content("#problem") == ""
+    return base64.b64decode(page.evaluate(SAVED))
+
+
+def write_pictures(folder):
+    """Pictures of every kind that a page can read to the last bit."""
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for h, w in SIZES:
+        pixels = noise(h, w, 3, seed=h)
+        encode.write_picture(folder / f"rgb{h}x{w}.png", decode.Picture(pixels))
+    pixels = noise(21, 34, 3)
+    alpha = rng.choice(np.array([0, 0, 90, 255], np.uint8), (21, 34))
+    alpha[:8, :9], alpha[12:, 20:] = 0, 255
+    kinds = {
+        "holes.png": decode.Picture(pixels, alpha),
+        "misty.png": decode.Picture(pixels, np.full((21, 34), 128, np.uint8)),
+        "grey.png": decode.Picture(pixels[..., :1]),
+        "greyholes.png": decode.Picture(pixels[..., :1], alpha),
+        "lossless.webp": decode.Picture(pixels),
+    }
+    for name, picture in kinds.items():
+        encode.write_picture(folder / name, picture)
+    turned = exif_block(6, 34, 21)
+    Image.fromarray(pixels).save(folder / "turned.jpg", quality=95, exif=turned)
+    Image.fromarray(pixels[..., 0]).save(folder / "grey.jpg", quality=95)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_page_makes_the_pictures_of_btsrn_upscale(
+    site, page, models, tmp_path, scale
+):
+    write_pictures(tmp_path / "in")
+    model = inference.load_model(models[scale - 2])
+    page.goto(site)
+    for path in sorted((tmp_path / "in").iterdir()):
+        (tmp_path / "web.png").write_bytes(enlarge(page, path, scale))
+        found = decode.read_picture(tmp_path / "web.png")
+        work = inference.plan_files([path], tmp_path / "ours.png", force=True)
+        assert inference.upscale_files(work, model.upscale, scale, lambda line: 0) == 0
+        wanted = decode.read_picture(tmp_path / "ours.png")
+        assert found.pixels.shape[:2] == wanted.pixels.shape[:2], path.name
+        assert (found.alpha is None) == (wanted.alpha is None), path.name
+        if wanted.alpha is not None:
+            off = np.abs(found.alpha.astype(int) - wanted.alpha).max()
+            assert off <= 1, (path.name, off)
+        visible = found.alpha is None or (found.alpha > 0)[..., None]
+        off = np.abs(found.pixels.astype(int) - wanted.pixels) * visible
+        assert off.max() <= 1, (path.name, off.max())
+    assert page.errors == []
+    assert {a.split("/")[2] for a in page.asked if a.startswith("http")} == {
+        site.split("/")[2]
+    }
+    assert page.text_content("#runs").startswith("WebAssembly")
+
+
+def test_the_sample_is_enlarged_by_the_keyboard_and_compared(site, page):
+    """At 400 px nothing is wider than the screen; progress and cancelling work."""
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto(site)
+    page.focus("#sample")
+    page.keyboard.press("Enter")
+    page.wait_for_function("!document.getElementById('start').disabled")
+    page.focus("#start")
+    page.keyboard.press("Enter")
+    page.wait_for_function(ENDED, timeout=60_000)
+    assert page.text_content("#size").startswith("480 \N{MULTIPLICATION SIGN} 320 ")
+    assert page.evaluate("document.activeElement.id") == "split"
+    for _ in range(100):
+        page.keyboard.press("ArrowRight")
+    style = "getComputedStyle(document.getElementById('before')).clipPath"
+    assert page.evaluate(style) != "inset(0px 50% 0px 0px)"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    with page.expect_download() as download:
+        page.click("#save")
+    assert download.value.suggested_filename == "sample-x2.png"
+
+
+def test_cancel_ends_the_work_and_the_next_picture_is_whole(site, page, tmp_path):
+    encode.write_picture(tmp_path / "large.png", decode.Picture(noise(1500, 1500, 3)))
+    encode.write_picture(tmp_path / "small.png", decode.Picture(noise(9, 9, 3)))
+    page.goto(site)
+    page.set_input_files("#file", tmp_path / "large.png")
+    page.click("#start")
+    page.wait_for_function(
+        "/^[1-9]\\d* %, \\d+:\\d\\d left$/.test(status.textContent)".replace(
+            "status", "document.getElementById('status')"
+        ),
+        timeout=60_000,
+    )
+    page.click("#cancel")
+    page.wait_for_function(ENDED, timeout=10_000)
+    assert page.is_hidden("#result")
+    made = enlarge(page, tmp_path / "small.png", 2)
+    assert Image.open(io.BytesIO(made)).size == (18, 18)
+
+
+def test_what_is_no_picture_is_one_sentence(site, page, tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+    page.goto(site)
+    page.set_input_files("#file", tmp_path / "notes.png")
+    page.click("#start")
+    page.wait_for_selector("#problem:visible")
+    told = page.text_content("#problem")
+    assert told.startswith("notes.png is no picture that this browser can read")
+
+
+class Cdn(http.server.SimpleHTTPRequestHandler):
+    """Another site, which lets pages read its files; one of them may be changed."""
+
+    changed = None
+
+    def end_headers(self):
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+    def copyfile(self, source, output):
+        data = source.read()
+        if self.changed and self.path.endswith(self.changed):
+            data = data[:-1] + b" "
+        output.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_the_runtime_comes_from_a_cdn_unchanged_or_not_at_all(
+    models, page, tmp_path, monkeypatch
+):
+    folder = tmp_path / "page"
+    encode.write_picture(tmp_path / "p.png", decode.Picture(noise(9, 9, 3)))
+    with serving(functools.partial(Cdn, directory=RUNTIME)) as cdn:
+        address = f"http://127.0.0.1:{cdn}/"
+        web_page.export_page(models[:1], folder, cdn=address, log=lambda line: None)
+        assert not (folder / "runtime").exists()
+        with serving(functools.partial(serve.Handler, directory=str(folder))) as port:
+            page.goto(f"http://127.0.0.1:{port}/")
+            assert enlarge(page, tmp_path / "p.png", 2)
+            assert page.evaluate("crossOriginIsolated")
+            monkeypatch.setattr(Cdn, "changed", "ort-wasm-simd-threaded.wasm")
+            page.goto(f"http://127.0.0.1:{port}/")
+            told = refused(page, tmp_path / "p.png")
+            assert "ort-wasm-simd-threaded.wasm is not the file" in told
+            monkeypatch.setattr(Cdn, "changed", None)
+            (folder / "models" / "tiny-x2.onnx").write_bytes(b"something else")
+            page.goto(f"http://127.0.0.1:{port}/")
+            told = refused(page, tmp_path / "p.png")
+            assert told.startswith("models/tiny-x2.onnx could not be loaded")
+
+
+def refused(page, path):
+    page.set_input_files("#file", path)
+    page.click("#start")
+    page.wait_for_selector("#problem:visible", timeout=60_000)
+    return page.text_content("#problem")
+
+
+def test_the_server_answers_this_computer_with_that_folder_alone(tmp_path):
+    folder = tmp_path / "page"
+    (folder / "models").mkdir(parents=True)
+    (folder / "index.html").write_text("<p>here</p>")
+    (tmp_path / "secret").write_text("elsewhere")
+    (folder / "link").symlink_to(tmp_path / "secret")
+
+    with serving(functools.partial(serve.Handler, directory=str(folder))) as port:
+
+        def ask(path, host=f"127.0.0.1:{port}"):
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection.request("GET", path, headers={"Host": host})
+            answer = connection.getresponse()
+            text = answer.read()
+            connection.close()
+            return answer.status, answer.headers, text
+
+        code, headers, text = ask("/")
+        assert (code, text) == (200, b"<p>here</p>")
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert ask("/", host="elsewhere.example")[0] == 403
+        for path in ("/../secret", "/%2e%2e/secret", "/link", "/models/", "/none"):
+            code, _, text = ask(path)
+            assert code == 404, path
+            assert b"elsewhere" not in text
