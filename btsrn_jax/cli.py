@@ -6,10 +6,9 @@ whatever is refused answer at once.
 
 import argparse
 import dataclasses
-import io
+import functools
 import itertools
 import os
-import pathlib
 import re
 import signal
 import sys
@@ -18,6 +17,7 @@ from absl import logging as absl_logging
 
 from btsrn_jax import (
     __version__,
+    arguments,
     benchmark,
     data,
     evaluation,
@@ -26,13 +26,16 @@ from btsrn_jax import (
     progress,
     report,
     storage,
+    streams,
 )
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import InputError, foreseen
 from btsrn_jax.progress import logger
 
 MODEL = "A released name, or the folder of an exported model or of a run"
 ENSEMBLE = "Average over eight flips and rotations."
-PATH = {"type": pathlib.Path}
+# Arguments of the commands whose work is files: these go on when nobody listens.
+FILES = ("dataset", "output", "out", "csv", "save_images", "json")
+PATH = {"type": arguments.path_argument}
 FILE = {**PATH, "metavar": "FILE"}
 FOLDER = {**PATH, "metavar": "DIR"}
 SWITCH = {"action": "store_true"}
@@ -53,9 +56,10 @@ MEMORY = {
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands and their options."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="btsrn",
-        description="Super-resolution by balanced two-stage residual networks, in JAX.",
+        description="Super-resolution by balanced two-stage residual networks, in JAX."
+        " In every path, ~ is the home directory.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -92,12 +96,23 @@ def _add_prepare(add):
 
 
 def _add_upscale(add):
-    add("inputs", **PATH, nargs="+", metavar="IN", help="Pictures, or folders of them.")
-    add("output", **PATH, metavar="OUT", help="A file for one picture, else a folder.")
+    what = "Pictures, or folders of them; - for standard input."
+    add("inputs", **PATH, nargs="+", metavar="IN", help=what)
+    what = "A file for one picture, else a folder; - for standard output."
+    add("output", **PATH, metavar="OUT", help=what)
     add("--model", help=f"{MODEL}, or bicubic (default: the released one).")
     add("--scale", type=int, help="2, 3 or 4 (default: the model's, or 2).")
     more = " A little better, eight times slower. Default: off."
     add("--ensemble", **SWITCHES, default=False, help=ENSEMBLE + more)
+    what = "Enlarge by any number above 1, up to 4: by the next scale, then shrink."
+    add("--factor", type=float, metavar="X", help=what)
+    for side, letter in (("width", "W"), ("height", "H")):
+        what = f"Enlarge to a {side} of {letter} pixels, in the same way."
+        add(f"--{side}", type=int, metavar=letter, help=what)
+    what = "Write png, jpg, webp, tif or bmp (default: that of each input, or of OUT)."
+    add("--format", metavar="F", help=what)
+    what = "Quality of JPEG and WebP, 1 to 100 (default: JPEG 95, WebP without loss)."
+    add("--quality", type=int, metavar="Q", help=what)
     add("--memory-gb", **MEMORY)
     add("--force", **SWITCH, help="Replace outputs that exist.")
     add("--resume", **SWITCH, help="Skip outputs that exist.")
@@ -112,9 +127,11 @@ def _add_evaluate(add):
     add("--sets", required=True, metavar="SET[,SET]", help=what)
     add("--scale", default="", metavar="S[,S]", help="2, 3 or 4; or those of MODEL.")
     what = "How to measure: ntire, benchmark, modern, or several (default: all)."
-    add("--protocol", default="ntire,benchmark,modern", help=what)
+    add("--protocol", default="all", metavar="NAME[,NAME]", help=what)
     add("--ensemble", **AVERAGED)
     add("--data-dir", **DATA_DIR)
+    what = "The LR images of the one set: a folder of them, or one that has X2, X3, X4."
+    add("--lr", **FOLDER, help=f"{what} Default: those that lie beside HR, or made.")
     add("--csv", **FILE, help="Write every figure to this CSV file.")
     add("--save-images", **FOLDER, help="Write the upscaled images to this folder.")
     add("--memory-gb", **MEMORY)
@@ -122,10 +139,13 @@ def _add_evaluate(add):
 
 def _add_export(add):
     add("model", metavar="MODEL", help=f"{MODEL}.")
-    add("output", **PATH, metavar="OUT", help="The folder to write.")
+    what = "The folder to write, or one file: .onnx, .safetensors or .stablehlo."
+    add("output", **PATH, metavar="OUT", help=what)
     what = "Some of safetensors, stablehlo, onnx, orbax (default: all that can be)."
     add("--formats", metavar="FORMAT[,FORMAT]", help=what)
-    add("--force", **SWITCH, help="Replace an exported model in OUT.")
+    add("--force", **SWITCH, help="Replace an exported model in OUT, or the file.")
+    what = "Store the weights of the ONNX files as float16: half the size."
+    add("--half", **SWITCH, help=what)
     add("--data", metavar="TEXT", help="The training images, for the model card.")
     add("--data-licence", metavar="TEXT", help="The terms of the training images.")
 
@@ -136,7 +156,7 @@ def _add_report(add):
     what = "Measure every model on these sets first, as btsrn evaluate does."
     add("--sets", default="", metavar="SET[,SET]", help=what)
     what = (
-        "Pictures to show crops of, by the first model of each scale: files, or names"
+        "Pictures to show crops of, by all models: files, or names"
         " of images in the first set, or of the sample photographs (default: three)."
     )
     add("--images", default="", metavar="NAME[,NAME]", help=what)
@@ -174,22 +194,28 @@ def _add_info(add):
     what = "Compile it for TPUs such as v5e:2x4, which need not be here."
     add("--topology", metavar="KIND:AxB", help=what)
     add("--largest", **SWITCH, help="Find the largest batch that fits.")
-    what = "Fields to change: -- --config.FIELD=VALUE."
+    what = "Fields to change, after a lone --, as in -- --config.train.batch_size=8."
     add("overrides", nargs="*", metavar="FIELD", help=what)
 
 
 def run_info(args: argparse.Namespace) -> int:
-    """Say what a config is, and whether it fits a device."""
+    """Say what a config is, and whether it fits a device.
+
+    Fields of the config are changed after a lone --, as --config.train.batch_size=64 is
+    by btsrn info --config configs/x2.py -- --config.train.batch_size=64.
+    """
     if args.topology:  # before JAX is imported: no TPU is here, and none is asked for
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from btsrn_jax import main, mesh
+    from btsrn_jax import main
 
     config = main.parse(["info", "--config", args.config, *args.overrides]).config
     print(benchmark.describe_config(config))
     if not (args.compile or args.topology or args.largest):
         return 0
+    from btsrn_jax import mesh
+
     if args.topology:
         devices = benchmark.topology_mesh(args.topology)
     else:
@@ -213,32 +239,62 @@ def run_prepare(args: argparse.Namespace) -> int:
 
 
 def run_upscale(args: argparse.Namespace) -> int:
-    """Upscale pictures."""
-    work = inference.plan_files(
-        args.inputs, args.output, force=args.force, resume=args.resume
+    """Upscale pictures.
+
+    PNG, JPEG, WebP, TIFF and BMP go in and out, with transparency, 16 bits, colour
+    profile and EXIF. Outputs have the format of their inputs, or of OUT's suffix. JPEG
+    is written at quality 95 (4:4:4), WebP without loss.
+    """
+    output = inference.Output(
+        args.format, args.quality, args.factor, args.width, args.height
     )
-    inference.find_model(args.model, args.scale)
-    _prepare_devices()
-    model = inference.open_model(args.model, args.scale, args.ensemble, args.memory_gb)
-    figures = f"; {export.summary(model.config)}" if model.figures else ""
-    logger.info(model.about + figures)
-    return inference.upscale_files(work, model.upscale, model.scale)
+    streams = inference.standard_streams(args.inputs, args.output, output)
+    with streams as (inputs, out, hidden):
+
+        def log(line):
+            if args.output == inference.STREAM:  # not into the picture
+                logger.info(line.replace(hidden, ""))
+            else:  # at once, or it would come after later ones of standard error
+                print(line.replace(hidden, "") if hidden else line, flush=True)
+
+        work = inference.plan_files(
+            inputs, out, output, force=args.force, resume=args.resume
+        )
+        inference.find_model(args.model, args.scale)
+        _prepare_devices()
+
+        @functools.cache
+        def open_model(scale):
+            model = inference.open_model(
+                args.model, scale, args.ensemble, args.memory_gb
+            )
+            logger.info(model.about)
+            return model
+
+        families = None, inference.FAMILY, inference.BICUBIC
+        named = args.model not in families  # it has one scale, whatever is wanted
+
+        def open_for(scale):
+            return open_model(args.scale if named else scale or 2)
+
+        return inference.upscale_files(work, open_for, args.scale, log)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Measure PSNR and SSIM on sets of images."""
-    _prepare_devices()
-    scales = [_scale(text) for text in args.scale.split(",") if text]
+    scales = [_scale(text) for text in storage.split_names(args.scale)]
     evaluation.run_evaluation(
         args.model,
-        evaluation.split_names(args.sets),
+        storage.split_names(args.sets),
         scales,
-        args.protocol.split(","),
+        storage.split_names(args.protocol),
         args.ensemble,
         args.data_dir,
         args.csv,
         args.save_images,
         args.memory_gb,
+        before=_prepare_devices,
+        lr=args.lr,
     )
     return 0
 
@@ -251,19 +307,17 @@ def run_export(args: argparse.Namespace) -> int:
     config.json, and a model card. Every file is run and compared with the network;
     where one differs, nothing is written.
     """
+    formats = None if args.formats is None else storage.split_names(args.formats)
+    what = args.model, args.output, formats
+    how = {"force": args.force, "half": args.half}
+    plan = export.plan_export(*what, **how, log=str)
     _prepare_devices()
+    about = {"data": args.data, "data_licence": args.data_licence}
     try:
-        export.export_model(
-            args.model,
-            args.output,
-            args.formats.split(",") if args.formats else None,
-            force=args.force,
-            data=args.data,
-            data_licence=args.data_licence,
-        )
+        export.export_model(*what, **how, **about)
     except export.ParityError as error:
         return _failed(error)
-    print(f"{args.output}: written, see its README.md")
+    print(f"{plan.out}: written" + ", see its README.md" * (not plan.one_file))
     return 0
 
 
@@ -298,12 +352,16 @@ def run_bench(args: argparse.Namespace) -> int:
 
 def run_report(args: argparse.Namespace) -> int:
     """Write tables, curves and crops of runs, and one HTML page."""
-    _prepare_devices()
-    sets, chosen = (
-        [name for name in evaluation.split_names(text) if name]
-        for text in (args.sets, args.images)
+    sets, chosen = map(storage.split_names, (args.sets, args.images))
+    report.write_report(
+        args.runs,
+        args.out,
+        sets,
+        chosen,
+        args.ensemble,
+        args.data_dir,
+        before=_prepare_devices,
     )
-    report.write_report(args.runs, args.out, sets, chosen, args.ensemble, args.data_dir)
     print(args.out / "index.html")
     return 0
 
@@ -315,15 +373,22 @@ def _prepare_devices():
 
 
 def _numbers(name, text):
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+    numbers = storage.split_names(text)
+    if not numbers or not all(re.fullmatch(r"[1-9][0-9]*", part) for part in numbers):
         raise InputError(f"--{name} {text!r}: a whole number, or several with commas")
-    return [int(number) for number in text.split(",")]
+    return [int(number) for number in numbers]
 
 
 def _scale(text):
     if text not in ("2", "3", "4"):
         raise InputError(f"--scale {text!r}: 2, 3 or 4, or several with commas")
     return int(text)
+
+
+def _hang_up(number, frame):
+    """Ends a command whose terminal was closed, as Ctrl-C does."""
+    signal.signal(number, signal.SIG_IGN)  # the kernel tells it, and the shell as well
+    raise KeyboardInterrupt
 
 
 def _failed(what, code=1):
@@ -334,31 +399,36 @@ def _failed(what, code=1):
 def main(argv: list[str] | None = None) -> None:
     """Runs the process: ends it with the exit code of the command, and says in one line
     what a user did wrong."""
+    streams.secure()
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["train"]:
         from btsrn_jax import main as training
 
         training.main(["btsrn train", *argv[1:]])
-    args = build_parser().parse_args(argv)
     progress.log_to_stderr()
     absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax tells of every file it reads
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     # As Ctrl-C: what was half written is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under `nohup`
+        signal.signal(signal.SIGHUP, _hang_up)
+    prints = True  # until it is known that files are written
     try:
+        args = build_parser().parse_args(argv)
+        outputs = [getattr(args, name, None) for name in FILES]
+        prints = inference.STREAM in outputs or not any(outputs)
         code = args.function(args)
+    except SystemExit as end:  # argparse's
+        code = end.code
     except InputError as error:
         code = _failed(error, 2)
-    except OSError as error:  # a full disk, a folder that is gone
-        code = _failed(error)
-    except MemoryError as error:
-        code = _failed(f"out of memory: {error}")
-    except KeyboardInterrupt:
-        logger.error("interrupted")
+    except KeyboardInterrupt as error:
+        logger.error(str(error) or "interrupted")
         code = 1
-    sys.exit(code)
+    except Exception as error:
+        if (text := foreseen(error)) is None:
+            raise
+        code = _failed(text)  # a full disk, a folder that is gone
+    sys.exit(streams.exit_code(code, prints))
 
 
 if __name__ == "__main__":

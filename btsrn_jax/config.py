@@ -12,6 +12,7 @@ Only a rule between several fields is written here, in one of the `_check_` func
 """
 
 import difflib
+import functools
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError
 from btsrn_jax.fields import FIELDS, TITLES, Range, Role
 from btsrn_jax.fields import SCALES as SCALES  # for those who use the config
@@ -32,6 +34,9 @@ NOT_SETTINGS = ("devices", *(n for n, field in FIELDS.items() if not field.ident
 NOT_TRAINING = tuple(n for n, field in FIELDS.items() if field.role is Role.CONDUCT)
 STUDIED = tuple(n for n, field in FIELDS.items() if field.role is Role.STUDIED)
 EXTENDABLE = "train.steps"  # on resume, if the course of the rate stays as it was
+MOVABLE = "data.lr_dir"  # on resume, but not from or to "", or the LR images are others
+# Scores of two validations compare only if these are equal.
+SCORING = ("eval.sets", "eval.protocol", "eval.max_images", "eval.dtype")
 
 
 def defaults() -> ConfigDict:
@@ -118,19 +123,30 @@ def _check_allowed(name, value):
 def unknown_field(name: str) -> str:
     """Returns the message about a name that is no field: it suggests the nearest field,
     or lists those of the section."""
-    section, _, last = name.rpartition(".")
-    siblings = {}
-    for field in FIELDS:
-        parent, _, leaf = field.rpartition(".")
-        siblings.setdefault(parent, []).append(leaf)
-    known = siblings.get(section) if section else ["scale", *filter(None, siblings)]
-    if known is None:
-        known, last, section = [*filter(None, siblings)], section, ""
-    near = difflib.get_close_matches(last, known, n=1)
+    near = nearest_fields(name)
     if near:
-        right = ".".join(filter(None, ("config", section, near[0])))
-        return f"config.{name} is not a field: did you mean {right}?"
+        named = " or ".join(f"config.{field}" for field in near)
+        return f"config.{name} is not a field: did you mean {named}?"
+    section = name.rpartition(".")[0]
+    known = [f.rpartition(".")[2] for f in FIELDS if f.rpartition(".")[0] == section]
+    if not section or not known:
+        known = list(dict.fromkeys(field.partition(".")[0] for field in FIELDS))
     return f"config.{name} is not a field: there are {', '.join(known)}"
+
+
+def nearest_fields(name: str) -> list[str]:
+    """Returns the fields that a name may stand for: those of that last part in any
+    section, or else the one that is spelled most like it; empty if none is near."""
+    section, _, last = name.replace("-", "_").rpartition(".")
+    leaves = {}
+    for field in FIELDS:
+        leaves.setdefault(field.rpartition(".")[2], []).append(field)
+    own = [leaf for leaf in leaves if f"{section}.{leaf}" in FIELDS]
+    for known in (own, list(leaves)):  # the section that was named comes first
+        for leaf in difflib.get_close_matches(last, known, n=1):
+            same = [f for f in leaves[leaf] if f == f"{section}.{leaf}"]
+            return same or leaves[leaf]
+    return []
 
 
 def _check_model(config):
@@ -211,6 +227,30 @@ def resolve_steps(config: ConfigDict, steps_per_pass: int) -> ConfigDict:
     return config
 
 
+def resolve_places(config: ConfigDict) -> ConfigDict:
+    """Returns a copy of the config whose paths begin with no ~, and whose lists of
+    names hold a single name each.
+
+    Raises:
+      InputError: a path begins with a home directory that is not known.
+    """
+    config = ConfigDict(config, convert_dict=True)
+    for name, field in FIELDS.items():
+        if not field.places:
+            continue
+        *sections, leaf = name.split(".")
+        section = functools.reduce(getattr, sections, config)
+        value = section[leaf]
+        try:
+            if isinstance(value, str):
+                section[leaf] = storage.expand(value)
+            else:
+                section[leaf] = tuple(n for v in value for n in storage.split_names(v))
+        except InputError as error:
+            raise InputError(f"config.{name}: {error}") from None
+    return config
+
+
 def contradictions(saved: Mapping, config: Mapping) -> list[str]:
     """Compares the config that a run was started with to the one it is continued with.
 
@@ -226,24 +266,44 @@ def contradictions(saved: Mapping, config: Mapping) -> list[str]:
     same_decay = old["train.decay_steps"] == new["train.decay_steps"]
     # Under cosine decay the length is part of the schedule.
     may_extend = same_decay and new["train.schedule"] == "exponential"
+    may_move = bool(old[MOVABLE]) == bool(new[MOVABLE])
     return [
-        f"config.{name} was {old[name]!r}, now {new[name]!r}"
-        for name, field in FIELDS.items()
-        if old[name] != new[name]
-        and not field.free_on_resume
+        text
+        for name, text in _changes(old, new).items()
+        if not (may_move if name == MOVABLE else FIELDS[name].free_on_resume)
         and not (name == EXTENDABLE and may_extend)
     ]
 
 
+def rescored(saved: Mapping, config: Mapping) -> list[str]:
+    """Returns one "config.NAME was X, now Y" for each field whose change makes the
+    scores of validations differ; arguments as of `contradictions`."""
+    changes = _changes(flatten(defaults()) | flatten(saved), flatten(config))
+    return [text for name, text in changes.items() if name in SCORING]
+
+
+def _changes(old, new):
+    """Returns {name: "config.NAME was X, now Y"} of the fields that differ."""
+    return {
+        name: f"config.{name} was {old[name]!r}, now {new[name]!r}"
+        for name in FIELDS
+        if _plain(old[name]) != _plain(new[name])
+    }
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value  # as JSON has it
+
+
 def to_help() -> str:
     """Returns the fields as `python -m btsrn_jax.main --help` lists them, each with its
-    default and what it does."""
+    default, what it does and what it may be, in lines of at most 80 characters."""
     lines = []
     for name, field in FIELDS.items():
         default = "(from data)" if field.default is None else field.default
         allowed = field.describe_allowed()
         text = f"{field.help} {allowed[:1].upper()}{allowed[1:]}{allowed and '.'}"
-        lines += [f"  --config.{name}={default}", *textwrap.wrap(text, 80)]
+        lines += [f"  --config.{name}={default}", *textwrap.wrap(text, 74)]
     return "\n".join(
         line if line.startswith("  --") else f"      {line}" for line in lines
     )
@@ -261,6 +321,8 @@ def to_markdown() -> str:
         resume = "yes" if field.free_on_resume else "no"
         if name == EXTENDABLE:
             resume = "if `decay_steps` stays"
+        if name == MOVABLE:
+            resume = "from one folder to another"
         cells = [f"`{name}`", default, field.describe_allowed(), field.help, resume]
         page.append(f"| {' | '.join(cells)} |")
     return "\n".join(page) + "\n"

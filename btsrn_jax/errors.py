@@ -10,6 +10,26 @@ class InputError(ValueError):
     """
 
 
+class Failure(RuntimeError):
+    """A foreseen failure of the machine, its disks or devices: nobody's bad input.
+
+    The message is one line that says what failed, where, and what to do. `main` and
+    `cli` print it without a traceback, and exit with code 1.
+    """
+
+
+def foreseen(error: BaseException) -> str | None:
+    """Returns what a person is to be told of a failure that was foreseen; None for any
+    other, which keeps its traceback."""
+    if isinstance(error, InputError | Failure | OSError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}"
+    if isinstance(error, ImportError):
+        return f"a package cannot be loaded ({first_line(error)}): install it again"
+    return None
+
+
 def first_line(error: BaseException, most: int = 300) -> str:
     """Returns the first line of an error's message, cut to `most` characters.
 

@@ -45,12 +45,14 @@ class Field:
         None for anything of the default's type.
       help: What the field does, in plain sentences.
       role: What the field is to a training run.
+      places: True if the field names files or folders, where ~ is the home directory.
     """
 
     default: Any
     allowed: tuple | Range | None
     help: str
     role: Role = Role.SETTING
+    places: bool = False
 
     @property
     def type(self) -> type:
@@ -69,6 +71,10 @@ class Field:
 
     def describe_allowed(self) -> str:
         """Returns the choices or the range in words; "" if any value is allowed."""
+        if self.places:
+            return "a path" if self.type is str else "names or paths"
+        if self.type is bool:
+            return "true or false"
         if self.allowed is None:
             return ""
         if isinstance(self.allowed, Range):
@@ -145,19 +151,27 @@ FIELDS = {
         " the challenge.",
     ),
     "data.root": Field(
-        "data", None, "DIV2K: the folder that btsrn prepare wrote.", Role.SOURCE
+        "data",
+        None,
+        "DIV2K: the folder that btsrn prepare wrote.",
+        Role.SOURCE,
+        places=True,
     ),
     "data.hr_dir": Field(
         "",
         None,
-        "Source folder: the folder of HR images, read with its subfolders.",
+        "Source folder: the folder of HR images, read with its subfolders. It may also"
+        " be a whole set, with LR images beside HR (docs/evaluation.md).",
         Role.SOURCE,
+        places=True,
     ),
     "data.lr_dir": Field(
         "",
         None,
-        "Source folder: the folder of LR images. If it is empty, imresize makes them.",
+        "Source folder: the folder of LR images, flat or with X2, X3, X4. If this is"
+        " empty: those beside HR; where there are none, imresize makes them.",
         Role.SOURCE,
+        places=True,
     ),
     "data.cache": Field(
         "auto",
@@ -219,6 +233,7 @@ FIELDS = {
         None,
         "A run or an exported model whose weights training starts from; from another"
         " scale, all layers but the upsampling ones.",
+        places=True,
     ),
     "train.log_every": Field(
         100, Range(1, _LAST_STEP), "Steps between two lines of metrics.", Role.CONDUCT
@@ -241,6 +256,7 @@ FIELDS = {
         "Evaluation sets: folders, div2k/CONFIG, or samples. If there are none:"
         " the validation images that belong to the training data.",
         Role.CONDUCT,
+        places=True,
     ),
     "eval.protocol": Field(
         "ntire",

@@ -2,20 +2,21 @@
 
     btsrn train --config configs/x4.py
     python -m btsrn_jax.main --config configs/x4.py         the same
-    python -m btsrn_jax.main --config configs/x4.py:unknown --workdir runs/x4u
-    python -m btsrn_jax.main --config configs/x4.py --config.train.batch_size=16
-    python -m btsrn_jax.main --config configs/x4.py --workdir runs/x4 --mode=eval
+    btsrn train --config configs/x4.py:unknown --workdir runs/x4u
+    btsrn train --config configs/x4.py --config.train.batch_size=16
+    btsrn train --config configs/x4.py --workdir runs/x4 --mode=eval
 
-Every field of the config can be set on the command line; they are listed and explained
-below, with their values in the paper's x4 setting. The same command continues a run
-that was stopped. Exit codes: 0 done, 1 failed, 2 bad usage or input, 75 stopped early
-and resumable.
+Every field of the config can be set on the command line; they are listed and
+explained below, with their values in the paper's x4 setting. The same command
+continues a run that was stopped. In every path, ~ is the home directory.
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 75 stopped early and
+resumable.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-import re
 import sys
 import textwrap
 import traceback
@@ -24,9 +25,18 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
+from btsrn_jax import (
+    arguments,
+    data,
+    evaluation,
+    inference,
+    lock,
+    storage,
+    streams,
+    training,
+)
 from btsrn_jax import config as schema
-from btsrn_jax import evaluation, inference, storage, training
-from btsrn_jax.errors import InputError, first_line
+from btsrn_jax.errors import InputError, first_line, foreseen
 from btsrn_jax.progress import log_to_stderr, logger
 
 FAILED, USAGE = 1, 2
@@ -64,11 +74,12 @@ def parse(argv: list[str]) -> Options | None:
     Raises:
       InputError: in one line, whatever is wrong.
     """
-    located = _locate_config(argv)
-    argv = _find_shipped_config(argv)
+    located = arguments.locate_config(argv)
+    argv = arguments.find_config(argv)
     values = _define(argv)
-    path, arg = _config_file(argv)
-    _check_overrides(argv)
+    path, arg = arguments.config_file(argv)
+    arguments.check_flags(argv, values)
+    argv = arguments.quote_sets(argv)
     try:
         rest = values(argv)
         config = values.config
@@ -77,17 +88,22 @@ def parse(argv: list[str]) -> Options | None:
     if values.help:
         print(f"{__doc__.strip()}\n\nFlags:\n")
         for name in ("config", "workdir", "mode", "distributed"):
-            text = textwrap.fill(values[name].help, 82)
+            text = textwrap.fill(values[name].help, 74)
             print(f"  --{name}\n{textwrap.indent(text, 6 * ' ')}")
         print(schema.to_help())
         return None
     if len(rest) > 1:
-        raise InputError(f"unexpected argument {rest[1]!r}; options start with --")
+        near = arguments.suggest_flag(*rest[1].partition("=")[::2])
+        raise InputError(
+            f"unexpected argument {rest[1]!r}; options start with --{near}"
+        )
     if config is None:
         raise InputError("--config is missing, such as --config configs/x4.py")
     schema.validate(config)
+    config = schema.resolve_places(config)
     name = "-".join(part for part in (pathlib.Path(path).stem, arg) if part)
     workdir = storage.path(values.workdir or f"runs/{name}")
+    storage.check_array_path(workdir)
     given = located[2].partition(":")[0]
     return Options(config, given, arg, workdir, values.mode, values.distributed)
 
@@ -125,76 +141,6 @@ def _define(argv):
     return values
 
 
-def _locate_config(argv):
-    """Returns (index in argv, "--config=" or "", FILE.py[:ARG]), or None without."""
-    for i, text in enumerate(argv):
-        match = re.fullmatch(r"(--?config=)(.*)", text, re.DOTALL)
-        if match:
-            return i, match[1], match[2]
-        if text in ("--config", "-config"):
-            return i + 1, "", "".join(argv[i + 1 : i + 2])
-    return None
-
-
-def _find_shipped_config(argv):
-    """Returns argv with configs/NAME.py replaced by the package's own file.
-
-    Only where no such file lies here: an installed package, without the repository,
-    brings its configs that way.
-    """
-    located = _locate_config(argv)
-    if located is None:
-        return argv
-    i, prefix, value = located
-    path, colon, arg = value.partition(":")
-    shipped = pathlib.Path(__file__).parent / path
-    in_configs = pathlib.Path(path).parts[:-1] == ("configs",)
-    if not in_configs or os.path.isfile(path) or not shipped.is_file():
-        return argv
-    return [*argv[:i], f"{prefix}{shipped}{colon}{arg}", *argv[i + 1 :]]
-
-
-def _config_file(argv):
-    """Returns the path and the argument of --config; InputError if there is no such
-    file."""
-    located = _locate_config(argv)
-    if located is None:
-        return None, None
-    value = located[2]
-    path, _, arg = value.partition(":")
-    if not os.path.isfile(path):
-        found = sorted(map(str, pathlib.Path("configs").glob("*.py")))
-        known = ", ".join(found) or "none in configs/ here"
-        raise InputError(f"no config file {path!r}; there is {known}")
-    if not re.fullmatch(r"[A-Za-z0-9_+,-]*", arg):
-        raise InputError(f"{value!r}: odd characters in the argument {arg!r}")
-    return path, arg
-
-
-def _check_overrides(argv):
-    """Raises InputError for an unknown field, or a value of another type."""
-    fields = schema.flatten(schema.defaults())
-    for i, text in enumerate(argv):
-        match = re.fullmatch(r"--?config\.([^=]+)(?:=(.*))?", text, re.DOTALL)
-        if not match:
-            continue
-        name = match[1]
-        if any(field.startswith(f"{name}.") for field in fields):
-            continue  # a whole section; `validate` looks into it
-        if name not in fields:
-            raise InputError(schema.unknown_field(name))
-        value = match[2] if match[2] is not None else "".join(argv[i + 1 : i + 2])
-        kind = int if fields[name] is None else type(fields[name])
-        if kind in (int, float):
-            try:
-                kind(value)
-            except ValueError:
-                what = "a whole number" if kind is int else "a number"
-                raise InputError(
-                    f"config.{name} is {value!r}: {what} was expected"
-                ) from None
-
-
 def _one_line(error, path):
     """Returns the part of a parsing error that a user can act on."""
     text = " ".join(str(error).split())
@@ -210,12 +156,38 @@ def run(argv: list[str]) -> int:
     options = parse(argv)
     if options is None:
         return 0
-    from btsrn_jax import mesh
+    _check_folders(options.config)
+    several = options.distributed or training.cluster.announced(os.environ)
+    with contextlib.ExitStack() as stack:
+        trains = options.mode == "train"  # to evaluate a run disturbs no other one
+        # Before JAX is loaded, and takes a device's memory. Of several processes the
+        # first one takes the lock once all have joined. What each finds before is
+        # another run's, which they would end by joining it at the same address.
+        if trains and several:
+            lock.check(options.workdir, "run")
+        elif trains:
+            stack.enter_context(lock.hold(options.workdir, "run"))
+        from btsrn_jax import mesh
 
-    mesh.prepare()
-    training.distributed.join(options.distributed)
-    with training.Preemption() as preemption:
+        mesh.prepare()
+        training.distributed.join(options.distributed)
+        if trains and several:
+            stack.enter_context(training.distributed.hold_run(options.workdir))
+        preemption = stack.enter_context(training.Preemption())
         return _work(options, preemption)
+
+
+def _check_folders(config):
+    """Raises InputError for a folder of images that is not there, before JAX is loaded:
+    the rest is checked with the images."""
+    places = {name: getattr(config.data, name) for name in ("hr_dir", "lr_dir")}
+    named = {f"config.data.{name}": place for name, place in places.items() if place}
+    for i, name in enumerate(config.eval.sets):
+        if not data.is_reserved(name, config.data.root):
+            named[f"config.eval.sets[{i}]"] = name
+    for field, place in named.items():
+        if not os.path.exists(storage.local(place)):
+            raise InputError(f"{field}: {storage.missing(place)}")
 
 
 def _work(options, preemption):
@@ -246,7 +218,7 @@ def _work(options, preemption):
         logger.info(f"{name} on {', '.join(validation.sets)}")
         evaluation.compare(upscaler, validation.sets, protocols, workdir, name)
     if trains:
-        logger.info(f"next: btsrn upscale photo.jpg enlarged.png --model {workdir}")
+        logger.info(training.next_steps(workdir))
     return 0
 
 
@@ -271,26 +243,25 @@ def main(argv: list[str] | None = None) -> None:
     """
     # Orbax tells of every file it writes, and of errors before it raises them.
     absl_logging.set_verbosity(absl_logging.FATAL)
+    streams.secure()
     log_to_stderr()
+    argv = sys.argv if argv is None else argv
     try:
-        code = run(sys.argv if argv is None else argv)
+        code = run(argv)
     except BaseException as error:
         logger.error(_explain(error))
         # Not sys.exit: it would wait for the other processes of the run, and they for
         # this one. So they notice, and end too.
         os._exit(USAGE if isinstance(error, InputError) else FAILED)
-    sys.exit(code)
+    sys.exit(streams.exit_code(code, prints="--help" in argv))
 
 
 def _explain(error):
     """Returns one line for a failure that was foreseen, a traceback for any other."""
-    from btsrn_jax import checkpoint
-
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    foreseen = InputError, OSError, training.Diverged, checkpoint.SaveFailed
-    if isinstance(error, foreseen):
-        return f"error: {error}"
+    if (text := foreseen(error)) is not None:
+        return f"error: {text}"
     if training.distributed.lost_another(error):
         return (
             "error: this process lost contact with another one of the run; start all"

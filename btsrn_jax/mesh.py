@@ -14,15 +14,44 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from btsrn_jax.errors import Failure, first_line
+
 # With this flag convolutions run as fast as the machine's matrix products. XLA aborts
 # the process at a flag it does not know, hence only versions that were tried.
 CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
 CPU_FLAG_VERSIONS = ("0.10.2",)
 
 
+class NoDevices(Failure):
+    """JAX finds no device, or not the kind that JAX_PLATFORMS names."""
+
+
+def find_devices() -> list[jax.Device]:
+    """Returns the devices of all hosts. The first call wakes them.
+
+    Raises:
+      NoDevices: there are none of the kinds that were asked for.
+    """
+    try:
+        return jax.devices()
+    except jax.errors.JaxRuntimeError:
+        raise  # another process is lost
+    except (RuntimeError, AssertionError) as error:  # the latter for "cuda" without one
+        wanted = os.environ.get("JAX_PLATFORMS")
+        kind = f" of JAX_PLATFORMS={wanted!r}" if wanted else ""
+        said = f" ({first_line(error)})" if str(error) else ""
+        raise NoDevices(
+            f"JAX finds no device{kind}{said}. JAX_PLATFORMS=cpu computes on the CPU"
+        ) from None
+
+
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh over these devices; by default over all devices of all hosts."""
-    devices = jax.devices() if devices is None else devices
+    """Returns a mesh over these devices; by default over all devices of all hosts.
+
+    Raises:
+      NoDevices: as of `find_devices`.
+    """
+    devices = find_devices() if devices is None else devices
     return jax.make_mesh(
         (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
     )

@@ -5,6 +5,7 @@ the border, the colour space and the rounding. A protocol fixes all three.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -45,6 +46,10 @@ PROTOCOLS = {
     # Most papers since 2017.
     "modern": Protocol("y", 0, 1, round_y=False, mod_crop=True),
 }
+
+
+# What an image without error counts in its own row, in dB; its PSNR is infinite.
+WITHOUT_ERROR = 100.0
 
 
 def get_protocol(name: str) -> Protocol:
@@ -99,13 +104,46 @@ def psnr(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
     return float("inf") if mse == 0 else float(10 * np.log10(255**2 / mse))
 
 
+def counted(psnr: float) -> float:
+    """Returns what a PSNR counts in tables and files: WITHOUT_ERROR for infinity."""
+    return WITHOUT_ERROR if psnr == math.inf else psnr
+
+
+def mean_psnr(values: Iterable[float]) -> float | None:
+    """Returns the mean of a set, in dB: of its images' PSNRs, not of their errors.
+
+    Images without error are left out: one black image would decide over the mean.
+
+    Args:
+      values: of the images, as `counted` returns them.
+
+    Returns:
+      None where every image is without error.
+    """
+    finite = [value for value in values if value != WITHOUT_ERROR]
+    return float(np.mean(finite)) if finite else None
+
+
+def rank(values: Iterable[float]) -> float:
+    """Returns the score by which results on the same images are ranked, in dB.
+
+    Here images without error count as WITHOUT_ERROR, and none counts more: by
+    `mean_psnr`, a network that restores a black image all but for one pixel would be
+    above one that restores it.
+
+    Args:
+      values: of the images, as `counted` returns them; at least one.
+    """
+    return float(np.mean([min(value, WITHOUT_ERROR) for value in values]))
+
+
 def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
     """Returns the structural similarity, on the same pixels as `psnr`.
 
     The settings are those of Wang's MATLAB code: a Gaussian window of 11 x 11 pixels
     and sigma 1.5, population covariance, and the mean over the windows that lie inside.
-    For RGB it is the mean of the three channels. It is nan if the image is smaller than
-    a window.
+    For RGB it is the mean of the three channels. It is nan if what is left of the
+    image is smaller than a window, as Wang's code gives none; files then hold nothing.
 
     Args and errors are those of `psnr`.
     """
@@ -114,7 +152,7 @@ def ssim(sr: np.ndarray, hr: np.ndarray, protocol: str, scale: int) -> float:
 
     a, b = _compared(sr, hr, protocol, scale)
     if min(a.shape[:2]) < 11:
-        return float("nan")
+        return math.nan
     value = structural_similarity(
         a,
         b,

@@ -3,10 +3,11 @@
 import contextlib
 import io
 import logging
+import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tqdm import tqdm
 
@@ -21,9 +22,11 @@ class _AboveBars(logging.Handler):
         self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:  # closed, in a program of somebody else
+            return
         for line in self.format(record).splitlines():
-            tqdm.write(f"{self._prefix}{line}", file=sys.stderr)
-        sys.stderr.flush()
+            # The newline in the same write: other processes may write there, too.
+            tqdm.write(f"{self._prefix}{line}\n", file=sys.stderr, end="")
 
 
 def log_to_stderr(process: int = 0, count: int = 1) -> None:
@@ -71,8 +74,9 @@ def progress_bar(
         "{desc}:|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}, {rate_noinv_fmt},"
         " {remaining} left"
     )
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         kind, interval = tqdm, 0.1
+        kwargs = _size_if_unknown() | kwargs
     else:
         kind, interval = _Lines, 10
         what = re.sub(r"\|?{bar}\|", "", what)
@@ -82,45 +86,81 @@ def progress_bar(
     )
 
 
+def _size_if_unknown():
+    """Returns a usual size for a terminal that says it has none: tqdm would draw
+    nothing there."""
+    try:
+        known = all(os.get_terminal_size(sys.stderr.fileno()))
+    except OSError:
+        return {}  # no device: tqdm's own guess
+    return {} if known else {"ncols": 80, "nrows": 24}
+
+
 class TrainingProgress:
-    """Shows step, loss, learning rate, patches a second, steps a second, time left."""
+    """Shows how far training is, and what is logged of it.
+
+    On a terminal a bar moves at every step, with the latest logged values beside it.
+    Elsewhere each logged step is a line, and there are no others.
+    """
 
     def __init__(self, start: int, steps: int, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._bar = progress_bar(
-            desc="training", initial=start, total=steps, unit="step", smoothing=0.3
-        )
+        self._steps, self._batch_size = steps, batch_size
+        self._text, self._rate, self._bar = "", None, None
+        self._begun, self._paused = time.monotonic(), 0.0
+        if sys.stderr is not None and sys.stderr.isatty():
+            what = "{desc}:|{bar}| {n_fmt}/{total_fmt} steps{postfix}"
+            self._bar = progress_bar(
+                desc="training", initial=start, total=steps, bar_format=what
+            )
 
     @property
-    def rate(self) -> float | None:
-        """Steps a second while training, pauses left out; None before it is known."""
-        now = self._bar.format_dict
-        if now["rate"] is None and now["n"] > now["initial"] and now["elapsed"] > 0:
-            return (now["n"] - now["initial"]) / now["elapsed"]
-        return now["rate"]
+    def seconds(self) -> float:
+        """The time of training so far; pauses are left out."""
+        return time.monotonic() - self._begun - self._paused
 
-    def update(self, step: int, loss: float, learning_rate: float) -> None:
-        """Notes that a step is done; shows it where it is time to."""
-        rate = self.rate
-        patches = f", {rate * self._batch_size:.3g} patches/s" if rate else ""
-        self._bar.set_postfix_str(
-            f"loss {loss:.4g}, learning rate {learning_rate:.3g}{patches}",
-            refresh=False,
+    def advance(self, step: int) -> None:
+        """Notes that a step is done."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._text + self._left(step), refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows the values that are logged of a step.
+
+        Args:
+          step: the latest one.
+          values: `loss`, `learning_rate`, and `steps_per_second` if it is known.
+        """
+        self._rate = values.get("steps_per_second")
+        self._text = (
+            f"loss {values['loss']:.4g}, learning rate {values['learning_rate']:.3g}"
         )
-        self._bar.update(step - self._bar.n)
-        if step == self._bar.total:
+        if self._rate:
+            self._text += f", {self._rate:.3g} steps/s"
+        if self._bar is None:
+            counted = f"training: {step}/{self._steps} steps, "
+            logger.info(counted + self._text + self._left(step))
+        else:
+            self.advance(step)
             self._bar.refresh()
+
+    def _left(self, step):
+        if not self._rate:
+            return ""
+        # What a narrow terminal cuts off is at the end.
+        left = tqdm.format_interval((self._steps - step) / self._rate)
+        return f", {left} left, {self._rate * self._batch_size:.3g} patches/s"
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """A context whose time is not counted: compiling, saving, validation."""
-        begun = time.time()  # tqdm's clock
+        begun = time.monotonic()
         try:
             yield
         finally:
-            self._bar.start_t += time.time() - begun
-            self._bar.last_print_t += time.time() - begun
+            self._paused += time.monotonic() - begun
 
     def close(self) -> None:
         """Ends the bar; on a terminal it stays, as it is."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()

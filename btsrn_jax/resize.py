@@ -11,17 +11,18 @@ import math
 import numpy as np
 
 
-def imresize(image: np.ndarray, scale: float) -> np.ndarray:
+def imresize(image: np.ndarray, scale: float | tuple[int, int]) -> np.ndarray:
     """Resizes an image as MATLAB's `imresize(image, scale, 'bicubic')` does.
 
     Args:
       image: (h, w) or (h, w, c); uint8, or float of any range.
-      scale: the factor, such as 1/3 or 4. Shrinking is antialiased.
+      scale: the factor, such as 1/3 or 4; or (rows, columns) of the output. Shrinking
+        is antialiased.
 
     Returns:
-      (ceil(scale h), ceil(scale w)[, c]). For uint8 input it is uint8, rounded half up
-      after *each* dimension, rows first, as MATLAB does. For floats it is float64,
-      neither rounded nor clipped.
+      (ceil(scale h), ceil(scale w)[, c]), or (rows, columns[, c]). For uint8 input it
+      is uint8, rounded half up after *each* dimension, rows first, as MATLAB does. For
+      floats it is float64, neither rounded nor clipped.
 
     Raises:
       ValueError: if the image has another shape or dtype, or no pixels.
@@ -32,7 +33,11 @@ def imresize(image: np.ndarray, scale: float) -> np.ndarray:
     if not (image.dtype == np.uint8 or np.issubdtype(image.dtype, np.floating)):
         raise ValueError(f"imresize takes uint8 or float images, not {image.dtype}")
     for axis in (0, 1):
-        image = _resize_axis(image, axis, scale)
+        size = image.shape[axis]
+        if isinstance(scale, tuple):
+            image = _resize_axis(image, axis, scale[axis] / size, scale[axis])
+        else:
+            image = _resize_axis(image, axis, scale, math.ceil(scale * size))
     return image
 
 
@@ -45,10 +50,9 @@ def cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-def _resize_axis(image, axis, scale):
+def _resize_axis(image, axis, scale, out_size):
     """Returns the image with one axis resized; uint8 is rounded."""
     size = image.shape[axis]
-    out_size = math.ceil(scale * size)
     index, weight = _contributions(size, out_size, scale)
     out = np.zeros((*image.shape[:axis], out_size, *image.shape[axis + 1 :]))
     along_axis = (slice(None), *[None] * (image.ndim - 1 - axis))

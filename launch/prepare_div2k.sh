@@ -9,16 +9,17 @@
 set -euo pipefail
 
 CONFIGS="${CONFIGS:-bicubic_x2 bicubic_x3 bicubic_x4}" # or unknown_x2 ... unknown_x4
-DATA_DIR="${DATA_DIR:-$HOME/tensorflow_datasets}"      # 4.2 to 5.0 GB for each config
+DATA_DIR="${DATA_DIR:-data}" # of the other scripts, too; 4.2 to 5.0 GB for each config
 BUCKET="${BUCKET:-}" # Cloud Storage; a copy goes to gs://BUCKET/data
 ZIPS="${ZIPS:-}" # folder of DIV2K's own archives, where they are at hand already
 
 dry_run=0
-case "${1:-}" in
-  "") ;;
-  --dry-run) dry_run=1 ;;
-  *) echo "usage: $0 [--dry-run]" >&2 && exit 2 ;;
-esac
+for word in "$@"; do
+  case "$word" in
+    --dry-run) dry_run=1 ;;
+    *) echo "usage: $0 [--dry-run]" >&2 && exit 2 ;;
+  esac
+done
 
 run() {
   echo "${*@Q}"

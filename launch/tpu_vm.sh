@@ -15,14 +15,27 @@ RUNTIME="${RUNTIME:-}"                          # empty: the usual one for TYPE
 SPOT="${SPOT:-1}"                               # 1: cheap and preemptible
 SOURCE="${SOURCE:-}" # what to install, such as git+https://...; empty: this checkout
 CONFIG="${CONFIG:-configs/x4.py}"
-RUN="${RUN:-$(basename "${CONFIG%%.py*}")}"     # its folder in the bucket
+RUN="${RUN:-}"                                  # folder in the bucket; empty: CONFIG[-ARG]
 ATTEMPTS="${ATTEMPTS:-10}"                      # how often a slice may be lost
 WAIT="${WAIT:-60}"                              # seconds before it is created again
 
-dry_run=0
-if [[ "${1:-}" == --dry-run ]]; then
-  dry_run=1
-  shift
+dry_run=0 flags=()
+for word in "$@"; do
+  case "$word" in
+    --dry-run) dry_run=1 ;;
+    --config | --config=*)
+      echo "$0: the config is a variable: CONFIG=FILE.py[:ARG] $0 ..." >&2
+      exit 2
+      ;;
+    *) flags+=("$word") ;;
+  esac
+done
+if [[ -z "$RUN" ]]; then # as the run directory is named without these scripts
+  file="$(basename "${CONFIG%%:*}")"
+  RUN="${file%.py}"
+  if [[ "$CONFIG" == *:?* ]]; then
+    RUN+="-${CONFIG#*:}"
+  fi
 fi
 if [[ -z "$RUNTIME" ]]; then
   case "$TYPE" in
@@ -55,11 +68,10 @@ package="btsrn-jax[gcs,tpu] @ ${SOURCE:-file://\$HOME/btsrn-jax.tar.gz}"
 install="set -e; python3 -m pip install --quiet --user uv"
 install+="; ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 ~/venv"
 install+="; ~/.local/bin/uv pip install --quiet --python ~/venv/bin/python \"$package\""
-train="exec ~/venv/bin/python -m btsrn_jax.main --distributed --config $CONFIG"
-train+=" --workdir gs://$BUCKET/runs/$RUN --config.data.root=gs://$BUCKET/data"
-for flag in "$@"; do
-  train+=" $(printf '%q' "$flag")"
-done
+train=(--distributed --config "$CONFIG" --workdir "gs://$BUCKET/runs/$RUN"
+  "--config.data.root=gs://$BUCKET/data" "${flags[@]}")
+printf -v train ' %q' "${train[@]}"
+train="exec ~/venv/bin/python -m btsrn_jax.main$train"
 
 run() {
   echo "${*@Q}"
@@ -96,6 +108,9 @@ attempt() { # an exit code of main, or of what came before it
 for ((i = 1; ; i++)); do
   code=0
   attempt || code=$?
+  if ((dry_run)); then
+    exit
+  fi
   if ((code == 0)); then
     echo "done; the slice is still there, and costs: ${delete[*]}"
     exit 0

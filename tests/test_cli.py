@@ -27,7 +27,7 @@ def test_upscale_writes_what_the_model_gives(capsys, tmp_path):
     cleans_up = signal.signal(signal.SIGTERM, before)
     assert cleans_up is signal.default_int_handler  # as after Ctrl-C
     assert code == 0
-    assert err.startswith("bicubic x2")
+    assert err.startswith("bicubic: enlarging by 2\n")
     for path in source.iterdir():
         lr, sr = (np.asarray(Image.open(p)) for p in (path, target / path.name))
         np.testing.assert_array_equal(sr, resize.imresize(lr, 2))
@@ -42,7 +42,10 @@ def test_upscale_writes_what_the_model_gives(capsys, tmp_path):
         (("upscale", "nowhere.png", "out.png", "--model=bicubic"), "nowhere.png"),
         (("upscale", "in", "out", "--model=nothing"), "no model 'nothing'"),
         (("upscale", "in", "out", "--scale=7"), "scale 7"),
-        (("evaluate", "--model=bicubic", "--sets=nowhere"), "no folder nowhere"),
+        (
+            ("evaluate", "--model=bicubic", "--sets=nowhere"),
+            "no such file or folder: nowhere",
+        ),
         (("evaluate", "--model=bicubic", "--sets=in", "--scale=2,5"), "'5'"),
         (("evaluate", "--model=bicubic", "--sets=in", "--protocol=x"), "'x'"),
         (("evaluate", "--model=nothing", "--sets=in"), "no model 'nothing'"),

@@ -71,11 +71,18 @@ def test_every_field_is_explained_in_help_and_page_and_keeps_its_own_rule(name):
 
 def test_help_shows_default_and_choices_and_wraps():
     lines = schema.to_help().splitlines()
-    assert max(map(len, lines)) <= 88
+    assert max(map(len, lines)) <= 80
     at = lines.index("  --config.model.block=pconv")
-    kinds = "One of pconv, pixelcnn, gated, gated_pp."
-    assert lines[at + 1] == f"      Kind of residual block (Figure 2). {kinds}"
+    kinds = "One of pconv, pixelcnn, gated,\n      gated_pp."
+    shown = "\n".join(lines[at + 1 : at + 3])
+    assert shown == f"      Kind of residual block (Figure 2). {kinds}"
     assert "  --config.train.steps=(from data)" in lines
+
+
+@pytest.mark.parametrize("name", schema.FIELDS)
+def test_every_field_says_what_it_may_be(name):
+    """In choices or a range; ranges of numbers need both ends."""
+    assert schema.FIELDS[name].describe_allowed()
 
 
 def test_the_page_on_the_config_is_the_one_that_the_table_gives():
@@ -269,6 +276,8 @@ def test_what_may_change_on_resume_and_what_may_not():
     assert found(train_time_limit=5.0, train_log_every=7, eval_tile=32) == []
     assert found(data_root="elsewhere", data_cache="host") == []
     assert found(train_steps=3200) == []
+    # Files in place of what imresize made are other training images.
+    assert found(data_lr_dir="lr") == ["config.data.lr_dir was '', now 'lr'"]
     assert found(train_learning_rate=0.01) == [
         "config.train.learning_rate was 0.001, now 0.01"
     ]

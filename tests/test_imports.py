@@ -25,6 +25,8 @@ ORDER = [
     "errors",
     "storage",
     "progress",
+    "lock",
+    "streams",
     "resize",
     "metrics",
     "mesh",
@@ -41,6 +43,7 @@ ORDER = [
     "export",
     "report",
     "benchmark",
+    "arguments",
     "main",
     "cli",
 ]
@@ -196,7 +199,11 @@ def test_another_room_is_entered_through_what_it_names_in_all(module):
     rooms = {room: room for room in ROOMS if room != module.partition(".")[0]}
     asked = [(part, rest) for part, rest in own(nodes) if part in rooms and rest]
     # `from btsrn_jax import network` and then `network.build`.
-    local = {alias: name.partition(".")[2] for alias, name in imported(nodes)}
+    local = {
+        alias: name.removeprefix("btsrn_jax.")
+        for alias, name in imported(nodes)
+        if name.startswith("btsrn_jax.")
+    }
     for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             room = local.get(node.value.id, "")

@@ -33,9 +33,11 @@ X4 = ("--config", "configs/x4.py")
         ((*X4, "--config.data.root=nowhere"), ["btsrn prepare div2k/bicubic_x4", "GB"]),
         (
             (*X4, "--config.data.source=folder", "--config.data.hr_dir=nowhere"),
-            ["no folder nowhere"],
+            ["no such file or folder: nowhere"],
         ),
         ((*X4, "--mode=eval", "--workdir=nowhere"), ["nowhere"]),
+        ((*X4, r"--workdir=nowhere\run"), [r"nowhere\run", r"\ is taken for /"]),
+        ((*X4, "--workdir=/s3/nowhere"), ["/s3/nowhere", "taken for a bucket"]),
     ],
 )
 def test_a_users_mistake_is_one_line(args, parts, monkeypatch):

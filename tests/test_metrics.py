@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from btsrn_jax import metrics
 from btsrn_jax.errors import InputError
 from btsrn_jax.images import files as images
 from btsrn_jax.metrics import PROTOCOLS, get_protocol, luminance, mod_crop, psnr, ssim
@@ -336,3 +337,13 @@ def test_an_unknown_protocol_is_refused_with_the_known_ones(metric):
 def test_the_protocols_crop_as_papers_do():
     cropped = {name: rule.mod_crop for name, rule in PROTOCOLS.items()}
     assert cropped == {"ntire": True, "benchmark": False, "modern": True}
+
+
+def test_images_without_error_are_no_part_of_a_mean_and_count_in_a_rank():
+    assert metrics.counted(math.inf) == 100
+    assert metrics.counted(33.5) == 33.5
+    assert metrics.mean_psnr([100.0, 30.0, 34.0]) == 32
+    assert metrics.mean_psnr([100.0, 100.0]) is None
+    assert metrics.rank([100.0, 100.0]) == 100
+    # One wrong pixel in a black image is worse than none.
+    assert metrics.rank([60.0, 30.0]) < metrics.rank([100.0, 30.0])

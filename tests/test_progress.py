@@ -2,10 +2,9 @@
 
 import io
 import logging
+import os
 import re
 import sys
-
-import pytest
 
 from btsrn_jax import progress
 
@@ -16,24 +15,25 @@ class Terminal(io.StringIO):
 
 
 def train():
+    """Ninety steps, of which every thirtieth is logged."""
     shown = progress.TrainingProgress(10, 100, batch_size=16)
     for step in range(11, 101):
-        shown.update(step, loss=0.5, learning_rate=1e-3)
+        if step % 30 == 10:
+            values = {"loss": step / 100, "learning_rate": 1e-3, "steps_per_second": 4}
+            shown.show(step, values)
+        shown.advance(step)
     shown.close()
 
 
-def test_training_is_lines_where_there_is_no_terminal(capsys):
-    """At the least the last step: loss, learning rate, rates, time left; in a log
-    nothing is written over, and no step stands there twice."""
+def test_training_is_a_line_for_each_logged_step_where_there_is_no_terminal(capsys):
+    """Loss, learning rate, rates, time left; in a log nothing is written over."""
     progress.log_to_stderr(1, 4)
     train()
-    text = capsys.readouterr().err
-    assert "\r" not in text
-    assert text.count("100/100 steps") == 1
-    for line in text.splitlines():
-        assert line.startswith("[1/4] training: ")
-    for part in ("loss 0.5", "learning rate 0.001", "steps/s", "patches/s", "left"):
-        assert part in text
+    assert capsys.readouterr().err.splitlines() == [
+        f"[1/4] training: {step}/100 steps, loss {step / 100:g}, learning rate 0.001,"
+        f" 4 steps/s, 00:{left} left, 64 patches/s"
+        for step, left in ((40, 15), (70, "07"), (100, "00"))
+    ]
 
 
 def test_training_is_a_bar_on_a_terminal_with_messages_above(monkeypatch):
@@ -44,26 +44,34 @@ def test_training_is_a_bar_on_a_terminal_with_messages_above(monkeypatch):
     logging.getLogger("btsrn").info("next")
     text = screen.getvalue()
     assert "\r" in text
-    assert re.search(r"100/100 steps, loss 0.5, learning rate 0.001, \S+ patch", text)
+    assert "10/100 steps" in text  # before anything is logged
+    assert re.search(r"100/100 steps, loss 1, learning rate 0.001, 4 steps/s, 00", text)
+    # Between two logged steps the values are those of the first.
+    assert not re.search(r" (4[1-9]|[56]\d)/100 steps, loss (?!0.4,)", text)
     assert text.splitlines()[-1].endswith("next")
 
 
-def test_what_is_not_training_counts_for_no_rate(monkeypatch):
-    """Eighty seconds of validation in the middle of ten steps that take a second."""
+def test_a_terminal_without_a_size_has_a_bar_too(monkeypatch):
+    reading, writing = os.openpty()  # of 0 x 0, as `script` and some containers have
+    with os.fdopen(writing, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        train()
+        terminal.flush()
+        text = os.read(reading, 100_000).decode()
+    os.close(reading)
+    assert "100/100 steps, loss 1, learning rate 0.001, 4 steps/s, 00:00" in text
+
+
+def test_what_is_not_training_does_not_count_as_its_time(monkeypatch):
+    """Eighty seconds of validation in the middle of ten."""
     now = [1000.0]
-    monkeypatch.setattr("time.time", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     shown = progress.TrainingProgress(0, 100, batch_size=16)
-    shown._bar._time = lambda: now[0]
-    shown._bar.start_t = shown._bar.last_print_t = now[0]
-    assert shown.rate is None
-    for step in range(1, 11):
-        now[0] += 1
-        shown.update(step, loss=0.5, learning_rate=1e-3)
-        if step == 5:
-            with shown.paused():
-                now[0] += 80
-    assert shown.rate == pytest.approx(1)
-    shown.close()
+    now[0] += 4
+    with shown.paused():
+        now[0] += 80
+    now[0] += 6
+    assert shown.seconds == 10
 
 
 def test_a_message_of_several_lines_is_marked_in_each(capsys):

@@ -47,12 +47,12 @@ def test_the_sections_stand_in_the_order_that_a_reader_needs():
     assert re.findall(r"^## (.+)", README, re.MULTILINE) == [
         "Use it",
         "How good it is",
+        "Limits",
         "Train it",
         "Evaluate, export, report",
         "At scale",
         "Why trust it",
         "How the code is laid out",
-        "Limits",
         "Citation and licence",
     ]
 

@@ -8,14 +8,13 @@ its own peak of memory. This module loads no JAX.
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import os
 import pathlib
 import platform
 import statistics
 import time
 
-from btsrn_jax import evaluation
+from btsrn_jax import evaluation, storage
 from btsrn_jax.benchmark.protocol import FRAMES, Spec, Worker
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
@@ -239,5 +238,5 @@ def run_benchmark(
     if len(specs) == 1 and peer:
         report["ratio"] = report["results"][0]["ratio"]
     if path is not None:
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(storage.to_json(report, 2) + "\n")
     print(table(report))

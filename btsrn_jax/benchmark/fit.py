@@ -24,8 +24,9 @@ from btsrn_jax.errors import InputError, first_line
 
 # HBM of one JAX device in bytes; the compiler may use a little less.
 HBM = {"v4": 32e9, "v5e": 16e9, "v5p": 95e9, "v6e": 32e9}
-# DIV2K's 800 training images as the device store holds them: rows and width.
-DIV2K_HR_ROWS, DIV2K_HR_WIDTH = 800 * 1405, 2040
+# DIV2K's images as the device store holds them: rows of one on average, and width.
+DIV2K_IMAGES = {"train": 800, "validation": 100, "train+validation": 900}
+DIV2K_HR_ROWS, DIV2K_HR_WIDTH = 1405, 2040
 COLLECTIVES = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
@@ -49,7 +50,11 @@ def describe_config(config: ConfigDict) -> str:
     target = model.output_size(side)
 
     def known(value):
-        return "from data" if value is None else str(value)
+        return "from data" if value is None else counted(value)
+
+    def counted(number):
+        # As a program reads it, and as people do.
+        return f"{number} ({number:,})" if number >= 1000 else str(number)
 
     decay_steps = settings.decay_steps
     if decay_steps is None and settings.steps is not None:
@@ -61,7 +66,7 @@ def describe_config(config: ConfigDict) -> str:
     copies = 4 - (settings.optimizer == "muon") + bool(settings.ema)
     lines = {
         "scale": config.scale,
-        "parameters": parameters,
+        "parameters": counted(parameters),
         "multiply-adds per HR pixel": f"{model.multiply_adds / 1e6:.3f} M",
         "halo": f"{model.halo} LR pixels",
         "patch": f"{side} x {side} LR -> {target} x {target} HR pixels of loss",
@@ -70,8 +75,23 @@ def describe_config(config: ConfigDict) -> str:
         "decay steps": known(decay_steps),
         "parameters and optimiser": f"{copies * 4 * parameters / 1e6:.1f} MB a device",
         "kept for the gradient": _kept(config, side),
+        "training images on a device": _images(config),
     }
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
+
+def _images(config):
+    """Returns how much of a device's memory the training images take, in words."""
+    if config.data.source != "div2k":
+        return "from data"
+    if config.data.cache == "host":
+        return "none (data.cache=host)"
+    return f"{_store_bytes(config) / 1e9:.2f} GB of DIV2K, if they fit"
+
+
+def _store_bytes(config):
+    leaves = jax.tree.leaves(_store(config))
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _kept(config, side):
@@ -134,9 +154,10 @@ def compile_training(config: ConfigDict, devices: Mesh, kept: bool = True) -> Co
 
 def _store(config):
     """Returns the shapes of a device store of DIV2K."""
-    scale, image = config.scale, jax.ShapeDtypeStruct((800,), jnp.int32)
-    index = sampler.Index(*3 * [image], jax.ShapeDtypeStruct((800,), jnp.uint32))
-    rows, width = DIV2K_HR_ROWS // scale, DIV2K_HR_WIDTH // scale
+    scale, count = config.scale, DIV2K_IMAGES[config.data.split]
+    image = jax.ShapeDtypeStruct((count,), jnp.int32)
+    index = sampler.Index(*3 * [image], jax.ShapeDtypeStruct((count,), jnp.uint32))
+    rows, width = count * DIV2K_HR_ROWS // scale, DIV2K_HR_WIDTH // scale
     shapes = sampler.store_shapes(rows, width, scale)
     lr, hr = (jax.ShapeDtypeStruct(shape, jnp.uint8) for shape in shapes)
     return sampler.Store(lr, hr, index)
@@ -208,7 +229,10 @@ def report_fit(config: ConfigDict, devices: Mesh) -> str:
     training, kept = _training_that_fits(config, devices, kept, total)
     free = total if math.isfinite(total) else 4e9
     evaluation = compile_evaluation(config, devices, free / 2e9)
-    where = "on every device" if kept else "on the host, or not counted"
+    where = "on the host, or not counted"
+    if kept:
+        size = f"{_store_bytes(config) / 1e9:.2f} GB of what training uses"
+        where = f"on every device, {size}"
     lines = [f"devices: {mesh.describe(devices)}", f"DIV2K's images: {where}"]
     lines += _lines("training", training, total)
     lines += _lines("evaluation", evaluation, total)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import Failure, InputError
 
 FRAMES = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
 
@@ -60,8 +60,9 @@ def answer(prepare: Callable[[Spec], tuple[dict, dict]]) -> None:
         os.dup2(2, 1)  # nothing else that is printed may come between the answers
         try:
             actions, facts = prepare(Spec(**json.loads(sys.argv[1])))
-        except InputError as error:
-            actions, facts = {}, {"error": str(error)}
+        except (InputError, Failure) as error:
+            blames_input = isinstance(error, InputError)
+            actions, facts = {}, {"error": str(error), "input": blames_input}
         print(json.dumps(facts), file=out, flush=True)
         for line in sys.stdin:
             print(json.dumps(actions[line.strip()]()), file=out, flush=True)
@@ -88,7 +89,8 @@ class Worker:
         self.about = self._read()
         if "error" in self.about:
             self.end()
-            raise InputError(self.about["error"])
+            kind = InputError if self.about["input"] else Failure
+            raise kind(self.about["error"])
 
     def measure(self, action: str) -> float:
         """Returns what the worker answers: seconds of one repetition."""
@@ -110,5 +112,5 @@ class Worker:
         if not line:
             self.end()
             code = self.process.returncode
-            raise RuntimeError(f"a measuring process ended with exit code {code}")
+            raise Failure(f"a measuring process ended with exit code {code}")
         return json.loads(line)

@@ -10,7 +10,6 @@ import lazy_loader
 if TYPE_CHECKING:
     from btsrn_jax.data import div2k, host_store, sampler
     from btsrn_jax.data.datasets import (
-        SAMPLES,
         SAMPLES_TRAIN,
         Pair,
         check_pair,
@@ -18,16 +17,19 @@ if TYPE_CHECKING:
         evaluation_set,
         evaluation_sets,
         file_pair,
+        lr_origin,
+        name_folders,
         origin,
-        set_name,
+        sample_pairs,
         training_pairs,
     )
     from btsrn_jax.data.feeder import Batches, open_batches
     from btsrn_jax.data.folders import raise_together
     from btsrn_jax.data.host_store import load_store
+    from btsrn_jax.data.layouts import is_hr_name
+    from btsrn_jax.data.set_naming import is_reserved, set_names
 
 __all__ = [
-    "SAMPLES",
     "SAMPLES_TRAIN",
     "Batches",
     "Pair",
@@ -38,12 +40,17 @@ __all__ = [
     "evaluation_sets",
     "file_pair",
     "host_store",
+    "is_hr_name",
+    "is_reserved",
     "load_store",
+    "lr_origin",
+    "name_folders",
     "open_batches",
     "origin",
     "raise_together",
+    "sample_pairs",
     "sampler",
-    "set_name",
+    "set_names",
     "training_pairs",
 ]
 
@@ -52,7 +59,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submodules=["div2k", "host_store", "sampler"],
     submod_attrs={
         "datasets": [
-            "SAMPLES",
             "SAMPLES_TRAIN",
             "Pair",
             "check_pair",
@@ -60,12 +66,16 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "evaluation_set",
             "evaluation_sets",
             "file_pair",
+            "lr_origin",
+            "name_folders",
             "origin",
-            "set_name",
+            "sample_pairs",
             "training_pairs",
         ],
         "feeder": ["Batches", "open_batches"],
         "folders": ["raise_together"],
         "host_store": ["load_store"],
+        "layouts": ["is_hr_name"],
+        "set_naming": ["is_reserved", "set_names"],
     },
 )

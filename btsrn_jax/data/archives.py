@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from btsrn_jax import lock
 from btsrn_jax.errors import InputError, first_line
 from btsrn_jax.progress import progress_bar
 
@@ -41,8 +42,9 @@ def collect(archives: Sequence[Archive], store: Path, target: Path) -> None:
       target: the folder that is to hold their data, about as large as they are.
 
     Raises:
-      InputError: an archive is damaged or cannot be had, or the disk has too little
-        room for what is missing in `store` and for the data in `target`.
+      InputError: an archive is damaged or cannot be had, another process downloads
+        into `store`, or the disk has too little room for what is missing in `store` and
+        for the data in `target`.
     """
     here = [archive for archive in archives if (store / archive.name).exists()]
     missing = [archive for archive in archives if archive not in here]
@@ -62,9 +64,11 @@ def collect(archives: Sequence[Archive], store: Path, target: Path) -> None:
             )
     for archive in here:  # first, so that damage is told before hours of download
         _check(archive, store / archive.name)
-    for archive in missing:
-        _download(archive, store / archive.name)
-        _check(archive, store / archive.name)
+    if missing:
+        with lock.hold(store, "download"):
+            for archive in missing:
+                _download(archive, store / archive.name)
+                _check(archive, store / archive.name)
 
 
 def _check(archive, path):

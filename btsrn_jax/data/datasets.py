@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from btsrn_jax import images, storage
 from btsrn_jax.data import div2k, folders
+from btsrn_jax.data.set_naming import DIV2K, SAMPLES, is_reserved, set_names
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import get_protocol, mod_crop
 from btsrn_jax.progress import progress_bar
@@ -31,7 +32,6 @@ SAMPLES_TRAIN = (
     "gravel.png",
 )
 SAMPLES_HELD_OUT = ("chelsea.png", "coffee.png")
-SAMPLES = "samples"  # the held-out photographs, as a name in `eval.sets`
 
 
 class Pair(NamedTuple):
@@ -48,6 +48,9 @@ class Pair(NamedTuple):
     files: folders.Files | None = None
     """Where the image lies; None for records of DIV2K, which are no files."""
 
+    prepared: str = ""
+    """div2k/CONFIG of a record of DIV2K."""
+
 
 def training_pairs(config: ConfigDict) -> list[Pair]:
     """Returns the pairs that a config's `data` section asks for.
@@ -60,8 +63,20 @@ def training_pairs(config: ConfigDict) -> list[Pair]:
         return _samples(SAMPLES_TRAIN)
     if data.source == "folder":
         lr_dir = storage.local(data.lr_dir) if data.lr_dir else None
-        return folder_pairs(storage.local(data.hr_dir), lr_dir, scale)
+        return folder_pairs(storage.local(data.hr_dir), lr_dir, scale, "train")
     return _div2k(f"{data.track}_x{scale}", data.split, data.root)
+
+
+def name_folders(config: ConfigDict, pairs: list[Pair]) -> ConfigDict:
+    """Returns a config whose `data` names the folders that the training pairs come
+    from: `hr_dir` may hold LR images, too, and the run's record should say so."""
+    data = config.data
+    if data.source != "folder" or data.lr_dir or pairs[0].files.lr is None:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.hr_dir = _common([pair.files.hr for pair in pairs])
+    config.data.lr_dir = _common([pair.files.lr for pair in pairs])
+    return config
 
 
 def evaluation_sets(config: ConfigDict) -> dict[str, list[Pair]]:
@@ -74,27 +89,27 @@ def evaluation_sets(config: ConfigDict) -> dict[str, list[Pair]]:
       InputError: as `evaluation_set` and `check_set`.
     """
     data = config.data
-    names = tuple(config.eval.sets)
-    if not names and data.source == "div2k" and data.split == "train":
-        names = (f"div2k/{data.track}_x{config.scale}",)
-    elif not names and data.source == "samples":
-        names = (SAMPLES,)
-    sets = {}
-    for name in names:
-        sets[set_name(name)] = evaluation_set(name, config.scale, data.root)
+    given = list(config.eval.sets)
+    names, sets = set_names(given, data.root), {}
+    for name, place in zip(names, given, strict=True):
+        sets[name] = evaluation_set(place, config.scale, data.root)
+    if not given and data.source == "div2k" and data.split == "train":
+        track = f"{data.track}_x{config.scale}"
+        sets[f"{DIV2K}{track}"] = _div2k(track, "validation", data.root)
+    elif not given and data.source == "samples":
+        sets[SAMPLES] = sample_pairs()
     ignored = get_protocol(config.eval.protocol).ignored(config.scale)
     for pairs in sets.values():
         check_set(pairs, config.scale, ignored)
     return sets
 
 
-def set_name(name: str) -> str:
-    """Returns a set's name in tables: the folder's name, or div2k/CONFIG itself."""
-    return name if name.startswith("div2k/") else pathlib.Path(name).resolve().name
-
-
 def evaluation_set(
-    name: str, scale: int, root: str = "data", problems: list[str] | None = None
+    name: str,
+    scale: int,
+    root: str = "data",
+    problems: list[str] | None = None,
+    lr_dir: pathlib.Path | None = None,
 ) -> list[Pair]:
     """Returns the pairs of one evaluation set.
 
@@ -103,20 +118,31 @@ def evaluation_set(
         any of the ways of `folders.find_set`.
       scale: of the pairs.
       root: where DIV2K is prepared.
-      problems: as of `folders.find_set`.
+      problems, lr_dir: as of `folders.find_set`.
 
     Raises:
       InputError: there is no such set, or images in it are missing.
     """
-    if name == SAMPLES:
-        return _samples(SAMPLES_HELD_OUT)
-    if name.startswith("div2k/"):
-        config = name.removeprefix("div2k/")
+    if is_reserved(name, root):
+        if lr_dir is not None:
+            raise InputError(f"{name} has no LR folder of yours: leave out --lr")
+        if name == SAMPLES:
+            return sample_pairs()
+        config = name.removeprefix(DIV2K)
         if not config.endswith(f"_x{scale}"):
             raise InputError(f"{name} is not of scale {scale}")
         return _div2k(config, "validation", root)
-    found = folders.find_set(storage.local(name), scale, problems)
+    found = folders.find_set(storage.local(name), scale, problems, lr_dir)
     return [_pair(files) for files in found]
+
+
+def lr_origin(pairs: list[Pair]) -> str:
+    """Returns where a set's LR images come from: "imresize", their folder, or
+    div2k/CONFIG."""
+    files = pairs[0].files
+    if files is None:
+        return pairs[0].prepared or "imresize"
+    return _common([p.files.lr for p in pairs]) if files.lr else "imresize"
 
 
 def origin(pairs: list[Pair]) -> str:
@@ -134,7 +160,13 @@ def _common(paths):
 
 
 def _div2k(config, split, root):
-    return [Pair(*pair) for pair in div2k.pairs(config, split, storage.path(root))]
+    records = div2k.pairs(config, split, storage.path(root))
+    return [Pair(*record, prepared=DIV2K + config) for record in records]
+
+
+def sample_pairs() -> list[Pair]:
+    """Returns the sample photographs that no training sees."""
+    return _samples(SAMPLES_HELD_OUT)
 
 
 def _samples(names):
@@ -144,13 +176,15 @@ def _samples(names):
 
 
 def folder_pairs(
-    hr_dir: pathlib.Path, lr_dir: pathlib.Path | None, scale: int
+    hr_dir: pathlib.Path, lr_dir: pathlib.Path | None, scale: int, split: str = "train"
 ) -> list[Pair]:
-    """Returns pairs of HR files and, with `lr_dir`, the LR files of the same name.
+    """Returns pairs of HR files and the LR files of the same name, from `lr_dir` or
+    from `hr_dir` itself, if LR lies there.
 
-    Arguments and errors are those of `folders.find_pairs`.
+    Arguments and errors are those of `folders.find_set`.
     """
-    return [_pair(files) for files in folders.find_pairs(hr_dir, lr_dir, scale)]
+    found = folders.find_set(hr_dir, scale, None, lr_dir, split)
+    return [_pair(files) for files in found]
 
 
 def file_pair(path: pathlib.Path) -> Pair:

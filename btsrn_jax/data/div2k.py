@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import shlex
 import shutil
 import zipfile
@@ -21,13 +22,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from btsrn_jax import storage
+from btsrn_jax import lock, storage
 from btsrn_jax.data.archives import Archive, bytes_bar, collect, gigabytes
-from btsrn_jax.errors import InputError, first_line
+from btsrn_jax.errors import Failure, InputError, first_line
 
 CONFIGS = tuple(f"{track}_x{s}" for track in ("bicubic", "unknown") for s in (2, 3, 4))
 SPLITS = ("train", "validation", "train+validation")
 VERSION = "2.0.0"  # of the stock builder; part of the path
+# In a RuntimeError of array_record; what else it says is the system's.
+CORRUPT = r"Corrupted|should be at least|[Tt]runcated|No such file|Is a directory"
 FIRST = {"train": 1, "validation": 801}  # DIV2K's number of a split's first image
 
 
@@ -60,15 +63,23 @@ def sizes(config: str) -> tuple[int, int]:
 
 
 def is_prepared(config: str, data_dir: Path) -> bool:
-    """Returns True if `pairs` can read a config, by two small files beside the data."""
+    """Returns True if `pairs` can read a config, by two small files beside the data.
+
+    Raises:
+      InputError: there is data, and it is damaged.
+      OSError: there may be data, and it cannot be read.
+    """
     folder = _folder(config, data_dir)
+    file = folder / "dataset_info.json"
     try:
-        info = json.loads((folder / "dataset_info.json").read_bytes())
-    except (OSError, ValueError):
+        info = json.loads(file.read_bytes())
+        # With TensorFlow, TFDS writes tfrecord by default: it has no random access.
+        readable = info.get("fileFormat") == "array_record"
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    # With TensorFlow, TFDS writes tfrecord by default, which has no random access.
-    readable = info.get("fileFormat") == "array_record"
-    return readable and (folder / "features.json").is_file()
+    except (ValueError, AttributeError) as error:
+        raise _damaged(file, error) from None
+    return readable and storage.is_there(folder / "features.json")
 
 
 def missing_message(config: str, data_dir: Path) -> str:
@@ -116,7 +127,7 @@ def prepare(
             f"{folder} is no array_record data: move it, or prepare elsewhere"
         )
     if zips is not None and not Path(zips).is_dir():
-        raise InputError(f"no folder {zips} (--zips)")
+        raise InputError(f"--zips: {storage.missing(zips)}")
     root = folder.parents[2]  # data_dir
     store = Path(zips or root / "downloads" / "div2k")
     sources = sources or archives(config)
@@ -124,7 +135,7 @@ def prepare(
     try:
         store.mkdir(parents=True, exist_ok=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(root / "div2k" / ".prepare.lock"):
+        with lock.hold(root / "div2k", "prepare"):
             for stale in folder.parent.glob(f"incomplete.*_{VERSION}"):
                 shutil.rmtree(stale)  # of a killed run; TFDS never removes them
             collect(list(sources.values()), store, folder.parent)
@@ -145,7 +156,8 @@ def pairs(
 
     Names are numbers such as "0801". `load()` reads and decodes (lr, hr), (h, w, 3) and
     (s h, s w, 3) uint8. It may be called from many threads at once, and raises
-    InputError with the file's name if the data is damaged.
+    InputError with the file's name if the data is damaged, Failure if it cannot be read
+    for another reason.
 
     Args:
       config: one of CONFIGS.
@@ -175,18 +187,21 @@ def pairs(
             for i, (name, file) in enumerate(zip(names, files, strict=True)):
                 loaders.append((name[:4], functools.partial(_load, records, i, file)))
     except Exception as error:  # protobuf, JSON and TFDS raise many types
-        raise _damaged(folder, error) from None
+        raise _judged(folder, error) from None
     return sorted(loaders, key=lambda pair: pair[0])
 
 
 def _load(records, index, file):
     """Reads and decodes (lr, hr) of one record; `file` is named in errors."""
     try:
-        pngs = records[index]
-        lr, hr = (
-            Image.open(io.BytesIO(pngs[key])).convert("RGB") for key in ("lr", "hr")
-        )
-    except Exception as error:  # array_record, protobuf and Pillow raise many types
+        pngs = [records[index][key] for key in ("lr", "hr")]
+    except Exception as error:  # array_record and protobuf raise many types
+        raise _judged(file, error) from None
+    try:
+        lr, hr = (Image.open(io.BytesIO(png)).convert("RGB") for png in pngs)
+    except MemoryError:
+        raise
+    except Exception as error:  # so does Pillow; all that it reads is in memory
         raise _damaged(file, error) from None
     return np.asarray(lr), np.asarray(hr)
 
@@ -212,6 +227,10 @@ def _builder_class(paths: dict[str, Path]) -> type:
     class Builder(stock, skip_registration=True):
         __module__ = stock.__module__  # where TFDS looks for the description
         name = stock.name
+
+        @property
+        def data_path(self):
+            return storage.literal(Path(self.data_dir))  # TFDS globs it
 
         def _download_and_prepare(self, dl_manager, download_config):
             infos = [_write_split(self, split, paths) for split in FIRST]
@@ -259,19 +278,6 @@ def _pngs(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {name: info for name, info in infos.items() if name.endswith(".png")}
 
 
-@contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Keeps a second `prepare` away. The system frees the lock of a killed process."""
-    import fcntl  # not on Windows, where array_record does not run either
-
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another prepare is at work in {lock.parent}") from None
-        yield
-
-
 def _tfds():
     try:
         import tensorflow_datasets
@@ -284,7 +290,19 @@ def _folder(config: str, data_dir: Path) -> Path:
     """Returns where a config lies in `data_dir`; InputError if there is no such one."""
     if config not in CONFIGS:
         raise InputError(f"no config {config!r} of DIV2K: {', '.join(CONFIGS)}")
-    return storage.path(data_dir).expanduser() / "div2k" / config / VERSION
+    root = storage.path(data_dir)
+    storage.check_array_path(root)
+    return root / "div2k" / config / VERSION
+
+
+def _judged(path: Path, error: Exception) -> InputError | Failure:
+    """Returns what reading `path` is to raise: what is not known to be damage is not
+    taken for it."""
+    malformed = isinstance(error, (ValueError, KeyError, FileNotFoundError))
+    by_protobuf = type(error).__module__.startswith("google.protobuf")
+    if malformed or by_protobuf or re.search(CORRUPT, str(error)):
+        return _damaged(path, error)
+    return Failure(f"cannot read {path}, which may be whole: {first_line(error)}")
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

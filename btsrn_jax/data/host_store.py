@@ -6,13 +6,14 @@ store: indices come from the same `sampler.draw`, and only the squares travel.
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
 import pathlib
-import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 
 import jax
@@ -22,7 +23,9 @@ from ml_collections import ConfigDict
 
 from btsrn_jax import images, mesh, storage
 from btsrn_jax.data import loading, sampler
-from btsrn_jax.data.datasets import Pair
+from btsrn_jax.data.datasets import Pair, name_image
+from btsrn_jax.data.folders import raise_together
+from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
 
 SHARE = 0.6  # of a device's memory that a store may take
@@ -70,10 +73,10 @@ def load_store(
     cache, limit = config.data.cache, device_limit()
     folder = folder_for(config, [pair.name for pair in pairs])
     store = None
-    if cache != "device":
+    if cache != "device" and folder:
         store = open_store(folder, config.scale)
-        if store is None:  # missing, or incomplete
-            shutil.rmtree(folder, ignore_errors=True)
+    if store is not None:
+        _check_sizes(store, pairs, config.train.patch)
     if store is None or (cache == "auto" and size_on_device(store) <= limit):
         loaded = loading.load_training(pairs, config.scale, config.train.patch)
         store = make_store(loaded, config.scale, cache, limit, folder)
@@ -85,6 +88,17 @@ def load_store(
     )
     # What was put together on the host is not needed there any longer.
     return store if on_host else jax.device_put(store, mesh.replicated(devices))
+
+
+def _check_sizes(store, pairs, patch):
+    """Raises InputError for images smaller than a patch, as `load_training` does."""
+    problems = []
+    for pair, size in zip(pairs, hr_sizes(store), strict=True):
+        try:
+            loading.check_patch(size, patch)
+        except InputError as error:
+            problems.append(name_image(error, pair))
+    raise_together(problems)
 
 
 def device_limit() -> int:
@@ -105,7 +119,7 @@ def make_store(
     scale: int,
     cache: str,
     limit: int,
-    folder: pathlib.Path,
+    folder: pathlib.Path | None,
 ) -> sampler.Store | HostStore:
     """Puts (lr, hr) pairs into a store as they come.
 
@@ -114,7 +128,7 @@ def make_store(
       scale: of the pairs.
       cache: "device", "host", or "auto": the device, if it takes `limit` bytes at most.
       limit: see `device_limit`.
-      folder: where a host store is to lie.
+      folder: where a host store is to lie; None: there is no place for one.
     """
     pairs, rows, width, writer = [], 0, 0, None
     with contextlib.ExitStack() as stack:
@@ -123,6 +137,11 @@ def make_store(
             rows, width = rows + pair[0].shape[0], max(width, pair[0].shape[1])
             too_large = cache == "auto" and _bytes(rows, width, scale) > limit
             if writer is None and (cache == "host" or too_large):
+                if folder is None:
+                    raise InputError(
+                        "a store on the host needs a cache folder, and there is no home"
+                        " directory: set BTSRN_CACHE"
+                    )
                 writer = stack.enter_context(_writer(folder.parent))
             if writer:
                 for lr, hr in pairs:
@@ -131,12 +150,22 @@ def make_store(
         if writer is None:
             return sampler.make_store(pairs, scale)
         writer.close()
+        made = open_store(writer.folder, scale)
+        _put(writer.folder, folder, scale)
+    return open_store(folder, scale) or made
+
+
+def _put(made, folder, scale):
+    """Moves a store to its place, where another process may have put the same."""
+    while open_store(folder, scale) is None:
+        with contextlib.suppress(FileNotFoundError):  # what lies there is broken
+            folder.rename(made.with_name(f"broken{time.monotonic_ns()}"))
         try:
-            writer.folder.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process was faster
+            made.rename(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-    return open_store(folder, scale)
 
 
 @contextlib.contextmanager
@@ -145,7 +174,9 @@ def _writer(parent):
     storage.check_writable_folder(parent)
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent) as temporary:
-        yield _Writer(pathlib.Path(temporary, "made"))
+        writer = _Writer(pathlib.Path(temporary, "made"))
+        with writer.lr, writer.hr:  # closed also where an image is refused
+            yield writer
 
 
 class _Writer:
@@ -170,12 +201,13 @@ class _Writer:
 
 
 def open_store(folder: pathlib.Path, scale: int) -> HostStore | None:
-    """Maps a store that was made before; returns None if there is no whole one."""
+    """Maps a store that was made before; returns None if there is no whole one, and
+    raises OSError where that cannot be told."""
     try:
         sizes = np.array(json.loads((folder / "index.json").read_text())["sizes"])
         lr = np.memmap(folder / "lr.u8", np.uint8, "r")
         hr = np.memmap(folder / "hr.u8", np.uint8, "r")
-    except (OSError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     lengths = 3 * sizes[:, 0] * sizes[:, 1]
     if lr.size != lengths.sum() or hr.size != scale**2 * lengths.sum():
@@ -183,8 +215,9 @@ def open_store(folder: pathlib.Path, scale: int) -> HostStore | None:
     return HostStore(lr, hr, sizes, np.cumsum(lengths) - lengths, scale)
 
 
-def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path:
-    """Returns where a config's host store lies: in the cache, by what it holds.
+def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path | None:
+    """Returns where a config's host store lies: in the cache, by what it holds. None if
+    there is no cache folder.
 
     Args:
       config: `scale` and `data` count; for folders also the size and the date of each
@@ -193,13 +226,14 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path:
     """
     data = config.data
     what = [config.scale, data.source, data.track, data.split]
-    what.append(os.path.abspath(data.root))
+    what.append(os.path.abspath(storage.expand(data.root)))
     for folder in filter(None, (data.hr_dir, data.lr_dir)):
-        for path in images.find_images(pathlib.Path(folder)):
+        for path in images.find_images(storage.local(folder)):
             status = path.stat()
             what.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()
-    return loading.cache_dir() / f"raw_x{config.scale}" / digest
+    cache = loading.cache_dir()
+    return cache and cache / f"raw_x{config.scale}" / digest
 
 
 def size_on_device(store: sampler.Store | HostStore) -> int:

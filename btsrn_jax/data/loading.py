@@ -48,10 +48,7 @@ def load_training(
             else:
                 lr = images.as_rgb(lr)
                 hr = check_pair(lr, hr, scale)
-            if min(hr.shape[:2]) < patch:
-                raise InputError(
-                    f"{hr.shape[1]}x{hr.shape[0]} is smaller than a patch of {patch}"
-                )
+            check_patch(hr.shape[:2], patch)
             return lr, hr
         except InputError as error:
             return name_image(error, pair)
@@ -68,13 +65,23 @@ def load_training(
     raise_together(problems)
 
 
+def check_patch(size: tuple[int, int], patch: int) -> None:
+    """Raises InputError for an image, of (height, width), smaller than a patch."""
+    h, w = size
+    if min(h, w) < patch:
+        raise InputError(f"{w}x{h} is smaller than a patch of {patch}")
+
+
 def _cached_lr(hr, scale):
     """Returns imresize(hr, 1 / scale), from the cache folder if it was made before.
 
     The pixels themselves are the key: hashing takes a hundredth of the resizing.
     """
     digest = hashlib.sha256(repr(hr.shape).encode() + hr.tobytes()).hexdigest()
-    path = cache_dir() / f"lr_x{scale}" / digest[:2] / f"{digest}.npy"
+    cache = cache_dir()
+    if cache is None:
+        return imresize(hr, 1 / scale)
+    path = cache / f"lr_x{scale}" / digest[:2] / f"{digest}.npy"
     try:
         lr = np.load(path)
         if lr.dtype == np.uint8 and lr.shape[:2] == (
@@ -91,9 +98,18 @@ def _cached_lr(hr, scale):
     return lr
 
 
-def cache_dir() -> pathlib.Path:
-    """Returns BTSRN_CACHE, or the folder btsrn in XDG_CACHE_HOME or ~/.cache."""
-    if "BTSRN_CACHE" in os.environ:
-        return pathlib.Path(os.environ["BTSRN_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "btsrn"
+def cache_dir() -> pathlib.Path | None:
+    """Returns BTSRN_CACHE, or the folder btsrn in XDG_CACHE_HOME or ~/.cache.
+
+    None if there is no home directory: then nothing is cached.
+
+    Raises:
+      InputError: one of the variables names a home directory that is not known.
+    """
+    for name, folder in (("BTSRN_CACHE", ""), ("XDG_CACHE_HOME", "btsrn")):
+        if place := os.environ.get(name):
+            return storage.local(place) / folder
+    try:
+        return storage.local("~/.cache/btsrn")
+    except InputError:
+        return None

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     )
     from btsrn_jax.evaluation.figures import (
         Row,
+        as_text,
+        gain,
         latest,
+        lr_label,
         markdown,
+        name_without_error,
         paper_psnr,
+        paper_set,
         read_csv,
         read_figures,
+        to_row,
         write_csv,
     )
     from btsrn_jax.evaluation.paper import (
@@ -35,7 +41,7 @@ if TYPE_CHECKING:
         TABLE_4,
         TABLE_4_MODELS,
     )
-    from btsrn_jax.evaluation.sets import run_evaluation, split_names
+    from btsrn_jax.evaluation.sets import run_evaluation
 
 __all__ = [
     "NEIGHBOURS",
@@ -48,18 +54,23 @@ __all__ = [
     "TABLE_4_MODELS",
     "Row",
     "Upscaler",
+    "as_text",
     "bicubic_upscaler",
     "compare",
     "crop_row",
     "evaluate_set",
+    "gain",
     "latest",
+    "lr_label",
     "markdown",
+    "name_without_error",
     "network_upscaler",
     "paper_psnr",
+    "paper_set",
     "read_csv",
     "read_figures",
     "run_evaluation",
-    "split_names",
+    "to_row",
     "write_csv",
 ]
 
@@ -76,11 +87,17 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
         "figures": [
             "Row",
-            "markdown",
-            "paper_psnr",
-            "read_csv",
+            "as_text",
+            "gain",
             "latest",
+            "lr_label",
+            "markdown",
+            "name_without_error",
+            "paper_psnr",
+            "paper_set",
+            "read_csv",
             "read_figures",
+            "to_row",
             "write_csv",
         ],
         "paper": [
@@ -93,6 +110,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "TABLE_4",
             "TABLE_4_MODELS",
         ],
-        "sets": ["run_evaluation", "split_names"],
+        "sets": ["run_evaluation"],
     },
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -10,9 +11,16 @@ from typing import Any
 import numpy as np
 
 from btsrn_jax import images, inference, metrics, storage
-from btsrn_jax.data import Pair, check_pair
+from btsrn_jax.data import Pair, check_pair, lr_origin
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation.figures import Row, mean_row, per_image_table, write_csv
+from btsrn_jax.evaluation.figures import (
+    Row,
+    as_text,
+    mean_row,
+    name_without_error,
+    per_image_table,
+    write_csv,
+)
 from btsrn_jax.progress import logger, progress_bar
 from btsrn_jax.resize import imresize
 
@@ -59,7 +67,7 @@ def evaluate_set(
       A row per image and protocol, then the mean of each protocol.
     """
     rules = {name: metrics.get_protocol(name) for name in protocols}
-    rows = []
+    rows, lr_from = [], lr_origin(pairs)
     bar = progress_bar(
         desc=set_name,
         total=len(pairs),
@@ -70,8 +78,9 @@ def evaluate_set(
     )
     for number, pair in enumerate(pairs):
         found, sr = _evaluate_pair(set_name, pair, upscaler, rules, bar)
-        rows += found
+        rows += [row._replace(lr=lr_from) for row in found]
         if save_images:
+            images.mark_outputs(save_images)
             images.write_image(save_images / f"{pair.name}.png", sr)
         bar.update(number + 1 - bar.n)
     bar.close()
@@ -101,13 +110,15 @@ def _evaluate_pair(set_name, pair, upscaler, rules, bar):
             upscaled[size] = upscaler.upscale(images.as_rgb(lr), advance)
         sr = upscaled[size]
         try:
-            values = [
+            psnr, ssim = (
                 measure(sr, hr, protocol, upscaler.scale)
                 for measure in (metrics.psnr, metrics.ssim)
-            ]
+            )
         except InputError as error:
             raise InputError(f"{set_name}/{pair.name}: {error}") from None
         labels = upscaler.scale, upscaler.name, int(upscaler.ensemble)
+        ssim = None if math.isnan(ssim) else ssim
+        values = metrics.counted(psnr), ssim
         rows.append(Row(set_name, pair.name, *labels, protocol, *values))
     first = next(iter(upscaled.values()))
     return rows, first[: hr_full.shape[0], : hr_full.shape[1]]
@@ -160,6 +171,8 @@ def compare(
         baseline += evaluate_set(set_name, pairs, peer, protocols)
     write_csv(workdir / f"{name}.csv", baseline + rows)
     logger.info(per_image_table(rows, baseline))
+    for line in name_without_error(baseline + rows):
+        logger.info(line)
     crops = [crop_row(pair, [peer, upscaler]) for pair in next(iter(sets.values()))[:3]]
     with tempfile.TemporaryDirectory() as folder:
         made = pathlib.Path(folder) / "crops.png"
@@ -185,6 +198,6 @@ def crop_row(
     row = []
     for upscaler in upscalers:
         sr = upscaler.upscale(images.as_rgb(lr))
-        psnr = metrics.psnr(sr, hr, "ntire", scale)
-        row.append((f"{upscaler.name} {psnr:.2f} dB (ntire)", sr[square]))
+        psnr = metrics.counted(metrics.psnr(sr, hr, "ntire", scale))
+        row.append((f"{upscaler.name} {as_text(psnr)} dB (ntire)", sr[square]))
     return [*row, (f"original: {pair.name}", hr[square])]

@@ -2,21 +2,29 @@
 
 import csv
 import io
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from btsrn_jax import storage
+from btsrn_jax import metrics, storage
+from btsrn_jax.data import is_hr_name
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation.paper import SAME_SETS, TABLE_4, TABLE_4_MODELS
 
 
 class Row(NamedTuple):
     """One line of the CSV: an image under a protocol, or, where `image` is "mean", a
-    whole set. `psnr` is in dB, `ensemble` 0 or 1. A tuple, since its fields are the
-    columns of the CSV."""
+    whole set. A tuple, since its fields are the columns of the CSV.
+
+    Attributes:
+      ensemble: 0 or 1.
+      psnr: In dB. Of an image without error `metrics.WITHOUT_ERROR`; None for the mean
+        of a set of such images alone.
+      ssim: None for images that are smaller than its window.
+      lr: Where the LR images came from: "imresize", a folder, or "div2k/CONFIG"; ""
+        where it is not known, as in older files.
+    """
 
     set: str
     image: str
@@ -24,18 +32,50 @@ class Row(NamedTuple):
     model: str
     ensemble: int
     protocol: str
-    psnr: float
-    ssim: float
+    psnr: float | None
+    ssim: float | None
+    lr: str = ""
+
+
+REQUIRED = len(Row._fields) - len(Row._field_defaults)  # columns of any CSV
 
 
 def mean_row(rows: list[Row], protocol: str) -> Row:
-    """Returns the mean over the images of one set: of their PSNRs, not their errors."""
+    """Returns the mean over the images of one set: of PSNR by `metrics.mean_psnr`, of
+    SSIM over the images that have it."""
     of_protocol = [row for row in rows if row.protocol == protocol]
+    ssim = [row.ssim for row in of_protocol if row.ssim is not None]
     return of_protocol[0]._replace(
         image="mean",
-        psnr=float(np.mean([row.psnr for row in of_protocol])),
-        ssim=float(np.nanmean([row.ssim for row in of_protocol])),
+        psnr=metrics.mean_psnr(row.psnr for row in of_protocol),
+        ssim=math.fsum(ssim) / len(ssim) if ssim else None,
     )
+
+
+def name_without_error(rows: Iterable[Row]) -> list[str]:
+    """Returns a line for each set, scale, model and protocol that has images without
+    error: their names, and what they count."""
+    found = {}
+    for row in rows:
+        if row.image != "mean" and row.psnr == metrics.WITHOUT_ERROR:
+            where = f"{row.set} x{row.scale}, {row.protocol}, {_label(row)}"
+            found.setdefault(where, []).append(row.image)
+    return [
+        f"{where}: no error in {', '.join(names)}; counted as"
+        f" {metrics.WITHOUT_ERROR:.0f} dB, and left out of the mean"
+        for where, names in found.items()
+    ]
+
+
+def as_text(value: float | None, form: str = ".2f") -> str:
+    """Returns a figure as tables show it; "" where there is none."""
+    return "" if value is None else format(value, form)
+
+
+def gain(row: Row, base: Row) -> float | None:
+    """Returns by how many dB a row is above another; None where one has no PSNR."""
+    both = row.psnr is not None and base.psnr is not None
+    return row.psnr - base.psnr if both else None
 
 
 def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
@@ -45,7 +85,7 @@ def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
     writer = csv.writer(file)
     writer.writerow(Row._fields)
     for row in rows:
-        psnr, ssim = f"{row.psnr:.6f}", f"{row.ssim:.6f}"
+        psnr, ssim = as_text(row.psnr, ".6f"), as_text(row.ssim, ".6f")
         writer.writerow(row._replace(psnr=psnr, ssim=ssim))
     try:
         # Names of files need not be text; the CSV is.
@@ -55,48 +95,97 @@ def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
 
 
 def read_csv(path: pathlib.Path) -> list[Row]:
-    """Reads a CSV file that `write_csv` wrote; any other gives no rows.
+    """Reads a CSV file that `write_csv` wrote, now or before it knew the last columns;
+    any other gives no rows.
 
+    Older files have infinities: they become what `counted` and `mean_row` make of them.
     Raises InputError where a line is damaged.
     """
-    with path.open(newline="") as file:
+    rows = []
+    with path.open(newline="", errors="replace") as file:
         reader = csv.reader(file)
-        if tuple(next(reader, ())) != Row._fields:
+        header = tuple(next(reader, ()))
+        if len(header) < REQUIRED or header != Row._fields[: len(header)]:
             return []
         try:
-            return [
-                Row(a, b, int(scale), model, int(ensemble), c, float(psnr), float(ssim))
-                for a, b, scale, model, ensemble, c, psnr, ssim in reader
-            ]
+            for line in reader:
+                if len(line) != len(header):
+                    raise ValueError(f"{len(line)} values, not {len(header)}")
+                rows.append(_parse(Row(*line)))
         except ValueError as error:
             where = f"line {reader.line_num}"
             raise InputError(f"{path}: {where} is damaged: {error}") from None
+    return [_mended(row, rows) for row in rows]
+
+
+def _parse(row):
+    scale, ensemble = int(row.scale), int(row.ensemble)
+    psnr, ssim = (float(text) if text else None for text in (row.psnr, row.ssim))
+    psnr, ssim = (None if x is None or math.isnan(x) else x for x in (psnr, ssim))
+    psnr = psnr if row.image == "mean" or psnr is None else metrics.counted(psnr)
+    return row._replace(scale=scale, ensemble=ensemble, psnr=psnr, ssim=ssim)
+
+
+def _mended(row, rows):
+    """Returns a mean that was written as infinite, by today's rule."""
+    if row.psnr != math.inf:
+        return row
+    keys = ("set", "scale", "model", "ensemble", "protocol", "lr")
+    of_set = [
+        r
+        for r in rows
+        if r.image != "mean" and all(getattr(r, k) == getattr(row, k) for k in keys)
+    ]
+    return mean_row(of_set, row.protocol) if of_set else row._replace(psnr=None)
+
+
+def _ssim(text):
+    return float(text) if text else math.nan
 
 
 def read_figures(folder: pathlib.Path, config: Mapping) -> list[Row]:
     """Reads the figures that lie with a model: those of all CSV files in its folder,
     or, where there are none, the means that its config.json holds."""
     rows = [row for path in sorted(folder.glob("*.csv")) for row in read_csv(path)]
-    return rows or [
-        Row(**{name: figure.get(name, "mean") for name in Row._fields})
-        for figure in config.get("figures", [])
-    ]
+    return rows or [to_row(figure) for figure in config.get("figures", [])]
+
+
+def to_row(figure: Mapping) -> Row:
+    """Returns the row of a mean that a model's config.json holds."""
+    known = {name: figure[name] for name in Row._fields if name in figure}
+    return Row(**known | {"image": "mean"})
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
     """Returns the last row of each thing that was measured: of the model, under
-    whatever name, and of bicubic."""
+    whatever name, and of bicubic. With other LR images another thing is measured."""
     found = {}
     for row in rows:
         model = "bicubic" if row.model == "bicubic" else ""
-        found[row._replace(model=model, psnr=0, ssim=0)] = row
+        found[row._replace(model=model, psnr=0, ssim=0, lr=lr_label(row))] = row
     return list(found.values())
+
+
+def lr_label(row: Row) -> str:
+    """Returns where a row's LR images came from, in short; "" for imresize."""
+    if row.lr in ("", "imresize"):
+        return ""
+    *parent, last = pathlib.PurePath(row.lr).parts[-2:]
+    in_set = parent == [row.set.rpartition("/")[2]]
+    return "/".join([last] if in_set else [*parent, last])
+
+
+def paper_set(name: str) -> str:
+    """Returns the paper's name of a set: "B100" for "BSD100", "Set5" for "Set5/HR"."""
+    parent, _, last = name.rpartition("/")
+    name = parent.rpartition("/")[2] if parent and is_hr_name(last) else name
+    return SAME_SETS.get(name, name)
 
 
 def paper_psnr(row: Row, model: str = "btsrn") -> float | None:
     """Returns the figure in Table 4 of the paper for the set, scale and protocol of a
     mean; None where there is none. `model` is one of TABLE_4_MODELS."""
-    name = SAME_SETS.get(row.set, row.set)
+    name = paper_set(row.set)
     if row.protocol != "benchmark" or name not in TABLE_4:
         return None
     return TABLE_4[name][TABLE_4_MODELS.index(model)][row.scale - 2]
@@ -111,11 +200,14 @@ def table(rows: Sequence[Row]) -> str:
         means.sort(key=lambda row, f=field, o=order: o.index(getattr(row, f)))
     header = ["set", "scale", "protocol", "model", "PSNR", "SSIM"]
     with_paper = any(paper_psnr(row) for row in means)
+    with_lr = any(lr_label(row) for row in means)
+    header[2:2] = ["LR"] if with_lr else []
     header += ["paper's PSNR"] if with_paper else []
     lines = []
     for row in means:
         line = [row.set, f"x{row.scale}", row.protocol, _label(row)]
-        line += [f"{row.psnr:.2f}", f"{row.ssim:.4f}"]
+        line += [as_text(row.psnr), as_text(row.ssim, ".4f")]
+        line[2:2] = [lr_label(row) or "imresize"] if with_lr else []
         if with_paper:
             named = (name for name in TABLE_4_MODELS if name in row.model.lower())
             value = paper_psnr(row, next(named, "btsrn"))
@@ -128,9 +220,9 @@ def per_image_table(rows: list[Row], baseline: list[Row]) -> str:
     """Returns bicubic and a model beside each other, image by image, as Markdown."""
     lines = []
     for row, base in zip(rows, baseline, strict=True):
-        gain = row.psnr - base.psnr
-        figures = [f"{base.psnr:.2f}", f"{row.psnr:.2f}", f"{gain:+.2f}"]
-        figures += [f"{base.ssim:.4f}", f"{row.ssim:.4f}"]
+        figures = [as_text(base.psnr), as_text(row.psnr)]
+        figures += [as_text(gain(row, base), "+.2f")]
+        figures += [as_text(base.ssim, ".4f"), as_text(row.ssim, ".4f")]
         lines.append([row.set, row.image, f"x{row.scale}", row.protocol, *figures])
     label = _label(rows[0])
     header = ["set", "image", "scale", "protocol", "bicubic PSNR", f"{label} PSNR"]

@@ -2,13 +2,21 @@
 
 import os
 import pathlib
+from collections.abc import Callable
 
 from btsrn_jax import inference, storage
 from btsrn_jax.config import SCALES
-from btsrn_jax.data import check_set, evaluation_set, origin, raise_together, set_name
+from btsrn_jax.data import (
+    check_set,
+    evaluation_set,
+    lr_origin,
+    origin,
+    raise_together,
+    set_names,
+)
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
-from btsrn_jax.metrics import get_protocol, most_ignored
+from btsrn_jax.metrics import PROTOCOLS, get_protocol, most_ignored
 from btsrn_jax.progress import logger
 
 
@@ -22,6 +30,8 @@ def run_evaluation(
     csv: pathlib.Path | None = None,
     save_images: pathlib.Path | None = None,
     memory_gb: float = 0.0,
+    before: Callable[[], None] = lambda: None,
+    lr: pathlib.Path | None = None,
 ) -> list[figures.Row]:
     """Measures models on sets: `btsrn evaluate`. The table goes to standard output.
 
@@ -33,33 +43,45 @@ def run_evaluation(
         "btsrn" for the released models of the scales.
       sets: as `data.evaluation_set` takes them.
       scales: of 2, 3, 4; empty for those that the models have.
-      protocols: names of `metrics.PROTOCOLS`.
+      protocols: names of `metrics.PROTOCOLS`, or "all".
       ensemble: whether networks average over the eight flips and rotations.
       data_dir: where DIV2K was prepared.
       csv: a file for every figure.
       save_images: a folder for the upscaled images: SET/xSCALE/MODEL/NAME.png.
       memory_gb: as of `inference.open_model`.
+      before: called once all is checked, before JAX is loaded.
+      lr: the folder of the LR images of the one set that is given.
 
     Returns:
       The rows of the CSV.
     """
+    protocols = list(PROTOCOLS) if "all" in protocols else protocols
+    if not storage.split_names(source):
+        raise InputError("--model: no model is named")
+    for name, given in (("--protocol", protocols), ("--sets", sets)):
+        if not given or "" in given:
+            raise InputError(f"{name}: an empty name")
     for protocol in protocols:
         get_protocol(protocol)
     models = _find_models(source, list(dict.fromkeys(scales)))
-    names = [set_name(name) for name in sets]
-    for name, given in zip(names, sets, strict=True):
-        if not given:
-            raise InputError("--sets: an empty name")
-        if names.count(name) > 1:
-            raise InputError(f"two sets are called {name}: figures would be mixed up")
+    names = set_names(sets, data_dir)
+    if lr is not None and len(sets) > 1:
+        raise InputError(f"--lr {lr}: one set was expected, not {len(sets)}")
+    csv, save_images = (p and storage.local(p) for p in (csv, save_images))
     if csv is not None:
         if os.path.isdir(csv):
             raise InputError(f"cannot write {csv}: it is a folder, not a file")
-        storage.check_writable_folder(pathlib.Path(csv).parent)
+        storage.check_writable_folder(csv.parent)
     if save_images is not None:
-        storage.check_writable_folder(pathlib.Path(save_images))
+        storage.check_writable_folder(save_images)
     scales = list(dict.fromkeys(scale for _, scale, _ in models))
-    found = _find_sets(sets, scales, protocols, data_dir)
+    given = dict(zip(names, sets, strict=True))
+    found = _find_sets(given, scales, protocols, data_dir, lr)
+    before()
+    models = [
+        (label, scale, part and inference.load_weights(part))
+        for label, scale, part in models
+    ]
     rows = []
     for label, scale, loaded in models:
         model = (
@@ -76,39 +98,26 @@ def run_evaluation(
             rows += evaluate.evaluate_set(name, pairs, upscaler, protocols, folder)
             if csv:
                 figures.write_csv(csv, rows)
+    for line in figures.name_without_error(rows):
+        logger.info(line)
     print(figures.table(rows))
     return rows
 
 
-def split_names(text: str) -> list[str]:
-    """Splits names at commas. A folder with a comma in its name, such as the run of
-    `configs/ablation.py:ROW,small`, is one name."""
-    names = []
-    for part in text.split(","):
-        joined = f"{names[-1]},{part}" if names else part
-        if names and pathlib.Path(joined).exists() and not pathlib.Path(part).exists():
-            names[-1] = joined
-        else:
-            names.append(part)
-    return names
-
-
 def _find_models(source, scales):
-    """Returns (label, scale, weights) for each model, by scale; bicubic has None for
-    weights."""
+    """Returns (label, scale, name or folder) for each model, by scale; bicubic has None
+    for the last. Loads JAX only for a run without config.json."""
     found = []
-    sources = split_names(source)
+    sources = storage.split_names(source)
     released = inference.released_models()
     for part in sources:
         if part == inference.FAMILY and not pathlib.Path(part).exists():
             wanted = [f"{part}-x{s}" for s in scales or SCALES]
             have = [name for name in wanted if name in released]
-            found += map(
-                inference.load_weights, have if have and not scales else wanted
-            )
+            found += have if have and not scales else wanted
         elif part != inference.BICUBIC:
-            found.append(inference.load_weights(part))
-    named = [(_label(w.name, found), w.config["scale"], w) for w in found]
+            found.append(part)
+    named = [(_label(part, found), inference.read_scale(part), part) for part in found]
     models = list({model[:2]: model for model in named}.values())  # each once
     wanted = scales or list(dict.fromkeys(s for _, s, _ in models)) or [2]
     for scale in wanted:
@@ -124,7 +133,7 @@ def _find_models(source, scales):
 def _label(source, found):
     """Returns as many of the last parts of a path as tell the models apart: a name in
     tables, and of the folder below --save-images."""
-    parts, *others = (_parts(name) for name in (source, *(w.name for w in found)))
+    parts, *others = (_parts(name) for name in (source, *found))
     for count in range(1, len(parts)):
         if all(o == parts or o[-count:] != parts[-count:] for o in others):
             return "/".join(parts[-count:])
@@ -133,21 +142,28 @@ def _label(source, found):
 
 def _parts(name):
     path = pathlib.Path(name)
-    return path.resolve().parts[1:] if path.exists() else (name,)
+    return pathlib.Path(os.path.abspath(path)).parts[1:] if path.exists() else (name,)
 
 
-def _find_sets(sets, scales, protocols, data_dir):
-    """Returns {(scale, name): pairs}; every file of them can be read and fits."""
+def _find_sets(sets, scales, protocols, data_dir, lr_dir):
+    """Returns {(scale, name): pairs} of {name: set}; every file of them can be read and
+    fits."""
     found, problems, said = {}, [], []
     for scale in scales:
         ignored = most_ignored(protocols, scale)
-        for given in sets:
-            name = set_name(given)
+        for name, given in sets.items():
+            pairs = []
             try:
-                pairs = evaluation_set(given, scale, data_dir, problems)
+                pairs = evaluation_set(given, scale, data_dir, problems, lr_dir)
                 notes = check_set(pairs, scale, ignored)
             except InputError as error:
-                problems += str(error).splitlines()
+                lines = str(error).splitlines()
+                if "do not fit" in lines[-1] and lr_dir is None:
+                    found_in = lr_origin(pairs)
+                    lines[-1] += (
+                        f" (LR is of {found_in}; --lr DIR names another folder)"
+                    )
+                problems += lines
                 continue
             if not pairs:  # all of them among the problems
                 continue

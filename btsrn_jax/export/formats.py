@@ -2,7 +2,7 @@
 
 Each writer takes a Source and a path. Each reader takes the same, and returns a
 function, lr (B, h, w, 3) float32 in [0, 1] -> sr (B, s h, s w, 3), and the name of what
-runs it.
+runs it. Where a file leaves the padding to its user, its reader does the padding.
 """
 
 import errno
@@ -17,18 +17,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from btsrn_jax import inference, network
+from btsrn_jax import inference, network, storage
+from btsrn_jax.export.plan import BESIDE as BESIDE_FILES
+from btsrn_jax.export.plan import FILES
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # of the one StableHLO file
 
 
 class Source(NamedTuple):
     """What is exported: a network that computes by plain operations at the highest
-    precision, its variables, and the content of config.json."""
+    precision, its variables, and the content of config.json.
+
+    With `half`, the formats of HALF store the weights as float16.
+    """
 
     model: Any
     variables: Mapping
     about: dict
+    half: bool = False
 
 
 @functools.cache
@@ -38,13 +44,17 @@ def reference(model: Any) -> Callable[[Mapping, np.ndarray], np.ndarray]:
     apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])
 
     def upscale(variables, lr):
-        border = ((0, 0), (halo, halo), (halo, halo), (0, 0))
-        sr = np.asarray(apply(variables, np.pad(lr, border, mode="symmetric")))
+        sr = np.asarray(apply(variables, _pad(lr, halo)))
         h, w = s * lr.shape[1], s * lr.shape[2]
         top, left = (sr.shape[1] - h) // 2, (sr.shape[2] - w) // 2
         return sr[:, top : top + h, left : left + w].clip(0, 1)
 
     return upscale
+
+
+def _pad(lr, halo):
+    border = ((0, 0), (halo, halo), (halo, halo), (0, 0))
+    return np.pad(lr, border, mode="symmetric")
 
 
 def _write_safetensors(source, path):
@@ -94,18 +104,25 @@ def _read_stablehlo(source, path):
     return call, f"JAX {jax.__version__} on {jax.default_backend()}"
 
 
-def _write_onnx(source, path):
+def _write_onnx(source, path, tile=False):
+    model, variables, about, half = source
     metadata = {
-        "name": source.about["name"],
-        "scale": str(source.model.scale),
-        "overlap": str(source.model.halo),
+        "name": about["name"],
+        "scale": str(model.scale),
+        "overlap": str(model.halo),
+        "padding": "none" if tile else "symmetric",
     }
-    proto = network.build_onnx(source.model, source.variables, metadata)
+    proto = network.build_onnx(model, variables, metadata, tile=tile, half=half)
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def _read_onnx(source, path):
     return run_onnx(path)
+
+
+def _read_onnx_tile(source, path):
+    run, by = run_onnx(path)
+    return lambda lr: run(_pad(lr, source.model.halo)), by
 
 
 def run_onnx(path: pathlib.Path) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
@@ -137,7 +154,7 @@ def _write_orbax(source, path):
     arrays = jax.tree.map(np.asarray, source.variables)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(path.resolve(), arrays)
+            checkpointer.save(storage.literal(path.resolve()), arrays)
     except ValueError as error:  # Orbax reports a full disk so
         if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
@@ -150,14 +167,26 @@ def _read_orbax(source, path):
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as checkpointer:
-        variables = checkpointer.restore(path.resolve())
+        variables = checkpointer.restore(storage.literal(path.resolve()))
     return functools.partial(reference(source.model), variables), "JAX"
 
 
+# Say why a network has no form in a format; "" if it has one.
+MISSING_FORMS = {"onnx": network.missing_onnx_form}
 # By name: the file, its writer, its reader.
 FORMATS = {
-    "safetensors": (inference.WEIGHTS, _write_safetensors, _read_safetensors),
-    "stablehlo": ("model.stablehlo", _write_stablehlo, _read_stablehlo),
-    "onnx": ("model.onnx", _write_onnx, _read_onnx),
-    "orbax": ("orbax", _write_orbax, _read_orbax),
+    "safetensors": (FILES["safetensors"], _write_safetensors, _read_safetensors),
+    "stablehlo": (FILES["stablehlo"], _write_stablehlo, _read_stablehlo),
+    "onnx": (FILES["onnx"], _write_onnx, _read_onnx),
+    "orbax": (FILES["orbax"], _write_orbax, _read_orbax),
+}
+# The files that a format has beside that one.
+BESIDE = {
+    "onnx": [
+        (
+            BESIDE_FILES["onnx"][0],
+            functools.partial(_write_onnx, tile=True),
+            _read_onnx_tile,
+        )
+    ],
 }

@@ -1,10 +1,9 @@
 """The model card of an exported model, and the fields that OpenModelDB asks for."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 
-from btsrn_jax import evaluation, network
+from btsrn_jax import evaluation, network, storage
 from btsrn_jax.export import provenance
 
 OPENMODELDB_NOTE = (
@@ -37,7 +36,7 @@ def render(about: Mapping, config: str) -> str:
         _use(about, model.halo),
         "## OpenModelDB",
         OPENMODELDB_NOTE,
-        "```json\n" + json.dumps(openmodeldb(about), indent=2) + "\n```",
+        "```json\n" + storage.to_json(openmodeldb(about), 2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -65,14 +64,14 @@ def _figures(about):
     header += ["paper's PSNR"]
     cells = [
         [
-            line["set"],
+            line["set"] + (f", LR of {line['lr']}" if line.get("lr") else ""),
             str(line["images"]),
             line["protocol"],
-            f"{line['bicubic']:.2f}" if line["bicubic"] else "",
-            f"{line['psnr']:.2f}",
-            f"{line['ssim']:.4f}",
+            evaluation.as_text(line["bicubic"]),
+            evaluation.as_text(line["psnr"]),
+            evaluation.as_text(line["ssim"], ".4f"),
             "of 8" if line["ensemble"] else "no",
-            f"{line['paper']:.2f}" if line["paper"] else "",
+            evaluation.as_text(line["paper"]),
         ]
         for line in lines
     ]
@@ -121,11 +120,17 @@ def _use(about, halo):
         "model.stablehlo": "`model.stablehlo` (CPU, CUDA, TPU; NHWC; needs JAX and"
         " flatbuffers): `jax.export."
         'deserialize(open("model.stablehlo", "rb").read()).call(lr)`',
-        "model.onnx": "`model.onnx` (NCHW, operator set 17): input `lr`, output `sr`",
+        "model.onnx": "`model.onnx` (NCHW, operator set 13): input `lr`, output `sr`",
+        "model-tile.onnx": "`model-tile.onnx`: the same without the padding, for"
+        f" programs that cut tiles: {halo} LR pixels more on each side go in than are"
+        " enlarged",
         "orbax": "`orbax`: the arrays for JAX users,"
         ' `orbax.checkpoint.PyTreeCheckpointer().restore("/PATH/orbax")`',
     }
-    lines += [f"* {text}" for name, text in uses.items() if name in about["parity"]]
+    for name, text in uses.items():
+        if name in about["parity"]:
+            half = about["parity"][name].get("weights") == "float16"
+            lines.append(f"* {text}" + ", weights stored as float16" * half)
     return lines[0] + "\n\n" + "\n".join(lines[1:])
 
 

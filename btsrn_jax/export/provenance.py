@@ -53,6 +53,8 @@ def run_provenance(config: Mapping, step: int, metrics: Sequence[Mapping]) -> di
         for name, value in line.items()
         if name.startswith("psnr_")
     }
+    if not validation and any("score" in line for line in lines):
+        validation = {config["eval"]["protocol"]: None}  # no image had an error
     known = {
         "track": "bicubic" if by_imresize else track,
         "step": step,
@@ -153,11 +155,12 @@ def shown_path(value: Any) -> str:
 
 def figures(rows: list[evaluation.Row]) -> list[dict]:
     """Returns the means among rows, and of how many images each is the mean."""
-    keys = ("set", "scale", "model", "ensemble", "protocol")
+    keys = ("set", "scale", "model", "ensemble", "protocol", "lr")
     count = collections.Counter(tuple(getattr(row, k) for k in keys) for row in rows)
     return [
-        {k: getattr(row, k) for k in (*keys, "psnr", "ssim")}
+        {k: getattr(row, k) for k in (*keys[:-1], "psnr", "ssim")}
         | {"images": count[tuple(getattr(row, k) for k in keys)] - 1}
+        | ({"lr": evaluation.lr_label(row)} if evaluation.lr_label(row) else {})
         for row in rows
         if row.image == "mean"
     ]
@@ -167,6 +170,7 @@ def summary(about: Mapping) -> str:
     """Returns how good a model is, in a line, by the figures of one protocol:
     "30.51 dB on Set5 (benchmark; bicubic 28.41, the paper 31.85)"."""
     lines = compared(about)
+    lines = [line for line in lines if line["psnr"] is not None]
     lines = [line for line in lines if not line["ensemble"]] or lines
     used = {line["protocol"] for line in lines}
     chosen = next((name for name in PROTOCOLS if name in used), None)
@@ -177,7 +181,8 @@ def summary(about: Mapping) -> str:
             known = {"bicubic": line["bicubic"], "the paper": line["paper"]}
             beside = ", ".join(f"{k} {v:.2f}" for k, v in known.items() if v)
             how += f"; {beside}" if beside else ""
-            parts.append(f"{line['psnr']:.2f} dB on {line['set']} ({how})")
+            lr = f", LR of {line['lr']}" if line.get("lr") else ""
+            parts.append(f"{line['psnr']:.2f} dB on {line['set']}{lr} ({how})")
     return ", ".join(parts) or "no figures"
 
 
@@ -186,7 +191,8 @@ def describe_step(about: Mapping) -> str:
     if about["step"] is None:
         return "an unknown step"
     validation = ", ".join(
-        f"{psnr:.3f} dB ({protocol})" for protocol, psnr in about["validation"].items()
+        (f"{psnr:.3f} dB" if psnr is not None else "no error") + f" ({protocol})"
+        for protocol, psnr in about["validation"].items()
     )
     why = f"the best by validation: {validation}" if validation else "never validated"
     averaged = ", averaged weights" if about["averaged"] else ""
@@ -210,16 +216,17 @@ def compared(about: Mapping) -> list[dict]:
     and with the paper's (`bicubic`, `paper`; None where there is none)."""
     known = [f for f in about.get("figures", []) if f["scale"] == about["scale"]]
     bicubic = {
-        (f["set"], f["protocol"]): f["psnr"] for f in known if f["model"] == "bicubic"
+        (f["set"], f["protocol"], f.get("lr")): f["psnr"]
+        for f in known
+        if f["model"] == "bicubic"
     }
     lines = []
     for figure in known:
         if figure["model"] != "bicubic":
-            fields = {k: v for k, v in figure.items() if k in evaluation.Row._fields}
-            row = evaluation.Row(image="mean", **fields)
+            row = evaluation.to_row(figure)
             lines.append(
                 figure
-                | {"bicubic": bicubic.get((row.set, row.protocol))}
+                | {"bicubic": bicubic.get((row.set, row.protocol, figure.get("lr")))}
                 | {"paper": evaluation.paper_psnr(row, kind(about).lower())}
             )
     return lines

@@ -5,9 +5,11 @@ out, RGB float32 in [0, 1], any batch, height and width; padding, bicubic skip a
 clipping are inside.
 """
 
+import contextlib
+import errno
 import hashlib
-import importlib.util
-import json
+import itertools
+import os
 import pathlib
 import shlex
 import tempfile
@@ -28,12 +30,11 @@ from btsrn_jax import (
 )
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import model_card, provenance
-from btsrn_jax.export.formats import FORMATS, Source, reference
+from btsrn_jax.export.formats import BESIDE, FORMATS, MISSING_FORMS, Source, reference
+from btsrn_jax.export.plan import CARD, FIGURES, FILES, HALF, SUFFIXES, plan_export
 
-CARD = "README.md"
-FIGURES = "figures.csv"  # of every image, under the exported name
 LIMIT = 1e-4  # the largest difference from the JAX network, for values in [0, 1]
-ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
+HALF_LIMIT = 1 / 255  # the same with float16 weights: one grey level
 # What a model's config.json may lack if another program wrote it.
 UNKNOWN = {
     "track": "unknown",
@@ -61,33 +62,39 @@ def export_model(
     force: bool = False,
     data: str | None = None,
     data_licence: str | None = None,
+    half: bool = False,
     log: Callable[[str], None] = print,
 ) -> dict:
-    """Writes a model into a directory of its own, whole or not at all.
+    """Writes a model into a directory of its own, or as one file; whole or not at all.
 
     Each file is run after it was written, and compared with the network.
 
     Args:
       source: a model, as `inference.load_weights` takes it.
       out: the directory. An existing one is refused, unless `force` is True and it
-        holds an exported model.
-      formats: names among FORMATS; by default all whose packages are installed.
-      force: True to replace an exported model in `out`.
+        holds an exported model. A name that ends in .onnx, .safetensors or .stablehlo
+        is one file of that format.
+      formats: names among FORMATS; by default all whose packages are installed and
+        that have a form of this network.
+      force: True to replace an exported model in `out`, or the file.
       data: the training images in words, where the run does not know them well enough.
       data_licence: the terms of the training images.
+      half: True to store the weights of the formats in HALF as float16.
       log: takes lines of progress.
 
     Returns:
-      What config.json holds.
+      What config.json holds, or would hold beside the one file.
 
     Raises:
       InputError: for a mistake of the user.
-      ParityError: where a file differs from the network by more than LIMIT.
+      ParityError: where a file differs from the network by more than LIMIT, or by
+        more than HALF_LIMIT if its weights are float16.
     """
-    out = pathlib.Path(out)
-    formats = _choose(formats, log)
-    _check_out(out, force)
-    loaded, rows = _load(source, out, data, data_licence, formats, log)
+    plan = plan_export(source, out, formats, force, half, log)
+    out, asked = plan.out, formats is not None or plan.one_file
+    found = inference.load_weights(source)
+    formats = _with_a_form(plan.formats, asked, found.config, log)
+    loaded, rows = _describe(source, found, out, data, data_licence, formats, half, log)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -97,49 +104,64 @@ def export_model(
             made.mkdir()
             if rows:
                 evaluation.write_csv(made / FIGURES, rows)
-            _write(loaded, made, formats, log)
-            if out.exists():
-                out.rename(pathlib.Path(folder) / "old")
-            made.rename(out)
+            files = _files(formats, plan.one_file)
+            _write(loaded, made, files, log)
+            if plan.one_file:
+                if not force and os.path.lexists(out):
+                    raise InputError(f"{out} exists by now: nothing was changed there")
+                (made / FILES[formats[0]]).replace(out)
+            else:
+                _put(made, out, force)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     return loaded.about
 
 
-def _choose(formats, log):
-    """Returns the formats to write: those asked for, or all that can be written."""
-    has_onnx = importlib.util.find_spec("onnx") is not None
-    if formats is None:
-        if not has_onnx:
-            log(f"model.onnx is left out: it {ONNX_HINT}")
-        return [name for name in FORMATS if name != "onnx" or has_onnx]
+def _put(made, out, force):
+    """Moves the new directory to its place. What another export has put there meanwhile
+    is replaced if `force` is True; else the new one is refused."""
+    for number in itertools.count():
+        if force:
+            with contextlib.suppress(FileNotFoundError):
+                out.rename(made.with_name(f"old{number}"))
+        try:
+            made.rename(out)
+            return
+        except OSError as error:
+            taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+            if not taken:
+                raise
+            if not force:
+                raise InputError(
+                    f"{out} exists by now: something else wrote it meanwhile; nothing"
+                    " was changed there"
+                ) from None
+
+
+def _files(formats, one_file):
+    """Returns (format, (file, writer, reader)) of each file that is to be written."""
+    beside = {} if one_file else BESIDE
+    return [(n, f) for n in formats for f in (FORMATS[n], *beside.get(n, ()))]
+
+
+def _with_a_form(formats, asked, config, log):
+    """Returns the formats that a network can be written in; if they were asked for,
+    raises InputError for one that it cannot."""
+    model = network.build(config["model"], config["scale"])
+    kept = []
     for name in formats:
-        if name not in FORMATS:
-            known = ", ".join(FORMATS)
-            raise InputError(f"format {name!r}: one or several of {known}")
-    if "onnx" in formats and not has_onnx:
-        raise InputError(f"the format onnx {ONNX_HINT}")
-    return list(dict.fromkeys(formats))
+        missing = MISSING_FORMS.get(name, lambda _: "")(model)
+        if missing and asked:
+            raise InputError(f"the format {name}: {missing}")
+        if missing:
+            log(f"{FILES[name]} is left out: {missing}")
+        else:
+            kept.append(name)
+    return kept
 
 
-def _check_out(out, force):
-    """Raises InputError if `out` exists, unless an export wrote it and may be
-    replaced."""
-    if not out.exists():
-        return
-    if not force:
-        raise InputError(f"{out} exists; --force replaces an exported model")
-    ours = {inference.CONFIG, CARD, FIGURES} | {file for file, _, _ in FORMATS.values()}
-    strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
-    if out.is_file() or strange:
-        found = strange[0] if strange else "a file"
-        raise InputError(f"{out} is no exported model (it holds {found}): not replaced")
-
-
-def _load(source, out, data, data_licence, formats, log):
+def _describe(source, found, out, data, data_licence, formats, half, log):
     """Returns the Source to export, and the rows of its evaluation files."""
-    storage.local(source)  # raises InputError for a bucket
-    found = inference.load_weights(source)
     path = found.folder
     if (path / checkpoint.FOLDER).is_dir() and not (path / inference.WEIGHTS).is_file():
         metrics = training.read_metrics(path / training.METRICS)
@@ -149,8 +171,10 @@ def _load(source, out, data, data_licence, formats, log):
         known = {key: found.config.get(key, UNKNOWN[key]) for key in UNKNOWN}
         known |= {"date": found.config["date"]} if "date" in found.config else {}
         rows = _read_figures(path, None, log)
-    name = out.resolve().name
+    name = out.resolve().stem if out.suffix.lower() in SUFFIXES else out.resolve().name
     rows = [r if r.model == "bicubic" else r._replace(model=name) for r in rows]
+    # As `shown_path`: of this machine's folders the last parts.
+    rows = [r._replace(lr=evaluation.lr_label(r) or r.lr) for r in rows]
     known["figures"] = provenance.figures(rows) or known.get("figures", [])
     # `dtype` is a setting of training: an exported model computes in float32.
     model = dict(found.config["model"])
@@ -170,6 +194,7 @@ def _load(source, out, data, data_licence, formats, log):
     words += ["--formats", ",".join(formats)]
     words += ["--data", data] if data else []
     words += ["--data-licence", data_licence] if data_licence else []
+    words += ["--half"] if half else []
     about = {
         "name": name,
         "version": __version__,
@@ -181,7 +206,7 @@ def _load(source, out, data, data_licence, formats, log):
     compute = network.Compute(jnp.float32, "plain", jax.lax.Precision.HIGHEST)
     network_ = network.build(model, scale, compute)
     log(f"{source}: {provenance.describe_step(about)}; {provenance.summary(about)}")
-    return Source(network_, found.variables, about), rows
+    return Source(network_, found.variables, about, half), rows
 
 
 def _read_figures(folder, step, log):
@@ -192,7 +217,8 @@ def _read_figures(folder, step, log):
     is left out, and named.
     """
     made = folder / checkpoint.FOLDER / str(step) / "about" / "metadata"
-    labels = ("btsrn", "vdsr", "bicubic", folder.resolve().name)
+    own = folder.resolve().name, folder.absolute().name  # that of a link, too
+    labels = ("btsrn", "vdsr", "bicubic", *own)
     found = []
     for path in sorted(folder.glob("*.csv")):
         rows = [row for row in evaluation.read_csv(path) if row.model in labels]
@@ -208,15 +234,16 @@ def _read_figures(folder, step, log):
     return evaluation.latest(found)
 
 
-def _write(source, folder, formats, log):
+def _write(source, folder, files, log):
     """Writes all files, runs each after it was written, and writes the card last."""
     about = source.about
     images = _parity_images(source.model.halo)
     upscale = reference(source.model)
     truth = [upscale(source.variables, lr) for lr in images]
     about["parity"], about["bytes"], about["sha256"] = {}, {}, {}
-    for name in formats:
-        file, write, reader = FORMATS[name]
+    for name, (file, write, reader) in files:
+        half = source.half and name in HALF
+        limit = HALF_LIMIT if half else LIMIT
         write(source, folder / file)
         run, by = reader(source, folder / file)
         differences = {}
@@ -224,17 +251,19 @@ def _write(source, folder, formats, log):
             size = "x".join(map(str, lr.shape[:3]))
             differences[size] = _difference(run(lr), sr)
             log(f"{file:18} {size:9} largest difference {differences[size]:.1e}")
-            if not differences[size] <= LIMIT:
+            if not differences[size] <= limit:
                 raise ParityError(
                     f"{file} differs from the network by {differences[size]:.1e} on an"
-                    f" image of {size}, {LIMIT:.0e} is allowed: nothing was written"
+                    f" image of {size}, {limit:.0e} is allowed: nothing was written"
                 )
         about["parity"][file] = {"by": by, "largest_difference": differences}
+        if half:
+            about["parity"][file]["weights"] = "float16"
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
         about["bytes"][name] = path.stat().st_size
         about["sha256"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    config = json.dumps(about, indent=2) + "\n"
+    config = storage.to_json(about, 2) + "\n"
     (folder / inference.CONFIG).write_text(config)
     (folder / CARD).write_text(model_card.render(about, config))
 

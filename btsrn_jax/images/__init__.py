@@ -9,9 +9,18 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from btsrn_jax.images.crops import busiest_square, side_by_side
-    from btsrn_jax.images.decode import SUFFIXES, Picture, image_size, read_picture
+    from btsrn_jax.images.decode import SUFFIXES, image_size, read_picture
     from btsrn_jax.images.encode import check_writable, write_picture
-    from btsrn_jax.images.files import as_rgb, find_images, read_image, write_image
+    from btsrn_jax.images.files import (
+        as_rgb,
+        find_images,
+        mark_outputs,
+        read_image,
+        walk_folder,
+        write_image,
+    )
+    from btsrn_jax.images.heif import readable_suffixes
+    from btsrn_jax.images.picture import Picture
     from btsrn_jax.images.views import turn, turn_back
 
 __all__ = [
@@ -22,11 +31,14 @@ __all__ = [
     "check_writable",
     "find_images",
     "image_size",
+    "mark_outputs",
     "read_image",
     "read_picture",
+    "readable_suffixes",
     "side_by_side",
     "turn",
     "turn_back",
+    "walk_folder",
     "write_image",
     "write_picture",
 ]
@@ -35,9 +47,18 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "crops": ["busiest_square", "side_by_side"],
-        "decode": ["SUFFIXES", "Picture", "image_size", "read_picture"],
+        "decode": ["SUFFIXES", "image_size", "read_picture"],
         "encode": ["check_writable", "write_picture"],
-        "files": ["as_rgb", "find_images", "read_image", "write_image"],
+        "files": [
+            "as_rgb",
+            "find_images",
+            "mark_outputs",
+            "read_image",
+            "walk_folder",
+            "write_image",
+        ],
+        "heif": ["readable_suffixes"],
+        "picture": ["Picture"],
         "views": ["turn", "turn_back"],
     },
 )

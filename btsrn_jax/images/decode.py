@@ -12,6 +12,7 @@ import functools
 import os
 import pathlib
 import stat
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -23,14 +24,16 @@ from PIL import (
     Image,
     JpegImagePlugin,
     PngImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
     _imaging,
 )
 
+from btsrn_jax import storage
 from btsrn_jax.errors import InputError, first_line
-from btsrn_jax.images import exif
+from btsrn_jax.images import exif, heif, jpeg, parts, png, profiles, xmp
+from btsrn_jax.images.picture import Picture
 from btsrn_jax.images.pixels import pixels_of
+from btsrn_jax.images.tiff import TiffImage
 
 # Larger files are refused by their header, since a few bytes can claim 2^62 pixels.
 # 200 megapixels are more than any camera takes in one shot, and 0.6 GB decoded.
@@ -42,16 +45,24 @@ _FORMATS = {
     b"\x89PNG\r\n\x1a\n": ("PNG", PngImagePlugin.PngImageFile),
     b"\xff\xd8\xff": ("JPEG", JpegImagePlugin.JpegImageFile),
     b"RIFF": ("WebP", WebPImagePlugin.WebPImageFile),
-    b"II*\0": ("TIFF", TiffImagePlugin.TiffImageFile),
-    b"MM\0*": ("TIFF", TiffImagePlugin.TiffImageFile),
-    b"II+\0": ("TIFF", TiffImagePlugin.TiffImageFile),
-    b"MM\0+": ("TIFF", TiffImagePlugin.TiffImageFile),
+    b"II*\0": ("TIFF", TiffImage),
+    b"MM\0*": ("TIFF", TiffImage),
+    b"II+\0": ("TIFF", TiffImage),
+    b"MM\0+": ("TIFF", TiffImage),
     b"BM": ("BMP", BmpImagePlugin.BmpImageFile),
 }
+_SPLIT = {"PNG": png.split, "JPEG": jpeg.split}
+_SPLIT |= {"WebP": parts.split_webp, "BMP": parts.split_bmp}
 SUFFIXES = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".jif": "JPEG",
+    ".jfi": "JPEG",
+    ".pjpeg": "JPEG",
+    ".pjp": "JPEG",
     ".webp": "WebP",
     ".bmp": "BMP",
     ".tif": "TIFF",
@@ -62,62 +73,53 @@ SUFFIXES = {
 _WARNINGS = threading.RLock()
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """What one image file holds."""
-
-    pixels: np.ndarray
-    """(h, w, 1 or 3) uint8 or uint16, upright; colours are not premultiplied."""
-
-    alpha: np.ndarray | None = None
-    """(h, w) of the same dtype, where 0 is transparent; None if all is opaque."""
-
-    icc: bytes | None = None
-    """The ICC profile of `pixels`; None means sRGB."""
-
-    exif: bytes | None = None
-    """An EXIF block that begins with b"Exif", its orientation 1; None if empty."""
-
-    notes: tuple[str, ...] = ()
-    """What was done on reading, one short phrase each."""
-
-
 def read_picture(path: pathlib.Path) -> Picture:
-    """Reads a PNG, JPEG, WebP, TIFF or BMP file, whatever its name says.
+    """Reads a PNG, JPEG, WebP, TIFF or BMP file, whatever its name says; HEIC and AVIF
+    where they can be decoded (`heif`).
 
     Raises:
       InputError: in one line, for a file that cannot be read whole and right.
     """
     notes = []
     with _opened(path) as file:
-        kind, image = _open(file, notes)
+        kind, image, found = _open(file, notes)
         named = SUFFIXES.get(pathlib.Path(path).suffix.lower(), kind)
         if named != kind:
             notes.append(f"read as {kind}, which it is in spite of its name")
-        with _warnings_to(notes):
-            frames = getattr(image, "n_frames", 1)
-            orientation = exif.orientation(file, image)
-            block = exif.descriptive(image, notes)
-        if frames > 1:
-            notes.append(f"the first of {frames} frames or pages only")
-        icc = image.info.get("icc_profile") or None
+        told, turned = _exif_of(image, found, notes), _orientation(image, found)
+        with _warnings_to([]):
+            block = exif.descriptive(told, found.notes)
+        if found.frames > 1:
+            what = "pictures" if kind == "JPEG" else "frames or pages"
+            notes.append(f"the first of {found.frames} {what} only")
         # Only TIFF warns while decoding; the other formats are decoded in parallel.
         with _warnings_to(notes) if kind == "TIFF" else contextlib.nullcontext():
-            pixels = pixels_of(image, lambda: _open(file, notes)[1], notes)
-        if orientation != 1:
-            notes.append(f"EXIF orientation {orientation} applied")
-            if kind != "TIFF":  # Pillow has turned a TIFF while loading it
-                flip, quarters = exif.UPRIGHT[orientation]
-                pixels = np.rot90(pixels[:, ::-1] if flip else pixels, quarters)
+            key = found.transparency
+            pixels = pixels_of(image, lambda: _open(file, [])[1], key, notes)
+        if turned != 1:
+            notes.append(f"orientation {turned} applied")
+            flip, quarters = exif.UPRIGHT[turned]
+            pixels = np.rot90(pixels[:, ::-1] if flip else pixels, quarters)
         channels = 3 if pixels.shape[2] >= 3 else 1
         alpha = pixels[..., channels] if pixels.shape[2] in (2, 4) else None
-        space = {3: b"RGB ", 1: b"GRAY"}[channels]
-        if icc and icc[16:20] not in (space, b"RGB "):  # grey in an RGB profile exists
-            icc = None
-            if image.mode != "CMYK":  # converted to sRGB, and that was said
-                notes.append("ICC profile dropped (not for these channels)")
-        pixels = np.ascontiguousarray(pixels[..., :channels])
-        return Picture(pixels, alpha, icc, block, tuple(dict.fromkeys(notes)))
+        if kind == "BMP" and alpha is not None and not alpha.any():
+            alpha = None  # many programs leave these bytes unset
+            notes.append("alpha is 0 everywhere: taken as opaque")
+        icc, colours, chunks = _colours_of(image, found, told, channels == 1)
+        picture = Picture(
+            pixels=np.ascontiguousarray(pixels[..., :channels]),
+            alpha=alpha,
+            icc=icc,
+            exif=block,
+            xmp=_xmp_of(found),
+            iptc=found.iptc,
+            text=tuple(found.text),
+            dpi=_dpi_of(found, told),
+            colours=colours,
+            chunks=chunks,
+        )
+        notes = tuple(dict.fromkeys(notes + found.notes))
+        return dataclasses.replace(picture, notes=notes)
 
 
 def image_size(path: pathlib.Path) -> tuple[int, int]:
@@ -127,10 +129,81 @@ def image_size(path: pathlib.Path) -> tuple[int, int]:
       InputError: as `read_picture`, as far as the header shows it.
     """
     with _opened(path) as file:
-        kind, image = _open(file, [])
-        with _warnings_to([]):
-            turned = kind != "TIFF" and exif.orientation(file, image) >= 5
-        return image.size if turned else image.size[::-1]
+        _, image, found = _open(file, [])
+        return image.size if _orientation(image, found) >= 5 else image.size[::-1]
+
+
+def _exif_of(image, found, notes):
+    """Returns Pillow's view of the EXIF of a file."""
+    with _warnings_to(damage := []):
+        # In a TIFF it is the file itself.
+        told = exif.load(found.exif)
+        with contextlib.suppress(Exception):  # Pillow raises many types
+            told = Image.Image.getexif(image) if image.format == "TIFF" else told
+            told.get_ifd(exif.EXIF_IFD)
+    if damage:
+        notes.append("EXIF damaged: kept in part")
+    return told
+
+
+def _orientation(image, found):
+    """Returns the orientation, 1..8: EXIF's, else that of XMP."""
+    with _warnings_to([]):
+        turned = exif.orientation(_exif_of(image, found, []))
+        if turned is None and found.xmp:
+            with contextlib.suppress(Exception):  # damaged XMP is named elsewhere
+                turned = xmp.orientation(found.xmp)
+    return turned or 1
+
+
+def _xmp_of(found):
+    if not found.xmp:
+        return None
+    with found.optional("XMP"):
+        packet, changed = xmp.descriptive(found.xmp)
+        xmp.with_size(packet, 1, 1)  # what could fail on writing fails here
+        if changed:
+            found.notes.append("what XMP embeds (gain map, depth, video) not kept")
+        return packet
+    return None
+
+
+def _dpi_of(found, told):
+    with _warnings_to([]):
+        dpi = found.dpi or exif.dots_per_inch(told)
+    if dpi and not all(1 <= value < 65535 for value in dpi):  # JPEG has no others
+        found.notes.append("resolution damaged: not kept")
+        return None
+    return dpi
+
+
+def _colours_of(image, found, told, grey):
+    """Returns (profile, what it was made from, PNG chunks) of an image."""
+    icc, chunks, made = found.icc, dict(found.colour), None
+    if image.mode in ("CMYK", "LAB"):  # converted to sRGB, and that was said
+        return None, "", ()
+    if icc and icc[16:20] not in (b"GRAY" if grey else b"RGB ", b"RGB "):
+        icc = None
+        found.notes.append("ICC profile dropped (not for these channels)")
+    if image.format != "PNG":
+        chunks = {}
+    elif icc:  # it comes before the others, but for cICP
+        chunks = {k: v for k, v in chunks.items() if k in (b"cICP", b"mDCV", b"cLLI")}
+    with found.optional("the meaning of colours"), _warnings_to([]):
+        if image.format == "BMP" and not icc and found.colour:
+            made = profiles.of_bmp(found.colour[b"BM"], grey)
+        elif image.format == "TIFF" and not icc:
+            made = profiles.of_tags(found.colour, grey, "TIFF tags")
+        elif chunks and (not icc or b"cICP" in chunks):
+            made = profiles.of_png(chunks, grey)
+        if made is None and not icc:
+            made = profiles.of_exif(told, grey)
+    if icc and made and not made[0]:  # HDR, and a profile for who does not know it
+        made = None
+    elif icc and made:
+        chunks[b"iCCP"] = icc
+    icc, colours = made or (icc, "")
+    return icc, colours, tuple(chunks.items())
 
 
 @contextlib.contextmanager
@@ -143,7 +216,7 @@ def _opened(path: pathlib.Path) -> Iterator[BinaryIO]:
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
-        raise InputError(f"no file {path}") from None
+        raise InputError(storage.missing(path)) from None
     except IsADirectoryError:
         raise InputError(f"cannot read {path}: it is a folder") from None
     except PermissionError:
@@ -153,6 +226,8 @@ def _opened(path: pathlib.Path) -> Iterator[BinaryIO]:
     except Image.DecompressionBombError:  # WebP's, before there is an image to ask
         more = f"more than {MEGAPIXELS} megapixels"
         raise InputError(f"cannot read {path}: {more}") from None
+    except (struct.error, LookupError):  # Pillow's, without words
+        raise InputError(f"cannot read {path}: it is damaged") from None
     except Exception as error:  # Pillow raises many types for damaged files
         raise InputError(f"cannot read {path}: {first_line(error)}") from None
 
@@ -189,7 +264,7 @@ def _silence_libtiff():
 
 
 def _open(file, notes):
-    """Returns (format, Pillow image) of a file whose header shows a size in bounds."""
+    """Returns (format, Pillow image, Parts) of a file whose size is in bounds."""
     file.seek(0)
     head = file.read(12)
     if not head:
@@ -198,17 +273,28 @@ def _open(file, notes):
         if head.startswith(magic) and (kind != "WebP" or head[8:] == b"WEBP"):
             break
     else:
-        known = ", ".join(dict.fromkeys(SUFFIXES.values()))
-        raise ValueError(f"none of {known}")
-    file.seek(0)
+        other = heif.find_plugin(file, notes)
+        if other is None:
+            known = ", ".join(dict.fromkeys(SUFFIXES.values()))
+            raise ValueError(f"none of {known}")
+        kind, plugin = other
+    found = parts.Parts(file)
+    with found.optional("header") if kind == "BMP" else contextlib.nullcontext():
+        _SPLIT.get(kind, lambda *_: None)(file, found)
+    found.file.seek(0)
     if kind == "TIFF":
         _silence_libtiff()
     with _warnings_to(notes):
-        image = plugin(file)
+        image = plugin(found.file)
+    found = getattr(image, "parts", found)  # a TIFF's tags are told by its reader
+    if kind in heif.KINDS:
+        heif.describe(image, found)
+    found.icc = parts.checked_icc(found.icc, found.notes)
+    image.info["icc_profile"] = found.icc
     w, h = image.size
     if w * h > MEGAPIXELS * 10**6:
         megapixels = f"{w * h / 1e6:.0f} megapixels, more than {MEGAPIXELS}"
         raise ValueError(f"{w} x {h} are {megapixels}")
     if w < 1 or h < 1:
         raise ValueError(f"it is {w} x {h} pixels")
-    return kind, image
+    return kind, image, found

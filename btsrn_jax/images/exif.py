@@ -1,7 +1,7 @@
 """EXIF: which way is up, and which tags an image made from a photograph keeps."""
 
-import struct
-from typing import BinaryIO
+import contextlib
+import math
 
 from PIL import Image
 
@@ -13,62 +13,61 @@ WIDTH, HEIGHT = 0xA002, 0xA003
 _DESCRIPTIVE = {0x010E, 0x010F, 0x0110, ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0131}
 _DESCRIPTIVE |= {0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298, EXIF_IFD, GPS_IFD}
 _DESCRIPTIVE |= set(range(0x9C9B, 0x9CA0))
+_RESOLUTION = {0x011A, 0x011B, 0x0128}
 
 # EXIF orientation -> (flip left-right first, then quarter turns anticlockwise).
 UPRIGHT = {2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
 
 
-def orientation(file: BinaryIO, image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1..8, of a Pillow image opened from `file`.
+def load(block: bytes | None) -> Image.Exif:
+    """Returns what an EXIF block says; nothing where there is none, or it is damaged.
 
-    Without EXIF, and where it is damaged, that is 1: no reason to refuse a photograph.
+    Damage deeper in the block shows when a tag is read: Pillow raises many types then.
+    """
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):
+        exif.load(block or b"")
+    return exif
+
+
+def orientation(exif: Image.Exif) -> int | None:
+    """Returns the orientation, 1..8; None if EXIF does not tell it.
+
+    Where it is damaged, that is no reason to refuse a photograph.
     """
     try:
-        if image.format == "PNG" and "exif" not in image.info:
-            # Some tools write the EXIF chunk after the pixels, and Pillow's `getexif`
-            # would decode all of them to find it.
-            late = _late_png_exif(file)
-            if late:
-                image.info["exif"] = late
-        # The base class's: the PNG plug-in's own `getexif` decodes the pixels.
-        value = Image.Image.getexif(image).get(ORIENTATION, 1)
-    except Exception:  # Pillow raises many types for damaged EXIF
-        return 1
-    return value if value in UPRIGHT else 1
+        value = exif.get(ORIENTATION)
+    except Exception:  # as above
+        return None
+    return value if value in range(1, 9) else None
 
 
-def _late_png_exif(file):
-    """Returns the payload of a PNG's eXIf chunk, wherever that lies; None without."""
-    here, at, found = file.tell(), 8, None
-    while found is None:
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8 or head[4:] == b"IEND":
-            break
-        (length,) = struct.unpack(">I", head[:4])
-        if head[4:] == b"eXIf" and length < 2**24:
-            found = file.read(length)
-        at += 12 + length
-    file.seek(here)
-    return found
+def dots_per_inch(exif: Image.Exif) -> tuple[float, float] | None:
+    """Returns the resolution, across and down; None if EXIF does not tell it."""
+    try:
+        unit = {2: 1, 3: 2.54}[exif.get(0x0128, 2)]
+        x, y = (float(exif[tag]) * unit for tag in (0x011A, 0x011B))
+    except Exception:  # as above
+        return None
+    return (x, y) if 0 < x < math.inf and 0 < y < math.inf else None
 
 
-def descriptive(image: Image.Image, notes: list[str]) -> bytes | None:
-    """Returns an EXIF block of an image's descriptive tags, its orientation set to 1.
+def descriptive(exif: Image.Exif, notes: list[str]) -> bytes | None:
+    """Returns an EXIF block of the descriptive tags, its orientation set to 1.
 
-    Returns None where the image has none. If they are damaged, `notes` says so.
+    Returns None where there are none but the resolution, which `dots_per_inch` tells.
+    If they are damaged, `notes` says so.
     """
     try:
-        # A new block: changing the image's own would change how Pillow turns a TIFF.
-        old, new = Image.Image.getexif(image), Image.Exif()
-        for tag in _DESCRIPTIVE & set(old):
-            new[tag] = old[tag]
+        new = Image.Exif()
+        for tag in _DESCRIPTIVE & set(exif):
+            new[tag] = exif[tag]
             if tag in (EXIF_IFD, GPS_IFD):
-                new[tag] = dict(old.get_ifd(tag))
+                new[tag] = dict(exif.get_ifd(tag))
                 new[tag].pop(INTEROP_IFD, None)  # an offset into the old block
         if ORIENTATION in new:
             new[ORIENTATION] = 1
-        block = new.tobytes() if len(new) else None
+        block = new.tobytes() if set(new) - _RESOLUTION else None
         with_size(block, 1, 1)  # what could fail on writing fails here
         return block
     except Exception:  # as above
@@ -83,12 +82,19 @@ def with_size(block: bytes | None, h: int, w: int) -> bytes | None:
     """
     if not block:
         return None
-    exif = Image.Exif()
-    exif.load(block)
+    exif = load(block)
     ifd = exif.get_ifd(EXIF_IFD)
     for tag, value in ((WIDTH, w), (HEIGHT, h)):
         if tag in ifd:
             ifd[tag] = value
     if ORIENTATION in exif:
         exif[ORIENTATION] = 1
+    return exif.tobytes()
+
+
+def with_resolution(block: bytes | None, dpi: tuple[float, float]) -> bytes:
+    """Returns the EXIF block with its resolution set, in dots per inch."""
+    exif = load(block)
+    for tag, value in ((0x011A, dpi[0]), (0x011B, dpi[1]), (0x0128, 2)):
+        exif[tag] = value
     return exif.tobytes()

@@ -14,42 +14,43 @@ from PIL import Image, ImageCms
 
 
 def pixels_of(
-    image: Image.Image, reopen: Callable[[], Image.Image], notes: list[str]
+    image: Image.Image,
+    reopen: Callable[[], Image.Image],
+    transparency: bytes | None,
+    notes: list[str],
 ) -> np.ndarray:
     """Returns an image's pixels with all their bits.
 
     Args:
       image: of a Pillow plug-in, not loaded yet.
       reopen: opens the same image once more.
+      transparency: a PNG's tRNS chunk, if it has one.
       notes: takes a phrase for each thing that had to be converted.
 
     Returns:
-      (h, w, 1..4) uint8 or uint16: grey or RGB, with or without alpha. EXIF orientation
-      is applied to a TIFF, since Pillow does that, but not to other formats.
+      (h, w, 1..4) uint8 or uint16: grey or RGB, with or without alpha, as they lie in
+      the file: no orientation is applied.
 
     Raises:
       ValueError: the pixels are of a kind that is not read. Pillow raises many other
         types for damaged files.
     """
-    kind = image.format
-    key, raw = image.info.get("transparency"), _raw_mode(image)
+    kind, raw = image.format, _raw_mode(image)
     if kind in ("PNG", "TIFF") and not raw:
         raise ValueError("it holds no pixels")
-    tags = getattr(image, "tag_v2", {})
-    # Of these Pillow makes wrong pixels, and says nothing.
-    if tags.get(284) == 2 and max(tags.get(258, (1,))) > 8:
-        raise ValueError("16-bit colours in separate planes")
+    if getattr(image, "grey_alpha_16", False):
+        return _straight(_grey_alpha_16(image), image)
     if kind in ("PNG", "TIFF") and ("16" in raw or "12" in raw):
         if image.mode != "CMYK" and image.mode != "I":
             pixels = _decode_16(image, reopen, raw, notes)
-            return pixels if key is None else _with_key(pixels, key)
+            return _with_key(pixels, transparency, 16, notes)
         notes.append("16-bit CMYK reduced to 8 bits")
     image.load()
     mode, shown = image.mode, None
     if mode in ("P", "PA"):
-        shown = "RGBA" if mode == "PA" or key is not None else "RGB"
-        key = None
-        notes.append(f"palette expanded to {shown}")
+        shown = "RGBA" if mode == "PA" else "RGB"
+        alpha = "A" if transparency else ""
+        notes.append(f"palette expanded to {shown}{alpha}")
     elif mode == "1":
         shown = "L"
         notes.append("1-bit expanded to 8-bit grey")
@@ -60,15 +61,47 @@ def pixels_of(
     elif mode == "CMYK":
         image = _cmyk_to_srgb(image, notes)
     elif mode not in ("L", "LA", "RGB", "RGBA"):
-        held = {"F": "floating point", "I": "32-bit or signed integer"}.get(mode, mode)
-        raise ValueError(f"{held} pixels; 8 or 16 bits are read")
+        held = {
+            "F": "floating point",
+            "I": "32-bit or signed integer",
+            "LAB": "CIE Lab",
+        }
+        what = f"it has {held.get(mode, mode)} pixels"
+        can = "grey and RGB of 8 or 16 bits are read"
+        raise ValueError(f"{what}; {can}: convert it first")
     pixels = np.asarray(image if shown is None else image.convert(shown))
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if key is None or isinstance(key, bytes):
+    if mode == "P" and transparency:
+        table = np.full(256, 255, np.uint8)
+        table[: len(transparency)] = list(transparency[:256])
+        return np.concatenate([pixels, table[np.asarray(image)][..., None]], axis=2)
+    bits = {"1": 1, "L;2": 2, "L;4": 4}.get(raw, 8)
+    return _with_key(_straight(pixels, image), transparency, bits, notes)
+
+
+def _straight(pixels, image):
+    """Undoes what Pillow does not know of in a TIFF of grey with alpha."""
+    premultiplied = getattr(image, "premultiplied", False)
+    white_is_zero = getattr(image, "white_is_zero", False)
+    if not premultiplied and not white_is_zero:
         return pixels
-    bits = int(raw[2:]) if raw in ("L;2", "L;4") else 8  # pixels are scaled, key is not
-    return _with_key(pixels, np.asarray(key) * (255 // (2**bits - 1)))
+    top = np.iinfo(pixels.dtype).max
+    grey, alpha = pixels[..., :1], pixels[..., 1:]
+    if premultiplied:
+        grey = np.minimum(grey / np.maximum(alpha, np.float32(1)) * top, top)
+        grey = np.rint(grey).astype(pixels.dtype)
+    if white_is_zero:
+        grey = top - grey
+    return np.concatenate([grey, alpha], axis=2)
+
+
+def _grey_alpha_16(image):
+    """Returns (h, w, 2) uint16 of a TIFF that was opened as 8-bit RGBA."""
+    # libtiff gives values in the machine's order, an uncompressed file has its own.
+    order = "=" if image.use_load_libtiff else "<>"[image.tag_v2.prefix == b"MM"]
+    image.load()
+    return np.ascontiguousarray(image).view(f"{order}u2").astype(np.uint16)
 
 
 def _decode_16(image, reopen, raw, notes):
@@ -120,9 +153,22 @@ def _load(image, raw):
     return np.asarray(image)
 
 
-def _with_key(pixels, key):
-    """Adds the alpha channel of a PNG in which the colour `key` is transparent."""
+def _with_key(pixels, transparency, bits, notes):
+    """Adds the alpha channel of a PNG in which one colour is transparent.
+
+    Args:
+      transparency: its tRNS chunk, or None: 2 bytes for each channel.
+      bits: of a channel in the file; `pixels` are scaled to their dtype's range.
+    """
+    channels = pixels.shape[2]
+    if transparency is None or channels not in (1, 3):
+        return pixels
+    if len(transparency) < 2 * channels:
+        notes.append("tRNS damaged: not kept")
+        return pixels
     top = np.iinfo(pixels.dtype).max
+    key = np.frombuffer(transparency, ">u2", channels) & (2**bits - 1)
+    key = key * (top // (2**bits - 1))
     alpha = np.where(np.all(pixels == key, axis=-1, keepdims=True), 0, top)
     return np.concatenate([pixels, alpha.astype(pixels.dtype)], axis=-1)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from btsrn_jax.inference.jobs import STREAM, Output, plan_files, standard_streams
     from btsrn_jax.inference.models import (
         BICUBIC,
         FAMILY,
@@ -19,24 +20,29 @@ if TYPE_CHECKING:
         open_weights,
     )
     from btsrn_jax.inference.tiling import TiledUpscaler, tiled_upscaler
-    from btsrn_jax.inference.upscale import plan_files, upscale_files
+    from btsrn_jax.inference.upscale import upscale_files
     from btsrn_jax.inference.weights import (
+        CHECKPOINTS,
         CONFIG,
         WEIGHTS,
         find_folder,
         load_weights,
         read_arrays,
         read_config,
+        read_scale,
         released_models,
         weights_to_bytes,
     )
 
 __all__ = [
     "BICUBIC",
+    "CHECKPOINTS",
     "CONFIG",
     "FAMILY",
+    "STREAM",
     "WEIGHTS",
     "Model",
+    "Output",
     "TiledUpscaler",
     "bicubic_model",
     "find_folder",
@@ -48,7 +54,9 @@ __all__ = [
     "plan_files",
     "read_arrays",
     "read_config",
+    "read_scale",
     "released_models",
+    "standard_streams",
     "tiled_upscaler",
     "upscale_files",
     "weights_to_bytes",
@@ -57,6 +65,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "jobs": ["STREAM", "Output", "plan_files", "standard_streams"],
         "models": [
             "BICUBIC",
             "FAMILY",
@@ -68,14 +77,16 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "open_weights",
         ],
         "tiling": ["TiledUpscaler", "tiled_upscaler"],
-        "upscale": ["plan_files", "upscale_files"],
+        "upscale": ["upscale_files"],
         "weights": [
+            "CHECKPOINTS",
             "CONFIG",
             "find_folder",
             "WEIGHTS",
             "load_weights",
             "read_arrays",
             "read_config",
+            "read_scale",
             "released_models",
             "weights_to_bytes",
         ],

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from btsrn_jax import network, resize
+from btsrn_jax import network, storage
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
-from btsrn_jax.inference import weights
+from btsrn_jax.inference import photo, weights
 
 BICUBIC = "bicubic"
 FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
@@ -82,7 +82,7 @@ def load_model(source: str, *, ensemble: bool = False) -> Model:
 
     Raises InputError (a ValueError) where there is no such model, or it is damaged.
     """
-    return open_model(source, None, ensemble)
+    return open_model(storage.expand(source), None, ensemble)
 
 
 def find_model(source: str | None, scale: int | None) -> str:
@@ -92,8 +92,7 @@ def find_model(source: str | None, scale: int | None) -> str:
       source: a name, a directory or a run; by default the released model of the scale.
       scale: 2, 3 or 4; None for that of the model, or 2 where none is named.
 
-    Raises InputError where there is no such model, or an exported one has another
-    scale. The scale of a run is known only when its checkpoint is read.
+    Raises InputError where there is no such model, or it has another scale.
     """
     if scale is not None and scale not in SCALES:
         raise InputError(f"scale {scale}: one of 2, 3, 4")
@@ -101,9 +100,7 @@ def find_model(source: str | None, scale: int | None) -> str:
         return source
     if source in (None, FAMILY):
         source = f"{FAMILY}-x{scale or 2}"
-    folder, exported = weights.find_folder(source)
-    if exported:
-        _check_scale(source, weights.read_config(folder), scale)
+    _check_scale(source, {"scale": weights.read_scale(source)}, scale)
     return source
 
 
@@ -140,16 +137,12 @@ def bicubic_model(scale: int) -> Model:
         scale,
         network.SKIP_MARGIN,
         functools.partial(_bicubic, scale),
-        f"{BICUBIC} x{scale}",
+        f"{BICUBIC}: enlarging by {scale}",
     )
 
 
 def _bicubic(scale, lr, progress=None):
-    """MATLAB's imresize, as the tables of the field have it."""
-    if lr.dtype == np.uint16:
-        sr = resize.imresize(lr.astype(np.float64), scale)
-        return np.floor(sr.clip(0, 65535) + 0.5).astype(np.uint16)
-    return resize.imresize(lr, scale)
+    return photo.bicubic(lr, scale)
 
 
 def open_weights(
@@ -167,12 +160,17 @@ def open_weights(
         settings["memory_gb"] = memory_gb
     devices = mesh.make_mesh()
     tiled = tiled_upscaler(dict(config) | {"eval": settings}, devices, ensemble)
+    on_cpu = mesh.platform(devices) == "cpu"
+    released = loaded.name in weights.released_models()
+    step = "" if released or loaded.step is None else f", step {loaded.step}"
     return Model(
         loaded.name,
         config["scale"],
         tiled.model.halo,
         functools.partial(tiled, loaded.variables),
-        f"{loaded.name} x{config['scale']}, {loaded.step or '?'} steps,"
-        f" {'ensemble of 8, ' if ensemble else ''}on {mesh.describe(devices)}",
+        f"{loaded.name}{step}: enlarging by {config['scale']} on"
+        f" {'the CPU' if on_cpu else mesh.describe(devices)}"
+        + ", each tile in eight views, averaged"
+        * ensemble,
         config,
     )

@@ -1,11 +1,12 @@
-"""One picture upscaled with all it has: grey or colour, alpha, profile, EXIF."""
+"""One picture upscaled with all it has: grey or colour, alpha, descriptions."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
 
-from btsrn_jax import images
+from btsrn_jax import images, resize
 
 
 def upscale_picture(
@@ -14,7 +15,7 @@ def upscale_picture(
     scale: int,
     progress: Callable[[float], None] | None = None,
 ) -> images.Picture:
-    """Returns a picture upscaled, its alpha channel too; profile and EXIF are kept.
+    """Returns a picture upscaled, its alpha channel too; all else is kept.
 
     A grey picture goes in as three equal channels, and their mean comes out. Alpha is
     upscaled as a grey picture by the same function, so that outlines are as sharp as
@@ -48,7 +49,35 @@ def upscale_picture(
             soft = _upscale_channels(alpha[..., None], upscale, share(1, 2))[..., 0]
             large = np.where(flat, large, soft)
         alpha = large
-    return images.Picture(pixels, alpha, picture.icc, picture.exif, picture.notes)
+    return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+
+
+def resize_picture(picture: images.Picture, size: tuple[int, int]) -> images.Picture:
+    """Returns a picture shrunk or enlarged to (height, width), its alpha too."""
+    pixels, alpha = picture.pixels, picture.alpha
+    if pixels.shape[:2] == size:
+        return picture
+    pixels = bicubic(pixels, size)
+    alpha = None if alpha is None else bicubic(alpha[..., None], size)[..., 0]
+    return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+
+
+def bicubic(pixels: np.ndarray, scale: float | tuple[int, int]) -> np.ndarray:
+    """Returns MATLAB's imresize of (h, w, c) uint8 or uint16, in the same dtype.
+
+    Args:
+      scale: as of `resize.imresize`.
+    """
+    # One channel at a time, since in float64 all of them take much memory.
+    if pixels.dtype == np.uint8:
+        channels = [resize.imresize(c, scale) for c in np.moveaxis(pixels, 2, 0)]
+    else:
+        floats = (c.astype(np.float64) for c in np.moveaxis(pixels, 2, 0))
+        channels = [
+            np.floor(resize.imresize(c, scale).clip(0, 65535) + 0.5).astype(np.uint16)
+            for c in floats
+        ]
+    return np.stack(channels, axis=2)
 
 
 def bleed(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -1,163 +1,108 @@
-"""`btsrn upscale`: one picture, several, or folders of them, to files.
+"""`btsrn upscale`: one picture, several, or folders of them, to files."""
 
-What goes where is planned, and refused, before a model is loaded.
-"""
-
-import dataclasses
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from btsrn_jax import images, storage
+from btsrn_jax import images
+from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError, first_line
-from btsrn_jax.inference.photo import upscale_picture
-from btsrn_jax.progress import progress_bar
+from btsrn_jax.inference.jobs import SHOWN, Job, Work
+from btsrn_jax.inference.models import Model
+from btsrn_jax.inference.photo import resize_picture, upscale_picture
+from btsrn_jax.progress import logger, progress_bar
 
-# Other pictures. As OUT these are mistakes, not folders to be made. In an input folder
-# they are passed over, and a line says so.
-_OTHER_SUFFIXES = (".avif", ".gif", ".heic", ".jp2", ".jxl", ".psd", ".svg", ".tga")
-_SHOWN = 8  # offenders listed by name before "and 12 more"
-
-
-class Job(NamedTuple):
-    """One picture to be made: `megapixels`, of the output, is known once the header of
-    the source has been read."""
-
-    source: pathlib.Path
-    target: pathlib.Path
-    megapixels: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What one call of `btsrn upscale` has to do."""
-
-    jobs: list[Job]
-    """The pictures to be made, in order."""
-
-    skipped: int
-    """How many outputs exist already and are left alone."""
-
-    failures: list[str]
-    """A line for each folder that cannot be read."""
-
-    passed_over: list[str]
-    """The pictures in the folders whose formats are not read."""
-
-
-def plan_files(
-    inputs: list[pathlib.Path],
-    out: pathlib.Path,
-    *,
-    force: bool = False,
-    resume: bool = False,
-) -> Work:
-    """Finds every input and its output; opens no picture.
-
-    Args:
-      inputs: picture files and folders; folders keep their tree.
-      out: a picture file, if one file goes in and `out` has a picture's suffix. Else a
-        folder, in which outputs keep the names of their inputs.
-      force: replace outputs that exist.
-      resume: skip them.
-
-    Raises InputError for usage that cannot be meant: each offender is named.
-    """
-    if force and resume:
-        raise InputError(
-            "--force replaces existing outputs, --resume skips them: give one of them"
-        )
-    failures = []
-    inputs = [pathlib.Path(path) for path in inputs]
-    jobs = _find_jobs(inputs, pathlib.Path(out), failures)
-    existing = [job.target for job in jobs if os.path.exists(job.target)]
-    if existing and not force and not resume:
-        raise InputError(_listed("exists (--force or --resume)", existing))
-    if resume:
-        jobs = [job for job in jobs if not os.path.exists(job.target)]
-    skipped = len(existing) if resume else 0
-    return Work(jobs, skipped, [str(error) for error in failures], _others(inputs))
+_WORTH_SAYING = 5  # seconds: a shorter wait is not announced
 
 
 def upscale_files(
     work: Work,
-    upscale: Callable[..., np.ndarray],
-    scale: int,
+    open_model: Callable[[int | None], Model],
+    scale: int | None = None,
     log: Callable[[str], None] = print,
 ) -> int:
     """Upscales picture files.
 
     Args:
       work: of `plan_files`.
-      upscale: upscale(lr, progress): (h, w, 3) uint8 or uint16 -> (s h, s w, 3) of the
-        same dtype. It calls progress(done, total), both in pixels, as it goes on. It
-        may raise InputError or MemoryError for a picture that it cannot upscale.
-      scale: s, a whole number.
+      open_model: open_model(scale) returns a model of that scale if there is a choice,
+        else the one that there is; of None, the one that is taken by default. It is
+        called for every picture. The model may raise InputError or MemoryError for a
+        picture that it cannot upscale.
+      scale: of the model for all pictures; None for the default, or, where the size of
+        the output is given, for the next scale that reaches it.
       log: takes one line per file, and a summary where there are several.
 
     Returns:
       The exit code: 0, or 1 where a picture failed; the others are done nevertheless.
+
+    Raises:
+      KeyboardInterrupt: with a line that says how far the work was.
     """
 
     def say(line):
         log(_printable(line))
 
     failures = list(work.failures)
-    jobs = _measured(work.jobs, scale, failures)
+    jobs = _measured(work, open_model, scale, failures)
     if others := work.passed_over:
-        more = f" and {len(others) - _SHOWN} more" * (len(others) > _SHOWN)
-        say(f"passed over, of other formats: {', '.join(others[:_SHOWN])}{more}")
+        more = f" and {len(others) - SHOWN} more" * (len(others) > SHOWN)
+        say(f"passed over, of other formats: {', '.join(others[:SHOWN])}{more}")
+        if any(name.lower().endswith((".heic", ".heif")) for name in others):
+            say("pip install 'btsrn-jax[heif]' to read HEIC")
     for failure in failures:
         say(f"failed: {failure}")
 
-    written, bar = 0, _bar(sum(job.megapixels for job in jobs))
+    if jobs and work.folder is not None:
+        images.mark_outputs(work.folder)
+    written, progress = 0, _Progress(jobs)
     screen = sys.stderr.isatty()
     try:
-        with bar:
-            for job in jobs:
-                end = bar.n + job.megapixels
-                try:
-                    line = _upscale_one(job, upscale, scale, bar)
-                    written += 1
-                except (InputError, OSError, MemoryError) as error:
-                    failures.append(_reason(job, error))
-                    line = f"failed: {failures[-1]}"
-                bar.update(end - bar.n)
-                with tqdm.external_write_mode() if screen else nullcontext():
-                    say(line)
+        for job in jobs:
+            progress.begin(job)
+            try:
+                line = _upscale_one(job, open_model(job.scale), work, progress)
+                written += 1
+            except (InputError, OSError, MemoryError) as error:
+                failures.append(_reason(job, error))
+                line = f"failed: {failures[-1]}"
+            progress.end()
+            with tqdm.external_write_mode() if screen else nullcontext():
+                say(line)
     except KeyboardInterrupt:
-        say(f"interrupted after {written} of {len(jobs)}; --resume does the rest")
-        raise
+        rest = f" after {written} of {len(jobs)}; --resume does the rest"
+        raise KeyboardInterrupt("interrupted" + rest * (len(jobs) > 1)) from None
+    finally:
+        progress.close()
     if work.skipped or written + len(failures) > 1:
         say(f"{written} written, {work.skipped} skipped, {len(failures)} failed")
     return 1 if failures else 0
 
 
-def _upscale_one(job, upscale, scale, bar):
+def _upscale_one(job, model, work, progress):
     """Reads, upscales and writes one picture; returns the line that tells of it."""
-    start, begun = bar.n, time.monotonic()
-    bar.set_description(job.source.name, refresh=False)
-
-    def progress(share):
-        bar.update(start + share * job.megapixels - bar.n)
-
+    begun = time.monotonic()
     picture = images.read_picture(job.source)
-    h, w = (scale * side for side in picture.pixels.shape[:2])
+    h, w = job.size
     images.check_writable(job.target, h, w, picture)
-    large = upscale_picture(picture, upscale, scale, progress)
-    lost = images.write_picture(job.target, large)
+    _check_free(job.target, work.force)
+    large = upscale_picture(picture, model.upscale, model.scale, progress.update)
+    large = resize_picture(large, job.size)
+    _check_free(job.target, work.force)
+    lost = images.write_picture(job.target, large, work.output.quality)
     had = {
         "16-bit": picture.pixels.dtype == np.uint16,
         "alpha": picture.alpha is not None,
-        "ICC profile": picture.icc is not None,
+        picture.colours_name: picture.icc is not None or picture.colours,
         "EXIF": picture.exif is not None,
+        "XMP": picture.xmp is not None,
+        "IPTC": picture.iptc is not None,
+        "text": picture.text,
     }
     kept = [
         f"{name} kept"
@@ -169,105 +114,108 @@ def _upscale_one(job, upscale, scale, bar):
     return f"{job.source} -> {job.target}: {', '.join(about)}"
 
 
-def _find_jobs(inputs, out, failures):
-    """Every picture of the inputs with its output; unreadable folders are added to
-    `failures`."""
-    missing = [path for path in inputs if not os.path.exists(path)]
-    if missing:  # or within a folder that may not be entered
-        raise InputError(_listed("is no file or folder that can be seen", missing))
-    one_file = len(inputs) == 1 and not os.path.isdir(inputs[0])
-    suffix = out.suffix.lower()
-    to_file = suffix in images.SUFFIXES and not os.path.isdir(out)
-    if to_file and not one_file:
-        raise InputError(f"{out} is one picture, for several: name a folder as OUT")
-    if one_file and suffix in _OTHER_SUFFIXES and not os.path.isdir(out):
-        raise InputError(
-            f"cannot write {out}: one of {' '.join(images.SUFFIXES)} was expected"
-        )
-    if not to_file and os.path.exists(out) and not os.path.isdir(out):
-        raise InputError(
-            f"{out} exists, and is neither a folder nor named as a picture"
-        )
-
-    jobs, inside = [], _real(out)
-    for path in inputs:
-        if not os.path.isdir(path):
-            jobs.append(Job(path, out if to_file else out / _output_name(path)))
-            continue
-        for file in images.find_images(path, failures):
-            # With OUT inside IN, the outputs of an earlier run are no inputs.
-            if inside == _real(path) or inside not in _real(file).parents:
-                target = (out / file.relative_to(path)).with_name(_output_name(file))
-                jobs.append(Job(file, target))
-    _check_targets(jobs)
-    return jobs
+def _check_free(target, force):
+    """Raises InputError for an output that was not there when the work was planned."""
+    if not force and os.path.exists(target):
+        raise InputError(f"{target} exists by now: another process wrote it, it stays")
 
 
-def _others(inputs):
-    """The pictures in the folders whose formats are not read."""
-    return sorted(
-        os.path.join(parent, name)
-        for path in inputs
-        for parent, _, names in os.walk(path)
-        for name in names
-        if pathlib.Path(name).suffix.lower() in _OTHER_SUFFIXES
-    )
-
-
-def _output_name(path):
-    known = path.suffix.lower() in images.SUFFIXES
-    return path.name if known else f"{path.name}.png"
-
-
-def _check_targets(jobs):
-    """Raises InputError for outputs that are inputs, each other's, folders, or where
-    nothing may be written."""
-    sources = {_real(job.source) for job in jobs}
-    onto = [job.target for job in jobs if _real(job.target) in sources]
-    if onto:
-        raise InputError(_listed("is an input, too: give another OUT", onto))
-    by_target = {}
-    for job in jobs:
-        by_target.setdefault(job.target, []).append(job.source)
-    clashes = [
-        f"{target} (from {' and '.join(map(str, sources))})"
-        for target, sources in by_target.items()
-        if len(sources) > 1
-    ]
-    if clashes:
-        raise InputError(_listed("is the output of several inputs", clashes))
-    folders = [job.target for job in jobs if os.path.isdir(job.target)]
-    if folders:
-        raise InputError(_listed("is a folder, where a picture would go", folders))
-    for parent in dict.fromkeys(job.target.parent for job in jobs):
-        storage.check_writable_folder(parent)
-
-
-def _measured(jobs, scale, failures):
+def _measured(work, open_model, scale, failures):
     """The jobs whose headers can be read and whose formats can hold the output; what
     is wrong with the others is added to `failures`."""
     measured = []
-    for job in jobs:
+    for job in work.jobs:
         try:
-            h, w = images.image_size(job.source)
-            images.check_writable(job.target, scale * h, scale * w)
-            measured.append(job._replace(megapixels=scale**2 * h * w / 1e6))
+            measured.append(_measure(job, work.output, open_model, scale))
         except InputError as error:
             failures.append(_reason(job, error))
     return measured
 
 
-def _bar(megapixels):
-    """Shows megapixels written, per second, and the time left. Elsewhere than on a
-    terminal the lines about files will do, unless one file takes long."""
-    return progress_bar(
-        total=megapixels,
-        delay=0 if sys.stderr.isatty() else 5,
-        bar_format="{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} MP, "
-        "{rate_noinv_fmt}, {remaining} left",
-        unit="MP",
-        smoothing=0.1,
-    )
+def _measure(job, output, open_model, scale):
+    """The job with what the header of its source decides."""
+    h, w = images.image_size(job.source)
+    factor = output.factor_of(h, w)
+    if factor is not None and factor <= 1:
+        raise InputError(f"it has {w} x {h} pixels: that would not be enlarging")
+    if scale is None and factor is not None:
+        scale = next((s for s in SCALES if s >= factor), max(SCALES))
+    scale = open_model(scale).scale
+    if factor is not None and factor > scale:
+        raise InputError(
+            f"{w} x {h} pixels, {factor:.3g} times larger: at most {scale} times"
+        )
+    size = output.size_of(h, w) or (scale * h, scale * w)
+    images.check_writable(job.target, *size)
+    return job._replace(scale=scale, size=size, megapixels=h * w / 1e6)
+
+
+class _Progress:
+    """Shows which picture is done, how far all of them are, and the time left.
+
+    `[2/6] name 43 %, 0:11 left`, and before it, where that is long, how long all will
+    take. Both are known from the second tile on: the first waits for the compiler.
+    Elsewhere than on a terminal the lines about files will do, unless one takes long.
+    """
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._count, self._number = len(jobs), 0
+        self._total = sum(job.megapixels for job in jobs)
+        self._done = 0.0  # megapixels of the pictures that are finished
+        self._first = None  # (seconds, megapixels) when the first tile was done
+        self._bar = progress_bar(
+            total=self._total,
+            delay=1e-9 if sys.stderr.isatty() else _WORTH_SAYING,
+            bar_format="{desc} |{bar}|",
+            leave=False,
+        )
+        self._announced = False
+
+    def begin(self, job: Job) -> None:
+        self._job, self._number = job, self._number + 1
+
+    def update(self, share: float) -> None:
+        """Notes the share that is done of the picture."""
+        now, done = time.monotonic(), self._done + share * self._job.megapixels
+        left = None
+        if self._first is None:
+            self._first = now, done
+        elif done > self._first[1]:
+            rate = (now - self._first[0]) / (done - self._first[1])
+            left = rate * (self._total - done)
+            self._announce(rate * self._total)
+        name = self._job.source.name
+        name = name if len(name) <= 40 else f"{name[:18]}...{name[-18:]}"
+        percent = 100 * done / self._total
+        time_left = "" if left is None else f", {_clock(left)} left"
+        self._bar.set_description_str(
+            f"[{self._number}/{self._count}] {name} {percent:.0f} %{time_left}", False
+        )
+        self._bar.update(done - self._bar.n)
+
+    def _announce(self, seconds):
+        """Logs once how long all will take, if it is long."""
+        if seconds > _WORTH_SAYING and not self._announced:
+            long = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+            logger.info(
+                f"{self._total:.1f} megapixels at x{self._job.scale}: about {long}"
+            )
+        self._announced = True
+
+    def end(self) -> None:
+        """Notes that the picture is done, or failed."""
+        self._done += self._job.megapixels
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _clock(seconds):
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{seconds:02}"
+    return f"{minutes}:{seconds:02}"
 
 
 def _reason(job, error):
@@ -281,17 +229,3 @@ def _reason(job, error):
 def _printable(line):
     """One line that a terminal can show, whatever the names of files hold."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-
-
-def _real(path):
-    # As in all of this module, os.path and not pathlib: the latter raises for paths
-    # without permission, in a circle of links, or too long.
-    return pathlib.Path(os.path.realpath(path))
-
-
-def _listed(what, items):
-    """One line per offender, the first few of them."""
-    lines = [f"{item} {what}" for item in items[:_SHOWN]]
-    if len(items) > _SHOWN:
-        lines.append(f"and {len(items) - _SHOWN} more")
-    return "\n".join(lines)

@@ -5,8 +5,9 @@ without.
 """
 
 import dataclasses
+import difflib
 import hashlib
-import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -39,7 +40,7 @@ KNOWN = {
 FIGURE = {
     **dict.fromkeys(("set", "model", "protocol"), str),
     **dict.fromkeys(("scale", "ensemble", "images"), int),
-    **dict.fromkeys(("psnr", "ssim"), int | float),
+    **dict.fromkeys(("psnr", "ssim"), int | float | None),  # None: see evaluation.Row
 }
 
 
@@ -67,35 +68,59 @@ def load_weights(source: str) -> Weights:
     """Loads a released model by name, an exported directory, or a run directory (its
     best checkpoint; the averaged weights where it keeps them).
 
-    Raises InputError where there is none, or it is damaged. The message names the file,
+    Raises InputError where there is none, or it is damaged: the message names the file,
     and the hash or the array that is wrong, with what was found and what was expected.
-    Nothing that is read can run code: JSON, safetensors, and Orbax arrays.
+    Raises OSError or Failure where it cannot be read, though it may be whole, or JAX
+    finds no device. Nothing that is read can run code: JSON, safetensors, and Orbax
+    arrays.
     """
     folder, exported = find_folder(source)
+    from btsrn_jax import mesh
+
+    mesh.find_devices()  # Orbax asks for them, too, and would name another reason
     return (_load_exported if exported else _load_run)(source, folder)
 
 
 def find_folder(source: str) -> tuple[Any, bool]:
     """Returns the folder of a model, and whether it is an exported one, not a run.
 
-    Raises InputError where there is neither. Loads no JAX.
+    Raises InputError where there is neither, OSError where that cannot be told. Loads
+    no JAX.
     """
-    path = storage.path(source)
-    if (path / WEIGHTS).is_file():
+    path, source = storage.path(source), os.fspath(source)
+    if storage.is_there(path / WEIGHTS):
         return path, True
-    if (path / CHECKPOINTS).is_dir():
+    if storage.is_there(path / CHECKPOINTS):
         return path, False
     if source in released_models():
         return RELEASED / source, True
     if source == "bicubic":
         raise InputError("bicubic has no weights: name a model")
-    if (path / CONFIG).is_file():
+    if storage.is_there(path / CONFIG):
         raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
-    known = ", ".join(released_models()) or "none"
+    released = released_models()
+    if not path.exists() and (os.sep in source or source.startswith((".", "~"))):
+        raise InputError(f"no model: {storage.missing(path)}")
+    near = difflib.get_close_matches(source, [*released, "bicubic"], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(
         f"no model {source!r}: a run directory (with {CHECKPOINTS}/), an exported"
-        f" one (with {WEIGHTS}), bicubic, or one of: {known}"
+        f" one (with {WEIGHTS}), bicubic, or one of: {', '.join(released) or 'none'}"
+        + hint
     )
+
+
+def read_scale(source: str) -> int:
+    """Returns the scale of a model, as of `load_weights`. Loads JAX only where a run
+    has no config.json that tells it."""
+    folder, exported = find_folder(source)
+    if exported:
+        return read_config(folder)["scale"]
+    try:
+        scale = storage.from_json((folder / CONFIG).read_text())["scale"]
+    except (OSError, ValueError, KeyError, TypeError):
+        scale = None
+    return scale if scale in schema.SCALES else load_weights(source).config["scale"]
 
 
 def released_models() -> list[str]:
@@ -108,13 +133,13 @@ def read_config(folder: pathlib.Path) -> dict:
 
     Returns at least `scale` and `model`, both valid. Fields of the network that the
     file does not hold are the paper's. Raises InputError that names what is missing, of
-    a wrong type, or not allowed.
+    a wrong type, or not allowed; OSError where the file cannot be read.
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        config = storage.from_json(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"cannot read {path}: it is missing") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     for name, kind in NEEDED.items():
@@ -125,7 +150,8 @@ def read_config(folder: pathlib.Path) -> dict:
             raise InputError(f"{path} is damaged: {name} is {str(value)[:40]!r}")
     for i, figure in enumerate(config.get("figures", [])):
         for name, kind in FIGURE.items():
-            if not isinstance(figure, dict) or not isinstance(figure.get(name), kind):
+            has = isinstance(figure, dict) and name in figure
+            if not has or not isinstance(figure[name], kind):
                 raise InputError(f"{path} is damaged: figures[{i}] has no {name}")
     # The rules are those of a training config with this network in it.
     whole = schema.defaults().to_dict()
@@ -142,10 +168,7 @@ def read_config(folder: pathlib.Path) -> dict:
 def _load_exported(source, path):
     config = read_config(path)
     file = path / WEIGHTS
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    data = file.read_bytes()
     expected = config.get("sha256", {}).get(WEIGHTS)
     found = hashlib.sha256(data).hexdigest()
     if expected not in (None, found):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         geometry_of,
         upsamplings,
     )
-    from btsrn_jax.network.onnx_graph import build_onnx
+    from btsrn_jax.network.onnx_graph import build_onnx, missing_onnx_form
     from btsrn_jax.network.ops import bicubic_skip, crop, pad_symmetric
     from btsrn_jax.network.vdsr import VDSR
 
@@ -51,6 +51,7 @@ __all__ = [
     "geometry_of",
     "init",
     "kept_for_gradient",
+    "missing_onnx_form",
     "pad_symmetric",
     "parameter_count",
     "super_resolve",
@@ -76,7 +77,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "train_flops",
         ],
         "geometry": ["SKIP_MARGIN", "VDSR_FEATURES", "geometry_of", "upsamplings"],
-        "onnx_graph": ["build_onnx"],
+        "onnx_graph": ["build_onnx", "missing_onnx_form"],
         "ops": ["bicubic_skip", "crop", "pad_symmetric"],
         "vdsr": ["VDSR"],
     },

@@ -12,8 +12,9 @@ Every convolution is VALID, so an output pixel depends on real pixels alone. The
 no border effects: a crop of the input gives a crop of the output. The network predicts
 the residual over the bicubic skip, and `super_resolve` adds the two.
 
-To add a kind of block: a name in `choices.py` and a branch in `Block`; to export it to
-ONNX, also its name and a branch of `_block` in `onnx_graph.py`.
+To add a kind of block: a name in `choices.py` and a branch in `Block`. Parameters and
+arithmetic are counted from what it does. To export it to ONNX, also its name and a
+branch of `_block` in `onnx_graph.py`; until then exports are made without ONNX.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from btsrn_jax.errors import InputError
 from btsrn_jax.network import choices, cost, ops, vdsr
 from btsrn_jax.network.geometry import SKIP_MARGIN, Geometry, upsamplings
 
@@ -30,6 +32,14 @@ _ACTIVATIONS = {
     "relu": nn.relu,
     "leaky_relu": lambda x: nn.leaky_relu(x, 0.2),  # the released code's slope
 }
+
+
+def _no_form(part, name, known):
+    """Returns the error of a name that nothing here stands for."""
+    hint = f"one of {', '.join(known)}"
+    if name in known:
+        hint = "network/choices.py has its name, network/btsrn.py lacks it"
+    return InputError(f"no {part} of kind {name!r}: {hint}")
 
 
 class Compute(NamedTuple):
@@ -135,9 +145,15 @@ class Block(nn.Module):
             a, b = jnp.split(y, 2, axis=-1)
             y = (jnp.tanh(a) if self.kind == "gated" else a) * nn.sigmoid(b)
         else:
-            known = ", ".join(choices.BLOCKS)
-            raise ValueError(f"no block of kind {self.kind!r}: one of {known}")
-        return ops.crop(x, 1) + y
+            raise _no_form("block", self.kind, choices.BLOCKS)
+        x = ops.crop(x, 1)
+        if y.shape != x.shape:  # adding might stretch one of them
+            raise InputError(
+                f"block {self.kind} makes {y.shape} where {x.shape} was expected: it"
+                " takes one pixel off each side and keeps the channels, by which halos"
+                " are counted (network/geometry.py)"
+            )
+        return x + y
 
 
 class BTSRN(Geometry, nn.Module):
@@ -167,9 +183,14 @@ class BTSRN(Geometry, nn.Module):
           (B, H, W, 3) float32 with H = s h - 2 valid_border and W likewise.
         """
 
+        if self.activation not in _ACTIVATIONS:
+            raise _no_form("activation", self.activation, choices.ACTIVATIONS)
+
         def pre(x, name):
             if self.norm == "batch":
                 x = nn.BatchNorm(not train, dtype=x.dtype, name=f"{name}_norm")(x)
+            elif self.norm not in ("none", "weight"):  # "weight" is in `Conv`
+                raise _no_form("norm", self.norm, choices.NORMS)
             return _ACTIVATIONS[self.activation](x)
 
         def conv(features, size, **kwargs):
@@ -193,26 +214,22 @@ class BTSRN(Geometry, nn.Module):
 
     multiply_adds = property(cost.multiply_adds)
 
-    def pixels_read(self, layer: str) -> float:
-        """Returns the number of pixels that a layer reads per HR pixel.
-
-        Args:
-          layer: first part of the path of its parameters, such as "low0" or "up1".
-        """
-        if layer.startswith(("high", "out")):
-            return 1.0
-        at_twice = layer.startswith("mid") or layer == "up1"  # between x4's two x2
-        return (2 if at_twice else 1) ** 2 / self.scale**2
-
     def loss_difference(self, sr: jax.Array, hr: jax.Array) -> jax.Array:
         """Returns what a loss is taken of: sr - hr, both (B, H, W, 3) in [0, 1]."""
         return sr - hr
 
 
 def build(config: Mapping, scale: int, compute: Compute = FLOAT32) -> BTSRN | vdsr.VDSR:
-    """Returns the network of a config's `model` section for one scale."""
-    if config.get("name") == "vdsr":
+    """Returns the network of a config's `model` section for one scale.
+
+    Raises:
+      InputError: its name is in `choices.NAMES`, but is no network's.
+    """
+    kind = config.get("name", "btsrn")
+    if kind == "vdsr":
         return vdsr.VDSR(scale, config["features"], compute)
+    if kind != "btsrn":
+        raise _no_form("network", kind, choices.NAMES)
     fields = {name: config[name] for name in config if name not in ("name", "dtype")}
     return BTSRN(scale=scale, compute=compute, **fields)
 

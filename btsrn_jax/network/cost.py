@@ -31,16 +31,16 @@ def parameter_count(model: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes(model)["params"]))
 
 
+@functools.cache
 def multiply_adds(model: Any) -> float:
     """Returns the multiply-adds per HR pixel of a large image; halos are not counted.
 
-    Each weight of a kernel is used once for every pixel that its layer reads.
+    Those of a square of n LR pixels a side are a n^2 + b n + c: the halos are in b and
+    c, and a is what is returned, for each of the HR pixels that an LR pixel becomes.
     """
-    total = 0.0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes(model)["params"]):
-        if len(leaf.shape) == 4:  # a kernel; all else is added, not multiplied
-            total += leaf.size * model.pixels_read(path[0].key)
-    return total
+    least = 2 * model.halo + 1
+    first, second, third = (sum(_products(model, least + i)) for i in range(3))
+    return (third - 2 * second + first) / 2 / model.scale**2
 
 
 def forward_flops(model: Any, side: int) -> int:
@@ -77,12 +77,15 @@ def _products(model, side):
 
 def _count(jaxpr) -> Iterator[int]:
     for equation in jaxpr.eqns:
-        for value in equation.params.values():
-            if isinstance(value, core.ClosedJaxpr):  # of a nested function
+        for value in equation.params.values():  # of nested functions
+            if isinstance(value, core.ClosedJaxpr):
                 yield from _count(value.jaxpr)
+            elif isinstance(value, core.Jaxpr):
+                yield from _count(value)
         if equation.primitive.name == "conv_general_dilated":
-            kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.size
-            yield out * math.prod(kernel[:3])  # HWIO
+            kernel, out = equation.invars[1].aval, equation.outvars[0].aval.size
+            features = equation.params["dimension_numbers"].rhs_spec[0]
+            yield out * kernel.size // kernel.shape[features]
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             x, out = equation.invars[0].aval.shape, equation.outvars[0].aval.size

@@ -9,6 +9,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from btsrn_jax.errors import InputError
+
 SKIP_MARGIN = 2  # LR pixels that the bicubic skip reads beyond each side
 VDSR_LAYERS, VDSR_FEATURES = 20, 64  # of its paper
 
@@ -67,7 +69,13 @@ class Sizes(Geometry):
 
 
 def geometry_of(model: Mapping, scale: int) -> Sizes:
-    """Returns the geometry of the network of a config's `model` section."""
+    """Returns the geometry of the network of a config's `model` section.
+
+    Raises:
+      InputError: nothing is known of the sizes of such a network.
+    """
     if model["name"] == "vdsr":
         return Sizes(scale, SKIP_MARGIN, 0, VDSR_LAYERS)
+    if model["name"] != "btsrn":
+        raise InputError(f"no sizes of network {model['name']!r}: network/geometry.py")
     return Sizes(scale, *(model[f"{stage}_blocks"] for stage in ("low", "mid", "high")))

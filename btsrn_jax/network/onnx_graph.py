@@ -1,8 +1,10 @@
 """The networks as ONNX graphs, node by node: NCHW, with any batch, height and width.
 
 A graph is built by hand, so that it holds plain operators of an old set, which many
-runtimes know, and no trace of the framework that trained it. `onnx` is imported when a
-graph is built, because it is an optional dependency.
+runtimes know, and no trace of the framework that trained it. Every operator has a size
+that follows from its input's and from constants, so that shape inference finds the size
+of the output. `onnx` is imported when a graph is built, because it is an optional
+dependency.
 """
 
 from collections.abc import Mapping
@@ -11,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from btsrn_jax.errors import InputError
-from btsrn_jax.network import geometry, vdsr
+from btsrn_jax.network import btsrn, geometry, ops, vdsr
 
-OPSET = 17
-IR_VERSION = 8  # of onnx 1.12: older than every runtime that knows this operator set
+OPSET = 13
+IR_VERSION = 7  # of onnx 1.8, which brought this operator set
 
 # The parts of a BTSRN that are written as nodes below.
 FORMS = {
@@ -22,15 +24,21 @@ FORMS = {
     "norm": ("none", "batch", "weight"),
     "activation": ("relu", "leaky_relu"),
 }
+END = 2**31 - 1  # of a slice that goes on to the last pixel
 
 
 class Graph:
-    """The nodes and constants of a graph as they are added; values go by names."""
+    """The nodes and constants of a graph as they are added; values go by names.
 
-    def __init__(self) -> None:
+    Attributes:
+      half: True to store the kernels of convolutions as float16.
+    """
+
+    def __init__(self, half: bool = False) -> None:
         import onnx
 
-        self.onnx, self.nodes, self.constants, self.count = onnx, [], {}, 0
+        self.onnx, self.half = onnx, half
+        self.nodes, self.constants, self.count = [], {}, 0
 
     def add(self, kind: str, *inputs: str, outputs: int = 1, **attributes):
         """Adds a node, and returns the name of its output, or a list of the names of
@@ -45,45 +53,62 @@ class Graph:
         self.constants[name] = np.ascontiguousarray(values, np.float32)
         return name
 
+    def kernel(self, name: str, values) -> str:
+        """Adds the kernel (out, in, height, width) of a convolution, and returns the
+        name of its float32 values."""
+        if not self.half:
+            return self.floats(name, values)
+        with np.errstate(over="ignore"):  # inf, which no exported file may give
+            self.constants[name] = np.ascontiguousarray(values, np.float16)
+        return self.add("Cast", name, to=self.onnx.TensorProto.FLOAT)
+
     def integers(self, *values: int) -> str:
         """Adds an int64 vector unless it is there, and returns its name."""
-        return self._integers(np.array(values, np.int64))
-
-    def integer(self, value: int) -> str:
-        """Adds an int64 scalar unless it is there, and returns its name."""
-        return self._integers(np.array(value, np.int64))
-
-    def _integers(self, array):
-        shape = "scalar" if array.ndim == 0 else "vector"
-        name = "_".join([shape, *map(str, array.ravel())])
-        self.constants[name] = array
+        name = "_".join(["vector", *map(str, values)])
+        self.constants[name] = np.array(values, np.int64)
         return name
+
+    def cut(self, x: str, start: int, end: int, *axes: int) -> str:
+        """Keeps the indices from `start` up to `end` along each of some axes."""
+        ends = [self.integers(*[i] * len(axes)) for i in (start, end)]
+        return self.add("Slice", x, *ends, self.integers(*axes))
 
     def crop(self, x: str, border: int) -> str:
         """Cuts `border` pixels off each side of (n, c, h, w)."""
-        if not border:
-            return x
-        start, end = self.integers(border, border), self.integers(-border, -border)
-        return self.add("Slice", x, start, end, self.integers(2, 3))
+        return self.cut(x, border, -border, 2, 3) if border else x
 
 
-def build_onnx(model: Any, variables: Mapping, metadata: Mapping[str, str]) -> Any:
-    """Returns a network as an `onnx.ModelProto`; padding, bicubic skip and clipping are
-    part of it.
+def build_onnx(
+    model: Any,
+    variables: Mapping,
+    metadata: Mapping[str, str],
+    tile: bool = False,
+    half: bool = False,
+) -> Any:
+    """Returns a network as an `onnx.ModelProto`; bicubic skip and clipping are part of
+    it, and padding unless it is for tiles.
 
     Its input is `lr`, (n, 3, height, width) float32 in [0, 1]; its output is `sr`,
-    (n, 3, s height, s width) float32 in [0, 1].
+    (n, 3, s height, s width) float32 in [0, 1]. With `tile` the input has `model.halo`
+    more pixels on each side than the part that is enlarged.
 
     Args:
       model: as `network.build` returns it.
       variables: `params`, and `batch_stats` with batch normalisation.
       metadata: text for the file's properties.
+      tile: True to leave the padding to the program that cuts the tiles.
+      half: True to store the kernels of convolutions as float16. They are cast to
+        float32 before they are used: all arithmetic stays float32.
 
     Raises:
       InputError: if a part of the network has no ONNX form here.
     """
-    graph = Graph()
-    _super_resolve(graph, model, variables)
+    missing = missing_onnx_form(model)
+    if missing:
+        raise InputError(missing)
+    graph = Graph(half)
+    padded = "lr" if tile else _pad_symmetric(graph, "lr", model.halo)
+    _super_resolve(graph, model, variables, padded)
     graph.nodes[-1].output[0] = "sr"
     helper, numpy_helper = graph.onnx.helper, graph.onnx.numpy_helper
     float32 = graph.onnx.TensorProto.FLOAT
@@ -105,53 +130,65 @@ def build_onnx(model: Any, variables: Mapping, metadata: Mapping[str, str]) -> A
     return proto
 
 
-def _super_resolve(graph, model, variables):
-    """Adds `network.super_resolve` of the padded image, cropped to s times `lr`."""
-    halo, s = model.halo, model.scale
-    padded = _pad_symmetric(graph, "lr", halo)
-    # Resize repeats the edge, where the convolution would mirror it. Both happen in the
-    # padding, outside of what is kept.
-    scales = graph.floats("scales", [1, 1, s, s])
-    skip = graph.add(
-        "Resize",
-        padded,
-        "",
-        scales,
-        mode="cubic",
-        cubic_coeff_a=-0.5,
-        coordinate_transformation_mode="half_pixel",
-    )
+def _pad_symmetric(graph, x, border):
+    """Adds SYMMETRIC padding, which ONNX's Pad does not know.
+
+    It grows by one line of pixels at a time, so that the border may exceed the image.
+    """
+    for axis in (2, 3):
+        for i in range(border):
+            # Line i of the image now lies at 2 i. An image of fewer lines has its own
+            # mirror image there, which is right, too.
+            first = graph.cut(x, 2 * i, 2 * i + 1, axis)
+            last = graph.cut(x, -2 * i - 1, -2 * i or END, axis)
+            x = graph.add("Concat", first, x, last, axis=axis)
+    return x
+
+
+def missing_onnx_form(model: Any) -> str:
+    """Returns "no ONNX form of block X" if a part of a network is not written as nodes
+    here; "" if it can be."""
     if isinstance(model, vdsr.VDSR):
-        valid = graph.crop(skip, s * geometry.SKIP_MARGIN)
-        residual = _vdsr_residual(graph, model, variables["params"], valid)
+        return ""
+    if not isinstance(model, btsrn.BTSRN):
+        return f"no ONNX form of {type(model).__name__}"
+    for field, known in FORMS.items():
+        if getattr(model, field) not in known:
+            return f"no ONNX form of {field} {getattr(model, field)}"
+    return ""
+
+
+def _super_resolve(graph, model, variables, padded):
+    """Adds `network.super_resolve`, cropped to the image inside the padding."""
+    halo, margin, s = model.halo, geometry.SKIP_MARGIN, model.scale
+    if isinstance(model, vdsr.VDSR):
+        enlarged = _bicubic_skip(graph, padded, s)
+        skip = graph.crop(enlarged, s * (halo - margin))
+        residual = _vdsr_residual(graph, model, variables["params"], enlarged)
     else:
+        skip = _bicubic_skip(graph, graph.crop(padded, halo - margin), s)
         residual = _residual(graph, model, variables, padded)
     residual = graph.crop(residual, s * halo - model.valid_border)
-    sr = graph.add("Add", graph.crop(skip, s * halo), residual)
+    sr = graph.add("Add", skip, residual)
     return graph.add("Clip", sr, graph.floats("zero", 0), graph.floats("one", 1))
 
 
-def _pad_symmetric(graph, x, border):
-    """Adds SYMMETRIC padding, by gathers: ONNX's Pad has no such mode, and the border
-    may exceed the image."""
-    shape = graph.add("Shape", x)
-    for axis in (2, 3):
-        size = graph.add("Gather", shape, graph.integer(axis))
-        twice = graph.add("Add", size, size)
-        end = graph.add("Add", size, graph.integer(border))
-        index = graph.add("Range", graph.integer(-border), end, graph.integer(1))
-        index = graph.add("Mod", index, twice)
-        turned = graph.add("Sub", graph.add("Sub", twice, graph.integer(1)), index)
-        # The smaller one is the index before the edge, the other its mirror image.
-        x = graph.add("Gather", x, graph.add("Min", index, turned), axis=axis)
-    return x
+def _bicubic_skip(graph, x, scale):
+    """Adds `ops.bicubic_skip`.
+
+    A convolution gives the s x s pixels that lie on each pixel, as channels. A Resize
+    would not do: some runtimes lack its cubic mode or have coefficients of their own.
+    """
+    weights = ops.bicubic_weights(scale)
+    kernel = np.einsum("ak,bl->abkl", weights, weights)
+    kernel = np.tile(kernel.reshape(scale**2, 1, *kernel.shape[2:]), (3, 1, 1, 1))
+    y = graph.add("Conv", x, graph.floats("bicubic", kernel), group=3)
+    # CRD: the pixels of a colour are neighbours among the channels.
+    return graph.add("DepthToSpace", y, blocksize=scale, mode="CRD")
 
 
 def _residual(graph, model, variables, x):
     """Adds the network itself; names and order are those of `btsrn.BTSRN`."""
-    for field, known in FORMS.items():
-        if getattr(model, field) not in known:
-            raise InputError(f"no ONNX form of {field} {getattr(model, field)}")
     params, stats = variables["params"], variables.get("batch_stats", {})
 
     def layer(path):
@@ -162,16 +199,18 @@ def _residual(graph, model, variables, x):
 
     def conv(x, path):
         kernel, bias = _kernel(layer(path)), np.asarray(layer(path)["bias"])
-        weights = graph.floats(f"{path}/kernel", kernel.transpose(3, 2, 0, 1))
+        weights = graph.kernel(f"{path}/kernel", kernel.transpose(3, 2, 0, 1))
         return graph.add("Conv", x, weights, graph.floats(f"{path}/bias", bias))
 
     def up(x, path, step):
-        # As in ops.deconv: a matrix product, then a depth-to-space.
+        # ops.deconv of the activations plus ops.nearest of x: both as channels, in the
+        # order (row, column, feature), then put in their places.
         kernel, bias = _kernel(layer(path)), np.asarray(layer(path)["bias"])
         columns = kernel.transpose(0, 1, 3, 2).reshape(-1, kernel.shape[2], 1, 1)
-        weights = graph.floats(f"{path}/kernel", columns)
+        weights = graph.kernel(f"{path}/kernel", columns)
         bias = graph.floats(f"{path}/bias", np.tile(bias, step * step))
-        y = graph.add("Conv", x, weights, bias)
+        y = graph.add("Conv", pre(x, f"pre_{path}"), weights, bias)
+        y = graph.add("Add", graph.add("Concat", *[x] * step**2, axis=1), y)
         return graph.add("DepthToSpace", y, blocksize=step, mode="DCR")
 
     def pre(x, path):
@@ -186,13 +225,12 @@ def _residual(graph, model, variables, x):
             x = _block(graph, model, x, f"{name}{i}", pre, conv)
         return x
 
-    x = conv(graph.add("Sub", x, graph.floats("half", 0.5)), "in")
+    x = conv(graph.add("Add", x, graph.floats("minus_half", -0.5)), "in")
     x = stage(x, "low", model.low_blocks)
     for i, step in enumerate(geometry.upsamplings(model.scale)):
         if i:
             x = stage(x, "mid", model.mid_blocks)
-        y = up(pre(x, f"pre_up{i}"), f"up{i}", step)
-        x = graph.add("Add", _nearest(graph, x, step), y)
+        x = up(x, f"up{i}", step)
     x = stage(x, "high", model.high_blocks)
     return conv(pre(x, "pre_out"), "out")
 
@@ -201,27 +239,14 @@ def _vdsr_residual(graph, model, params, skip):
     """Adds `vdsr.VDSR`, from the bicubic-enlarged image on."""
     weights = np.array(vdsr.LUMINANCE).reshape(1, 3, 1, 1)
     x = graph.add("Conv", skip, graph.floats("luminance", weights))
-    x = graph.add("Sub", x, graph.floats("half", 0.5))
+    x = graph.add("Add", x, graph.floats("minus_half", -0.5))
     for i in range(model.layers):
         x = graph.add("Relu", x) if i else x
         kernel = np.asarray(params[f"kernel{i}"]).transpose(3, 2, 0, 1)
-        kernel = graph.floats(f"kernel{i}", kernel)
+        kernel = graph.kernel(f"kernel{i}", kernel)
         x = graph.add("Conv", x, kernel, graph.floats(f"bias{i}", params[f"bias{i}"]))
     spread = np.full((3, 1, 1, 1), 1 / sum(vdsr.LUMINANCE))
     return graph.add("Conv", x, graph.floats("spread", spread))
-
-
-def _nearest(graph, x, step):
-    """Adds `ops.nearest`."""
-    return graph.add(
-        "Resize",
-        x,
-        "",
-        graph.floats(f"times_{step}", [1, 1, step, step]),
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
 
 
 def _block(graph, model, x, name, pre, conv):
@@ -247,13 +272,13 @@ def _kernel(layer):
 
 
 def _normalise(graph, x, path, params, stats):
-    """Adds batch normalisation by the statistics that were learned."""
+    """Adds batch normalisation by the statistics that were learned, as a product and a
+    sum: ONNX's own operator has changed its meaning several times."""
     *folders, name = path.split("/")
     for folder in folders:
         params, stats = params[folder], stats[folder]
-    values = [
-        graph.floats(f"{path}/{key}", tree[name][key])
-        for tree, keys in ((params, ("scale", "bias")), (stats, ("mean", "var")))
-        for key in keys
-    ]
-    return graph.add("BatchNormalization", x, *values, epsilon=1e-5)
+    params, stats = params[name], stats[name]
+    factor = np.asarray(params["scale"]) / np.sqrt(np.asarray(stats["var"]) + 1e-5)
+    shift = np.asarray(params["bias"]) - factor * np.asarray(stats["mean"])
+    x = graph.add("Mul", x, graph.floats(f"{path}/factor", factor.reshape(-1, 1, 1)))
+    return graph.add("Add", x, graph.floats(f"{path}/shift", shift.reshape(-1, 1, 1)))

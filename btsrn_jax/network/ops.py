@@ -261,6 +261,14 @@ def pad_symmetric(x: jax.Array, border: int) -> jax.Array:
     return x
 
 
+def bicubic_weights(scale: int) -> np.ndarray:
+    """Returns Keys' weights of five LR pixels in a row, (scale, 5) float64: a row for
+    each of the `scale` HR pixels that lie on the middle one."""
+    offset = (np.arange(scale) + 0.5) / scale - 0.5
+    places = np.arange(-SKIP_MARGIN, SKIP_MARGIN + 1)
+    return cubic(offset[:, None] - places)
+
+
 def bicubic_skip(x: jax.Array, scale: int) -> jax.Array:
     """Enlarges float images by Keys' bicubic kernel, VALID: the network's skip.
 
@@ -272,9 +280,7 @@ def bicubic_skip(x: jax.Array, scale: int) -> jax.Array:
       (B, scale (h - 4), scale (w - 4), c): the pixels that have two real LR pixels
       beyond them on each side.
     """
-    offset = (np.arange(scale) + 0.5) / scale - 0.5
-    places = np.arange(-SKIP_MARGIN, SKIP_MARGIN + 1)
-    weights = cubic(offset[:, None] - places)  # (phase, tap)
+    weights = bicubic_weights(scale)
     # Sums of products, because accelerators would round what a convolution reads.
     for axis in (1, 2):
         size = x.shape[axis] - 2 * SKIP_MARGIN

@@ -88,13 +88,6 @@ class VDSR(Geometry, nn.Module):
 
     multiply_adds = property(cost.multiply_adds)
 
-    def pixels_read(self, layer: str) -> float:
-        """Returns the number of pixels that a layer reads per HR pixel.
-
-        It is one for every layer: all of them work on the enlarged image.
-        """
-        return 1.0
-
     def loss_difference(self, sr: jax.Array, hr: jax.Array) -> jax.Array:
         """Returns what a loss is taken of: the difference in luminance, (B, H, W, 1).
 

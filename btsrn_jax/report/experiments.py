@@ -193,6 +193,7 @@ def final(run: ReportedModel) -> list[evaluation.Row]:
         r.set: r
         for r in run.rows
         if r.image == "mean" and not r.ensemble and r.protocol == protocol
+        if r.psnr is not None
     }
     return list(rows.values())
 

@@ -44,21 +44,23 @@ td { font-variant-numeric: tabular-nums; }
 
 class Crops(NamedTuple):
     """A row of Figure 5, with its name: (label, (n, n, 3) uint8) of bicubic, its error,
-    the network, its error, HR."""
+    each network, its error, HR."""
 
     name: str
     row: list[tuple[str, np.ndarray]]
 
 
-def figure5(pair: Pair, upscaler: evaluation.Upscaler) -> Crops:
-    """Returns one image as the paper's Figure 5 shows it; CROPS_NOTE says how."""
-    bicubic = evaluation.bicubic_upscaler(upscaler.scale)
-    before, after, original = evaluation.crop_row(pair, [bicubic, upscaler], SIDE)
+def figure5(pair: Pair, upscalers: Sequence[evaluation.Upscaler]) -> Crops:
+    """Returns one image as the paper's Figure 5 shows it, by one or several networks of
+    a scale; CROPS_NOTE says how."""
+    scale, names = upscalers[0].scale, [upscaler.name for upscaler in upscalers]
+    shown = [evaluation.bicubic_upscaler(scale), *upscalers]
+    *found, original = evaluation.crop_row(pair, shown, SIDE)
     row = []
-    for (label, crop), name in ((before, "bicubic"), (after, "network")):
+    for (label, crop), upscaler in zip(found, shown, strict=True):
+        name = "network" if [upscaler.name] == names else upscaler.name
         row += [(label, crop), (f"|{name} - HR|", _error(crop, original[1]))]
-    name = f"{pair.name}, x{upscaler.scale}, {upscaler.name}"
-    return Crops(name, [*row, original])
+    return Crops(f"{pair.name}, x{scale}, {', '.join(names)}", [*row, original])
 
 
 def _error(crop, original):
@@ -109,17 +111,26 @@ def curves(svg: str) -> str:
 
 
 def crops(crops: Crops) -> str:
-    """Returns a row of crops as HTML, with bicubic and the network under a slider."""
+    """Returns a row of crops as HTML; below it bicubic and each network under a
+    slider."""
     figures = "".join(
         f'<figure><img src="{_png(crop)}" alt="{html.escape(label)}" width="{SIDE}">'
         f"<figcaption>{html.escape(label)}</figcaption></figure>"
         for label, crop in crops.row
     )
-    (before, bicubic), (after, network) = crops.row[0], crops.row[2]
-    name, before, after = map(html.escape, (crops.name, before, after))
+    networks = crops.row[2:-1:2]
+    sliders = [_slider(crops.name, crops.row[0], network) for network in networks]
+    heading = f'<h3>{html.escape(crops.name)}</h3><div class="crops">{figures}</div>'
+    return heading + "".join(sliders)
+
+
+def _slider(name, below, above):
+    """Returns two crops under a slider as HTML: (label, crop) of bicubic and of a
+    network."""
+    (before, bicubic), (after, network) = below, above
+    name, before, after = map(html.escape, (name, before, after))
     # The range input is the whole interaction: mouse, touch and arrow keys move it.
     return (
-        f'<h3>{name}</h3><div class="crops">{figures}</div>'
         f'<figure class="compare"><div><img src="{_png(network)}" alt="{after}">'
         f'<img class="before" src="{_png(bicubic)}" alt="{before}"><i></i></div>'
         '<input type="range" min="0" max="100" value="50" step="any"'

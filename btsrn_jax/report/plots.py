@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -55,6 +56,8 @@ def draw(
 ) -> "matplotlib.figure.Figure | None":
     """Returns the matplotlib Figure that `curves` writes; None where nothing was
     logged."""
+    # It warns of a machine without a home directory, which is no fault of a report.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib
     from matplotlib.figure import Figure
 

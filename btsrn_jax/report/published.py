@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from btsrn_jax import evaluation, export, network
 from btsrn_jax.report.tables import ReportedModel, Table
 
-MEASURED = ("set", "scale", "bicubic", "shipped", "with ensemble")
+MEASURED = ("set", "scale", "bicubic", "shipped", "with ensemble", "model")
 
 
 def released_tables(entries: Sequence[ReportedModel]) -> list[Table]:
@@ -49,25 +49,29 @@ def _without_empty(table):
 
 
 def _mean(entries, set_name, scale, protocol, ensemble, field="rows"):
-    """Returns a mean over a set as text, "" where there is none."""
+    """Returns a mean over a set as text, the first there is; "" without any."""
     for entry in entries:
         for row in getattr(entry, field):
-            name = evaluation.SAME_SETS.get(row.set, row.set)
+            name = evaluation.paper_set(row.set)
             key = (name, row.image, row.scale, row.protocol, row.ensemble)
             if key == (set_name, "mean", scale, protocol, ensemble):
-                return f"{row.psnr:.2f}"
+                return evaluation.as_text(row.psnr)
     return ""
 
 
 def _cells(entries, protocol):
-    """Yields (set, scale, [bicubic, ours, ours with the ensemble]) where one of ours
-    was measured."""
+    """Yields (set, scale, [bicubic, ours, ours with the ensemble, the model's name])
+    where one of ours was measured. The name is "" unless a scale has several models."""
+    scales = [entry.config["scale"] for entry in entries]
+    several = len(set(scales)) < len(scales)
     for set_name in evaluation.PUBLISHED:
         for scale in (2, 3, 4):
             bicubic = _mean(entries, set_name, scale, protocol, 0, "baseline")
-            ours = [_mean(entries, set_name, scale, protocol, e) for e in (0, 1)]
-            if any(ours):
-                yield set_name, scale, [bicubic, *ours]
+            for entry in entries:
+                ours = [_mean([entry], set_name, scale, protocol, e) for e in (0, 1)]
+                if any(ours):
+                    name = entry.name if several else ""
+                    yield set_name, scale, [bicubic, *ours, name]
 
 
 def _benchmark(entries):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from btsrn_jax import config as schema
 from btsrn_jax import evaluation, network
+from btsrn_jax.fields import FIELDS
 
 # What runs of one comparison may differ in.
 VARIED = tuple(name.removeprefix("model.") for name in schema.STUDIED)
@@ -100,12 +101,13 @@ def table3(entries: Sequence[ReportedModel]) -> Table | None:
         if entry.config["model"]["name"] != "btsrn":
             continue
         for row in entry.rows:
-            if row.image == "mean" and row.ensemble and row.protocol == "ntire":
+            ntire = row.image == "mean" and row.ensemble and row.protocol == "ntire"
+            if ntire and row.psnr is not None:
                 paper, paper_bicubic = evaluation.TABLE_3[row.scale]
-                line = [f"x{row.scale}", entry.name, row.set, f"{row.psnr:.2f}"]
+                line = [f"x{row.scale}", entry.name, set_label(row), f"{row.psnr:.2f}"]
                 line += [f"{paper:.2f}", f"{row.psnr - paper:+.2f}"]
                 base = _baseline(entry, row)
-                gain = f"{row.psnr - base.psnr:+.2f}" if base else ""
+                gain = evaluation.as_text(base and evaluation.gain(row, base), "+.2f")
                 lines.append([*line, gain, f"{paper - paper_bicubic:+.2f}"])
                 used.append(entry)
     if not lines:
@@ -127,37 +129,61 @@ def table3(entries: Sequence[ReportedModel]) -> Table | None:
 def _baseline(entry, row):
     """Returns bicubic's figure beside a row, or None."""
     keys = ("set", "image", "scale", "protocol")
-    wanted = [getattr(row, key) for key in keys]
-    same = (b for b in entry.baseline if [getattr(b, k) for k in keys] == wanted)
+
+    def measured(row):
+        return *(getattr(row, key) for key in keys), evaluation.lr_label(row)
+
+    same = (b for b in entry.baseline if measured(b) == measured(row))
     return next(same, None)
+
+
+def set_label(row: evaluation.Row) -> str:
+    """Returns a set's name, and where its LR images came from if not from imresize."""
+    lr = evaluation.lr_label(row)
+    return f"{row.set}, LR of {lr}" if lr else row.set
 
 
 def table4(entries: Sequence[ReportedModel]) -> Table | None:
     """Returns Table 4: PSNR under `benchmark` on the paper's four sets.
 
-    Each system (BTSRN, VDSR, bicubic) shows the first model that has a figure, with the
-    ensemble where one was measured. None where no model has a figure.
+    Each system (BTSRN, VDSR, bicubic) has three columns for each of its models, with
+    the ensemble where one was measured. Models of different scales share their columns.
+    None where no model has a figure.
     """
-    cells, used = {}, {}
+    cells, models, used = {}, {}, {}
     for entry in entries:
         system = entry.config["model"]["name"]
         for row in sorted(entry.rows, key=lambda row: -row.ensemble):
-            if row.image == "mean" and evaluation.paper_psnr(row) is not None:
-                key = (system, row.set, row.scale)
-                if key not in cells:
-                    ensemble = ", ensemble" if row.ensemble else ""
-                    used[f"{system} x{row.scale}: {entry.name}{ensemble}"] = entry
-                cells.setdefault(key, row)
-                if base := _baseline(entry, row):
-                    cells.setdefault(("bicubic", row.set, row.scale), base)
+            known = row.psnr is not None and evaluation.paper_psnr(row) is not None
+            if row.image != "mean" or not known:
+                continue
+            names = models.setdefault((system, row.scale), [])
+            if entry.name not in names:
+                names.append(entry.name)
+                how = ", ensemble" if row.ensemble else ""
+                lr = evaluation.lr_label(row)
+                how += f", LR of {lr}" if lr else ""
+                used[f"{system} x{row.scale}: {entry.name}{how}"] = entry
+            place = names.index(entry.name)
+            line = evaluation.paper_set(row.set), row.scale
+            cells.setdefault((system, place, *line), row)
+            base = _baseline(entry, row)
+            if base and base.psnr is not None:
+                cells.setdefault(("bicubic", 0, *line), base)
+    columns = [
+        (system, place, heading)
+        for system in evaluation.TABLE_4_MODELS
+        for place, heading in enumerate(_headings(system, models))
+    ]
     lines = []
     for set_name, scale in [(s, n) for s in evaluation.TABLE_4 for n in (2, 3, 4)]:
         line = [set_name, f"x{scale}"]
-        systems = zip(
+        of_set = zip(
             evaluation.TABLE_4_MODELS, evaluation.TABLE_4[set_name], strict=True
         )
-        for system, published in systems:
-            paper, row = published[scale - 2], cells.get((system, set_name, scale))
+        published = {system: psnr[scale - 2] for system, psnr in of_set}
+        for system, place, _ in columns:
+            paper, row = published[system], cells.get((system, place, set_name, scale))
             line += [f"{row.psnr:.2f}" if row else "", f"{paper:.2f}"]
             line.append(f"{row.psnr - paper:+.2f}" if row else "")
         if any(line[2::3]):
@@ -165,10 +191,73 @@ def table4(entries: Sequence[ReportedModel]) -> Table | None:
     if not lines:
         return None
     header = ["set", "scale"]
-    for system in ("BTSRN", "VDSR", "bicubic"):
-        header += [system, "paper", "difference"]
+    for _, _, heading in columns:
+        header += [heading, "paper", "difference"]
     title = "Table 4: PSNR of the benchmark protocol" + reduction([*used.values()])
     return Table("table4", title, header, lines, [f"{'; '.join(used)}."])
+
+
+def _headings(system, models):
+    """Returns the heading of each of a system's columns of figures: its own name, or,
+    of several, the model's name."""
+    word = system if system == "bicubic" else system.upper()
+    found = [names for (kind, _), names in models.items() if kind == system]
+    count = max(map(len, found), default=1)
+    if count == 1:
+        return [word]
+    headings = []
+    for place in range(count):
+        names = {names[place] for names in found if len(names) > place}
+        headings.append(f"{word} {names.pop() if len(names) == 1 else place + 1}")
+    return headings
+
+
+def compared(entries: Sequence[ReportedModel]) -> Table | None:
+    """Returns the settings in which models differ, a column each; None where there are
+    no two models.
+
+    Where data lies, and what leaves no trace in the weights, does not count.
+    """
+    if len(entries) < 2:
+        return None
+    settings = [_settings(entry.config) for entry in entries]
+    differing = [
+        name
+        for name in dict.fromkeys(name for known in settings for name in known)
+        if len({known[name] for known in settings if name in known}) > 1
+    ]
+    lines = [
+        [entry.name, *(known.get(name, "unknown") for name in differing)]
+        for entry, known in zip(entries, settings, strict=True)
+    ]
+    note = "All other settings are equal, as far as an exported model knows its own."
+    if not differing:
+        note = "No setting differs."
+    return Table(
+        "differences",
+        "What differs between the models",
+        ["model", *differing],
+        lines,
+        [note],
+    )
+
+
+def _settings(config):
+    """Returns the settings of a model as text, by their names in the config."""
+    known = schema.flatten(config)
+    if "train" in config:  # a field that is younger than the run had its default then
+        known = schema.flatten(schema.defaults()) | known
+    else:
+        names = {"batch_size": "batch_size", "patch": "patch", "steps": "step"}
+        known |= {f"train.{name}": config.get(key) for name, key in names.items()}
+    names = [name for name in FIELDS if name not in schema.FREE_ON_RESUME]
+    # The last one is an exported model's: its data in words.
+    names += ["data.hr_dir", "data.lr_dir", "data"]
+    return {
+        name: f"{known[name]:g}" if type(known[name]) is float else str(known[name])
+        for name in names
+        if known.get(name) is not None
+    }
 
 
 def overview(entries: Sequence[ReportedModel]) -> Table:
@@ -181,10 +270,10 @@ def overview(entries: Sequence[ReportedModel]) -> Table:
         means = [row for row in entry.rows if row.image == "mean"]
         for row in means:
             base = _baseline(entry, row)
-            line = [entry.name, f"x{row.scale}", size, row.set, row.protocol]
+            line = [entry.name, f"x{row.scale}", size, set_label(row), row.protocol]
             line += ["yes" if row.ensemble else "no"]
-            line += [f"{base.psnr:.2f}" if base else "", f"{row.psnr:.2f}"]
-            lines.append([*line, f"{row.ssim:.4f}"])
+            figures = (base and base.psnr, ".2f"), (row.psnr, ".2f"), (row.ssim, ".4f")
+            lines.append(line + [evaluation.as_text(*figure) for figure in figures])
         if not means:
             scale = f"x{entry.config['scale']}"
             lines.append([entry.name, scale, size, "none yet", *[""] * 5])

@@ -2,26 +2,33 @@
 
 import csv
 import dataclasses
-import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from btsrn_jax import (
-    checkpoint,
     evaluation,
     images,
     inference,
+    lock,
     network,
     storage,
     training,
 )
-from btsrn_jax.data import SAMPLES, check_set, evaluation_set, file_pair, set_name
+from btsrn_jax.data import (
+    check_set,
+    evaluation_set,
+    file_pair,
+    origin,
+    sample_pairs,
+    set_names,
+)
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
 from btsrn_jax.progress import logger
 from btsrn_jax.report import experiments, html_page, plots, published, tables
 from btsrn_jax.report.tables import ReportedModel
 
+METRICS = "metrics.jsonl"  # `training.METRICS`, of a module that loads JAX
 SHOWN = 3  # pictures of Figure 5 where none are chosen
 TITLE = "BTSRN-JAX: the paper's experiments"
 
@@ -33,11 +40,12 @@ def write_report(
     chosen: Sequence[str] = (),
     ensemble: bool = True,
     data_dir: str = "data",
+    before: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes index.html, report.md, and every table, plot and row of crops as a file.
 
-    Figure 5 shows the first model of each scale. Curves need matplotlib; without it the
-    report has none, and one line says so.
+    Figure 5 shows all models of a scale beside each other. Curves need matplotlib;
+    without it the report has none, and one line says so.
 
     Args:
       sources: run directories, exported directories, released names.
@@ -49,22 +57,32 @@ def write_report(
         photographs where there is no set); by default the first three.
       ensemble: True to use the self-ensemble, in evaluation and in Figure 5.
       data_dir: the folder where DIV2K was prepared.
+      before: called once sources, sets and images are known to be there, before JAX is
+        loaded.
 
     Raises:
       InputError: for a source that is neither a run nor a model, and for an unknown set
         or image, before anything is written.
     """
-    entries = [load(source) for source in dict.fromkeys(sources)]
-    found = {
-        scale: _find_sets(sets or [SAMPLES], scale, data_dir)
-        for scale in sorted({entry.config["scale"] for entry in entries})
-    }
+    out = storage.local(out)
+    storage.check_writable_folder(out)
+    scales = sorted({_read_scale(source) for source in sources})
+    found = {s: _find_sets(sets, s, data_dir) for s in scales}
     shown = {scale: _choose(sets, chosen, scale) for scale, sets in found.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    crops, baseline = [], {}
+    before()
+    for scale, given in found.items() if sets else ():
+        for name, pairs in given.items():
+            logger.info(f"{name} x{scale}: {len(pairs)} images, {origin(pairs)}")
+    entries = _named_apart([load(source) for source in dict.fromkeys(sources)])
+    with lock.hold(out, "report"):
+        _write_all(entries, found, shown, out, sets, ensemble)
+
+
+def _write_all(entries, found, shown, out, sets, ensemble):
+    upscalers, baseline = {}, {}
     for i, entry in enumerate(entries):
         scale = entry.config["scale"]
-        if entry.source is None or not (sets or scale in shown):
+        if entry.source is None or not (sets or shown[scale]):
             continue
         model = inference.open_model(entry.source, None, ensemble)
         logger.info(model.about)
@@ -74,15 +92,49 @@ def write_report(
                 bicubic = evaluation.bicubic_upscaler(scale)
                 baseline[scale] = _measure(bicubic, found[scale])
             rows = _measure(upscaler, found[scale])
+            for line in evaluation.name_without_error(rows):
+                logger.info(line)
             entries[i] = dataclasses.replace(
                 entry,
                 rows=evaluation.latest(entry.rows + rows),
                 baseline=evaluation.latest(entry.baseline + baseline[scale]),
             )
-        for pair in shown.pop(scale, ()):
-            made = html_page.figure5(pair, upscaler)
-            crops.append(made._replace(name=made.name + tables.reduction([entry])))
+        upscalers.setdefault(scale, []).append((entry, upscaler))
+    crops = []
+    for scale, models in upscalers.items():
+        of_scale, shown_by = zip(*models, strict=True)
+        for pair in shown[scale]:
+            made = html_page.figure5(pair, shown_by)
+            crops.append(made._replace(name=made.name + tables.reduction(of_scale)))
+    out.mkdir(parents=True, exist_ok=True)
     _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
+
+
+def _read_scale(source):
+    """Returns the scale of a run, finished or not, or of a model."""
+    path = storage.local(source)
+    if not storage.is_there(path / METRICS):
+        return inference.read_scale(source)
+    return _read_run(path, lambda config: config["scale"])
+
+
+def _read_run(path, use):
+    """Returns what `use` makes of a run's config; InputError where it cannot."""
+    try:
+        return use(storage.from_json((path / inference.CONFIG).read_text()))
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read the config of {path}: {error}") from None
+
+
+def _named_apart(entries):
+    """Returns the models, those of equal names under the paths that they came from."""
+    names = [entry.name for entry in entries]
+    return [
+        dataclasses.replace(entry, name=entry.source)
+        if entry.source and names.count(entry.name) > 1
+        else entry
+        for entry in entries
+    ]
 
 
 def load(source: str) -> ReportedModel:
@@ -90,18 +142,17 @@ def load(source: str) -> ReportedModel:
     path = folder = storage.local(source)
     metrics = training.read_metrics(path / training.METRICS)
     if metrics:
-        try:
-            config = json.loads((path / "config.json").read_text())
-            network.build(config["model"], config["scale"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"cannot read the config of {path}: {error}") from None
-        has_weights = any((path / checkpoint.FOLDER).glob("[0-9]*"))
+        config = _read_run(path, lambda c: c)
+        _read_run(path, lambda c: network.build(c["model"], c["scale"]))
+        from btsrn_jax import checkpoint  # loads JAX
+
+        has_weights = bool(checkpoint.steps_in(path / checkpoint.FOLDER))
     else:
         loaded = inference.load_weights(source)
         config, folder, has_weights = loaded.config, loaded.folder, True
     config["model"].setdefault("name", "btsrn")
     rows = evaluation.latest(evaluation.read_figures(folder, config))
-    name = path.resolve().name if path.exists() else source
+    name = path.absolute().name if path.exists() else source
     return ReportedModel(
         source if has_weights else None,
         name,
@@ -114,12 +165,11 @@ def load(source: str) -> ReportedModel:
 
 def _find_sets(names, scale, data_dir):
     """Returns the pairs of each set by name, all of which can be read and fit; of
-    DIV2K's sets, those of this scale."""
-    found = {
-        set_name(name): evaluation_set(name, scale, data_dir)
-        for name in names
-        if not name.startswith("div2k/") or name.endswith(f"_x{scale}")
-    }
+    DIV2K's sets, those of this scale. Without names, the sample photographs."""
+    found = {} if names else {"samples": sample_pairs()}
+    for name, given in zip(set_names(names, data_dir), names, strict=True):
+        if not name.startswith("div2k/") or name.endswith(f"_x{scale}"):
+            found[name] = evaluation_set(given, scale, data_dir)
     for pairs in found.values():
         check_set(pairs, scale, most_ignored(PROTOCOLS, scale))
     return found
@@ -132,7 +182,7 @@ def _choose(by_name, chosen, scale):
         return pairs[:SHOWN]
     known, files = {pair.name: pair for pair in pairs}, []
     for name in chosen:
-        path = pathlib.Path(name)
+        path = storage.local(name)
         if name not in known and path.is_file():
             known[name] = file_pair(path)
             files.append(known[name])
@@ -159,6 +209,9 @@ def _sections(entries):
     found = (tables.table3(entries), tables.table4(entries))
     found = [*published.released_tables(entries), *filter(None, found)]
     sections += map(experiments.Study, found)
+    differences = tables.compared(entries)
+    if differences:
+        sections.insert(0, experiments.Study(differences))
     rest = [entry for entry in entries if entry not in shown]
     lines = [(entry.name, entry.metrics) for entry in rest]
     heading = "Training" + tables.reduction(rest)

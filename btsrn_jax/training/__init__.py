@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from btsrn_jax.training import distributed
+    from btsrn_jax.training import cluster, distributed
+    from btsrn_jax.training.announce import next_steps
     from btsrn_jax.training.loop import run
     from btsrn_jax.training.metrics_log import METRICS, Diverged, read_metrics
     from btsrn_jax.training.preemption import STOPPED, Preemption
@@ -20,10 +21,12 @@ __all__ = [
     "STOPPED",
     "Diverged",
     "Preemption",
+    "cluster",
     "compile_step",
     "create_state",
     "distributed",
     "make_recipe",
+    "next_steps",
     "prepare_validation",
     "read_metrics",
     "run",
@@ -31,8 +34,9 @@ __all__ = [
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
-    submodules=["distributed"],
+    submodules=["cluster", "distributed"],
     submod_attrs={
+        "announce": ["next_steps"],
         "loop": ["run"],
         "metrics_log": ["METRICS", "Diverged", "read_metrics"],
         "preemption": ["STOPPED", "Preemption"],

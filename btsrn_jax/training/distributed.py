@@ -1,13 +1,17 @@
 """Several processes of one run: how they find each other, and how one is lost."""
 
+import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 
+from btsrn_jax import lock, mesh
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import log_to_stderr, logger
+from btsrn_jax.training import cluster
 
 JOIN_SECONDS = 300  # for all processes of a run to find each other
 HEARTBEAT_SECONDS = 60  # a process silent for so long is dead: the others end
@@ -16,21 +20,6 @@ SHUTDOWN_SECONDS = 86400  # while the first process evaluates, the others wait
 # statuses, and the words of the libraries that carry the sums (gloo, NCCL, ICI).
 LOST = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "Gloo", "NCCL")
 LOST += ("onnection", "heartbeat", "another task", "barrier", "slice health")
-
-
-def announced(env: Mapping[str, str]) -> str:
-    """Returns what in the environment says that this is one process of several.
-
-    "" if nothing does. A Slurm allocation alone does not count: a Slurm step of several
-    tasks does.
-    """
-    if "JAX_COORDINATOR_ADDRESS" in env:
-        return "JAX_COORDINATOR_ADDRESS"
-    if {"SLURM_STEP_NODELIST", "SLURM_PROCID"} <= env.keys():
-        return "Slurm" if int(env.get("SLURM_NTASKS", "1")) > 1 else ""
-    if "," in env.get("TPU_WORKER_HOSTNAMES", ""):
-        return "TPU_WORKER_HOSTNAMES"
-    return ""
 
 
 def join(distributed: bool) -> None:
@@ -45,15 +34,17 @@ def join(distributed: bool) -> None:
 
     Raises:
       InputError: nothing says where the others are.
+      NoDevices: this process finds no device.
     """
-    if distributed or announced(os.environ):
+    if distributed or cluster.announced(os.environ):
         _initialize(os.environ)
+    mesh.find_devices()
     log_to_stderr(jax.process_index(), jax.process_count())
 
 
 def _initialize(env):
     seconds = int(env.get("BTSRN_JOIN_SECONDS", JOIN_SECONDS))
-    address, process, count = _place(env)
+    address, process, count = cluster.place(env)
 
     def give_up():
         logger.error(
@@ -88,23 +79,31 @@ def _initialize(env):
         timer.cancel()
 
 
-def _place(env):
-    """Returns (address, process, count), as the environment tells, for messages."""
-    address = env.get("JAX_COORDINATOR_ADDRESS") or env.get("SLURM_STEP_NODELIST")
-    return (
-        address or env.get("TPU_WORKER_HOSTNAMES") or "the coordinator",
-        env.get("JAX_PROCESS_ID")
-        or env.get("SLURM_PROCID")
-        or env.get("TPU_WORKER_ID", "?"),
-        env.get("JAX_NUM_PROCESSES") or env.get("SLURM_NTASKS", "?"),
-    )
-
-
 def lost_another(error: BaseException) -> bool:
     """Returns True for JAX's own errors about another process of the run being gone."""
     is_jaxs = isinstance(error, jax.errors.JaxRuntimeError)
     several = is_jaxs and jax.process_count() > 1
     return several and any(sign in str(error) for sign in LOST)
+
+
+@contextlib.contextmanager
+def hold_run(workdir: Any) -> Iterator[None]:
+    """Keeps other runs out of a run directory; collective. The first process does.
+
+    Raises:
+      InputError: in every process, where the first one is refused.
+    """
+    with contextlib.ExitStack() as stack:
+        error = None
+        if mesh.is_first():
+            try:
+                stack.enter_context(lock.hold(workdir, "run"))
+            except (InputError, OSError) as caught:
+                error = caught
+        if mesh.gather(error is not None).any():
+            jax.distributed.shutdown()  # all know: none is lost for another one
+            raise error or InputError(f"{workdir}: refused by the first process")
+        yield
 
 
 def wait_for_first() -> None:

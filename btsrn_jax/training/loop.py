@@ -3,23 +3,26 @@
 import functools
 import pathlib
 import time
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import checkpoint, mesh, network, trees
+from btsrn_jax import checkpoint, lock, mesh, trees
 from btsrn_jax import config as schema
 from btsrn_jax.data import (
     host_store,
     load_store,
+    name_folders,
     open_batches,
     sampler,
     training_pairs,
 )
 from btsrn_jax.progress import TrainingProgress, logger
+from btsrn_jax.training import announce
 from btsrn_jax.training import step as stepping
 from btsrn_jax.training.metrics_log import MetricsLog, Recorder
 from btsrn_jax.training.preemption import STOPPED, Preemption, Stopped
@@ -53,6 +56,7 @@ def run(
     if config.train.time_limit:
         preemption.deadline = time.monotonic() + 60 * config.train.time_limit
     pairs = training_pairs(config)
+    config = name_folders(config, pairs)
     store = load_store(config, pairs, devices)
     sizes = host_store.hr_sizes(store)
     one_pass = sampler.steps_per_pass(sizes, config.train.batch_size)
@@ -61,7 +65,9 @@ def run(
     saved = open_run(
         workdir, config, pairs, sizes, devices, config_file, config_argument
     )
-    logger.info(describe(config, sizes, one_pass, validation, devices))
+    logger.info(
+        announce.describe(config, sizes, one_pass, validation, devices, workdir)
+    )
     try:
         train(config, saved, workdir, devices, store, validation, preemption)
     except Stopped as stop:
@@ -91,22 +97,26 @@ def train(
       Stopped: early, by a signal or the time limit; the state of its step is saved.
       Diverged: the loss or its gradient stayed non-finite.
       SaveFailed: a checkpoint could not be written.
+      ReadFailed: no checkpoint could be read, though there are some.
     """
     settings = config.train
     recipe = stepping.make_recipe(config, devices)
     with ExitStack() as stack:
         enter = stack.enter_context
-        checkpoint.set_damaged_aside(checkpoint.folder_of(workdir))
+        state = restore(workdir, recipe, devices, settings.init_from)
         checkpoints = enter(closing(checkpoint.Checkpoints(workdir)))
         preemption.finish = checkpoints.wait
-        state = restore(checkpoints, recipe, devices, settings.init_from)
         start, last = int(state.step), settings.steps
+        if start == last:
+            logger.info(announce.complete(config, workdir))
+        elif start:
+            logger.info(f"continuing from step {start}")
         log = enter(closing(MetricsLog(workdir, start, mesh.is_first())))
         batches = open_batches(store, recipe, devices, start, last)
         enter(closing(batches))
         progress = TrainingProgress(start, last, settings.batch_size)
         enter(closing(progress))
-        recorder = Recorder(log, progress, batches, settings.log_every, last)
+        recorder = Recorder(log, progress, batches, start, settings.log_every, last)
         from_host = isinstance(store, host_store.HostStore)
         train_step = stepping.compile_step(recipe, devices, from_host)
 
@@ -122,9 +132,11 @@ def train(
         if start:
             validate(start)
         for step in range(start + 1, last + 1):
-            compiles = step == start + 1
-            with progress.paused() if compiles else nullcontext():
-                state, metrics = train_step(state, batches(step - 1))
+            data = batches(step - 1)
+            if step == start + 1:
+                with progress.paused():
+                    train_step = compile_now(train_step, state, data)
+            state, metrics = train_step(state, data)
             recorder.add(step, metrics)
             preemption.attentive = True
             stopping = preemption.should_stop(step)
@@ -132,6 +144,7 @@ def train(
             if saving or stopping:
                 recorder.flush()
                 with progress.paused():
+                    lock.confirm()
                     log.flush()
                     checkpoints.save(step, state, saved)
                     if stopping and step < last:
@@ -143,53 +156,35 @@ def train(
             raise Stopped(last)
 
 
+def compile_now(step: Callable, state: stepping.TrainState, data: Any) -> Callable:
+    """Returns a jitted step compiled for these arguments; says so, and how long it
+    took."""
+    logger.info("compiling the train step (once) ...")
+    begun = time.monotonic()
+    compiled = step.lower(state, data).compile()
+    logger.info(f"compiled in {time.monotonic() - begun:.0f} s")
+    return compiled
+
+
 def restore(
-    checkpoints: checkpoint.Checkpoints,
+    workdir: pathlib.Path,
     recipe: stepping.Recipe,
     devices: Mesh,
     init_from: str = "",
 ) -> stepping.TrainState:
     """Returns the state of the newest whole checkpoint, on the mesh.
 
-    Without one it is a new state, with parameters of the model `init_from` if that is
-    given.
+    Damaged ones are moved aside. Without any checkpoint it is a new state, with
+    parameters of the model `init_from` if that is given.
+
+    Raises:
+      ReadFailed: no checkpoint could be read, though there are some.
     """
-    found = checkpoints.restore_latest()
+    found = checkpoint.restore_latest(checkpoint.folder_of(workdir))
     if found is None:
         params = stepping.initial_params(init_from, recipe) if init_from else None
         return stepping.create_state(recipe, devices, params)
-    step, arrays = found
-    logger.info(f"continuing from step {step}")
+    _, arrays = found
     create = functools.partial(stepping.create_state, recipe, devices)
     state = trees.fill(jax.eval_shape(create), arrays)
     return jax.device_put(state, mesh.replicated(devices))
-
-
-def describe(
-    config: ConfigDict,
-    sizes: list[tuple[int, int]],
-    one_pass: int,
-    validation: Validation | None,
-    devices: Mesh,
-) -> str:
-    """Returns what is about to happen, in four lines.
-
-    Args:
-      config: resolved.
-      sizes: (height, width) in HR pixels of every training image.
-      one_pass: steps in which the images are seen once.
-      validation: None: nothing is validated.
-      devices: what the run is on.
-    """
-    model = network.build(config.model, config.scale)
-    megapixels = sum(h * w for h, w in sizes) / 1e6
-    sets = validation.sets if validation else {}
-    validated = ", ".join(f"{name} ({len(pairs)})" for name, pairs in sets.items())
-    name = config.model.name.upper()
-    return (
-        f"{name} x{config.scale}: {network.parameter_count(model):,} parameters\n"
-        f"data: {len(sizes)} images, {megapixels:.1f} HR megapixels; a pass is"
-        f" {one_pass} steps of {config.train.batch_size} patches\n"
-        f"training: {config.train.steps} steps on {mesh.describe(devices)}\n"
-        f"validation: {validated or 'none (config.eval.sets is empty)'}"
-    )

@@ -1,6 +1,6 @@
 """What a run measures: metrics.jsonl, TensorBoard events."""
 
-import json
+import math
 import os
 import pathlib
 import tempfile
@@ -13,6 +13,7 @@ import numpy as np
 
 from btsrn_jax import mesh, storage
 from btsrn_jax.data import Batches
+from btsrn_jax.errors import Failure
 from btsrn_jax.progress import TrainingProgress
 
 METRICS = "metrics.jsonl"
@@ -20,7 +21,7 @@ UPLOAD_SECONDS = 10.0
 MAX_SKIPPED = 20  # updates in a row that were not finite, then the run has failed
 
 
-class Diverged(RuntimeError):
+class Diverged(Failure):
     """The loss or its gradient stayed non-finite."""
 
 
@@ -56,7 +57,7 @@ class MetricsLog:
         if storage.in_bucket(self._home):
             self._temporary = tempfile.TemporaryDirectory()
             self._folder = pathlib.Path(self._temporary.name)
-        text = "".join(json.dumps(line) + "\n" for line in lines)
+        text = "".join(storage.to_json(line) + "\n" for line in lines)
         storage.write(self._folder / METRICS, text)
         self._file = (self._folder / METRICS).open("r+b", buffering=0)
         self._file.seek(0, 2)
@@ -72,7 +73,11 @@ class MetricsLog:
 
     def write(self, step: int, **values: float) -> None:
         """Writes metrics of a step to the file at once; more of the same step joins its
-        line."""
+        line. A value that is not finite is left out: JSON and TensorBoard have no place
+        for it."""
+        values = {name: x for name, x in values.items() if math.isfinite(x)}
+        if not values:
+            return
         if self._last.get("step") == step:
             start, line = b", ", values
             back = 2  # over the closing bracket: one write, so that no kill halves it
@@ -83,7 +88,7 @@ class MetricsLog:
         if self._file is None:
             return
         self._file.seek(-back, 2)
-        self._file.write(start + json.dumps(line)[1:].encode() + b"\n")
+        self._file.write(start + storage.to_json(line)[1:].encode() + b"\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()
@@ -116,10 +121,15 @@ class MetricsLog:
 class Recorder:
     """Records the metrics of every step, one step late: the device never waits.
 
+    Every `log_every`th step and the last one are logged: the file and the console get
+    the same values. Of these the loss is the mean since the step that was logged
+    before, and the rate that of the same steps.
+
     Args:
-      log: where every `log_every`th step and the last one are written.
-      progress: shown the loss and the learning rate of every step.
+      log: where they are written.
+      progress: where they are shown; its time is that of the rate.
       batches: asked for the time that steps waited for them.
+      start: the step from which the run continues.
       log_every, last: steps.
     """
 
@@ -128,12 +138,14 @@ class Recorder:
         log: MetricsLog,
         progress: TrainingProgress,
         batches: Batches,
+        start: int,
         log_every: int,
         last: int,
     ) -> None:
         self._log, self._progress, self._batches = log, progress, batches
         self._log_every, self._last = log_every, last
         self._losses, self._pending = [], None
+        self._logged = start, progress.seconds
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Records the step before; takes the metrics of this one, still computed."""
@@ -156,28 +168,42 @@ class Recorder:
             )
         self._losses.append(values["loss"])
         if step % self._log_every == 0 or step == self._last:
-            values["loss"] = float(np.mean(np.float32(self._losses)))
+            finite = [loss for loss in self._losses if math.isfinite(loss)]
+            values["loss"] = float(np.mean(np.float32(finite))) if finite else math.nan
             self._losses = []
             more = {
-                "steps_per_second": self._progress.rate,
+                "steps_per_second": self._rate(step),
                 "data_wait": self._batches.share_waited(),
             }
             values |= {name: x for name, x in more.items() if x is not None}
             self._log.write(step, **values)
-        self._progress.update(step, values["loss"], values["learning_rate"])
+            self._progress.show(step, values)
+        self._progress.advance(step)
+
+    def _rate(self, step):
+        """Returns the steps a second since the last logged step, pauses left out."""
+        (before, begun), now = self._logged, self._progress.seconds
+        self._logged = step, now
+        return (step - before) / (now - begun) if now > begun else None
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the lines of a metrics.jsonl, one a step.
 
-    Lines that are damaged or half-written (a killed run, a bad disk) are dropped.
+    Lines that are damaged or half-written (a killed run, a bad disk) are dropped, and
+    so are values that are not finite, which older runs have. Without a file there are
+    none.
+
+    Raises:
+      OSError: the file cannot be read.
     """
     lines = {}
-    if path.exists():
+    if storage.is_there(path):
         for text in path.read_bytes().decode(errors="replace").splitlines():
             try:
-                line = json.loads(text)
+                line = storage.from_json(text)
+                line = {name: x for name, x in line.items() if x is not None}
                 lines.setdefault(int(line["step"]), line)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
     return list(lines.values())

@@ -1,4 +1,5 @@
-"""Being told to stop: SIGTERM (preemption), SIGINT (Ctrl-C), a time limit.
+"""Being told to stop: SIGTERM (preemption), SIGINT (Ctrl-C), SIGHUP (the terminal was
+closed), a time limit.
 
 While the loop steps it asks, saves, and stops. At all other times (data is read, XLA
 compiles, an evaluation runs) there is nothing new to save, and the main thread may be
@@ -16,6 +17,7 @@ from typing import Self
 import jax
 from jax.experimental import multihost_utils
 
+from btsrn_jax import lock
 from btsrn_jax.progress import logger
 
 STOPPED = 75  # exit code: stopped early; the same command continues
@@ -51,10 +53,13 @@ class Preemption:
         self.finish = lambda: None
         self._signalled = threading.Event()
         self._before = {}
+        self._writing = None
 
     def __enter__(self) -> Self:
         if jax.process_count() == 1:
             self.take_over()
+        elif _hears_hangup() and threading.current_thread() is threading.main_thread():
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _preempt)
         return self
 
     def take_over(self) -> None:
@@ -63,23 +68,26 @@ class Preemption:
         To be called once the other processes only wait for this one to end.
         """
         main = threading.current_thread() is threading.main_thread()
-        if self._before or not main:
+        if self._writing is not None or not main:
             return
         reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         # Python's handlers wait for the main thread; these bytes do not.
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._handle)
+        heard = [signal.SIGTERM, signal.SIGINT]
+        heard += [signal.SIGHUP] if _hears_hangup() else []
+        for number in heard:
+            self._before.setdefault(number, signal.signal(number, self._handle))
         threading.Thread(target=self._listen, args=(reading,), daemon=True).start()
 
     def __exit__(self, *_) -> None:
-        if self._before:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+        if self._writing is not None:
             signal.set_wakeup_fd(-1)
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
-            self._before = {}
             os.close(self._writing)  # ends the thread
+            self._writing = None
 
     def signalled(self) -> bool:
         """Returns True after a signal, where one process runs alone."""
@@ -95,12 +103,14 @@ class Preemption:
             return self.signalled() or time.monotonic() > self.deadline
         if time.monotonic() > self.deadline:
             self.deadline = float("inf")
-            os.kill(os.getpid(), signal.SIGTERM)  # as if preempted: passed on by JAX
+            _preempt()
         return multihost_utils.reached_preemption_sync_point(step)
 
     def _handle(self, number, frame):
-        # A second signal of the same kind acts as usual.
-        signal.signal(number, self._before[number])
+        # A second signal of the same kind acts as usual. The end of a terminal is told
+        # twice, by the kernel and by the shell.
+        hangup = number == signal.SIGHUP
+        signal.signal(number, signal.SIG_IGN if hangup else self._before[number])
 
     def _listen(self, reading):
         with os.fdopen(reading, "rb", buffering=0) as pipe:
@@ -114,4 +124,15 @@ class Preemption:
             self.finish()
         finally:
             logger.info("stopped; the same command continues")
+            lock.release_all()
             os._exit(STOPPED)
+
+
+def _hears_hangup():
+    """Returns False under `nohup`, which has the end of the terminal ignored."""
+    return signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+
+
+def _preempt(*_):
+    """Sends this process what JAX passes on to the other ones of the run."""
+    os.kill(os.getpid(), signal.SIGTERM)

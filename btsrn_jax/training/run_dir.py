@@ -1,5 +1,6 @@
 """The run directory: whose run it holds, and whether another one may continue it.
 
+run.lock         while a process trains here: who it is (`lock.hold`)
 config.json      the resolved config; `data_sha256` of the images' names and sizes;
                  `devices` and, where known, `config_file` and `config_argument`,
                  which it was started with
@@ -17,10 +18,12 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from btsrn_jax import checkpoint, mesh, storage
 from btsrn_jax import config as schema
-from btsrn_jax import mesh, storage
 from btsrn_jax.data import Pair
 from btsrn_jax.errors import InputError
+from btsrn_jax.progress import logger
+from btsrn_jax.training import announce
 
 CONFIG = "config.json"
 
@@ -36,7 +39,8 @@ def open_run(
 ) -> dict[str, Any]:
     """Opens a new run directory, or that of a run which this config continues.
 
-    Collective; the first process writes config.json.
+    A start that ended before its first checkpoint does not claim the directory: another
+    config may take it. Collective; the first process writes config.json.
 
     Args:
       workdir: the run directory; it need not exist.
@@ -52,7 +56,7 @@ def open_run(
 
     Raises:
       InputError: `workdir` holds a run that this config contradicts, a run on other
-        images, or a damaged config.json.
+        images, a run of more steps, or a damaged config.json.
     """
     text = "".join(
         f"{p.name} {h} {w}\n" for p, (h, w) in zip(pairs, sizes, strict=True)
@@ -60,17 +64,18 @@ def open_run(
     digest = hashlib.sha256(text.encode()).hexdigest()
     wanted = json.loads(json.dumps(config.to_dict()))  # tuples become lists
     path = storage.path(workdir) / CONFIG
-    saved = _read(path) if path.exists() else {}
-    if saved and saved.get("data_sha256") != digest:
-        raise InputError(
-            f"{workdir} holds a run on other training images: their names or sizes"
-            f" have changed, now {len(pairs)} images. Take another --workdir"
-        )
-    found = schema.contradictions(saved, wanted) if saved else []
-    if found:
-        raise InputError(
-            f"{workdir} holds a run of another config: {'; '.join(found)}."
-            " Take another --workdir, or the config of that run"
+    saved = _read(path) if storage.is_there(path) else {}
+    problem = _refusal(workdir, saved, wanted, digest, len(pairs)) if saved else ""
+    if problem and _was_trained(path.parent, saved):
+        raise InputError(problem)
+    if problem:
+        logger.info(f"{workdir} holds a start without any checkpoint: it is replaced")
+        saved = {}
+    rescored = schema.rescored(saved, wanted) if saved else []
+    if rescored:
+        logger.warning(
+            f"{'; '.join(rescored)}: earlier validation scores were measured otherwise,"
+            " and the best checkpoint is chosen among both"
         )
     wanted |= {"data_sha256": digest, "devices": mesh.describe(devices)}
     origin = {"config_file": config_file, "config_argument": config_argument}
@@ -79,12 +84,59 @@ def open_run(
         wanted |= {} if value is None else {name: value}
     mesh.barrier()  # all have read what there was
     if mesh.is_first():
-        storage.write(path, json.dumps(wanted, indent=2) + "\n")
+        storage.write(path, storage.to_json(wanted, 2) + "\n")
     return wanted
+
+
+def _refusal(workdir, saved, wanted, digest, images):
+    """Returns why a config may not continue a run; "" if it may."""
+    if saved.get("data_sha256") != digest:
+        return (
+            f"{workdir} holds a run on other training images: their names or sizes"
+            f" have changed, now {images} images. Take another --workdir"
+        )
+    found = schema.contradictions(saved, wanted)
+    if found:
+        return (
+            f"{workdir} holds a run of another config: {'; '.join(found)}."
+            f" {_advice(saved, wanted, workdir)}"
+        )
+    steps = wanted["train"]["steps"]
+    made = max(checkpoint.steps_in(checkpoint.folder_of(workdir)), default=0)
+    if steps < made:
+        return (
+            f"config.train.steps is {steps}, but {workdir} holds a run of {made} steps"
+            f" already: at least {made}, or another --workdir"
+        )
+    return ""
+
+
+def _was_trained(folder, saved):
+    """Returns True for a directory that holds, or has held, a checkpoint.
+
+    So it is for one that is no run's, such as an exported model.
+    """
+    damaged = folder / checkpoint.DAMAGED
+    return (
+        "data_sha256" not in saved
+        or bool(checkpoint.steps_in(checkpoint.folder_of(folder)))
+        or (damaged.is_dir() and any(damaged.iterdir()))
+        or any(path.suffix == ".csv" for path in folder.iterdir())
+    )
+
+
+def _advice(saved, wanted, workdir):
+    """Returns what to do about a config that contradicts the run: where nothing but
+    the length differs, how the run is made longer."""
+    length = {name: wanted["train"][name] for name in ("steps", "decay_steps")}
+    longer = saved | {"train": saved["train"] | length}
+    if schema.contradictions(longer, wanted):
+        return "Take another --workdir, or the config of that run"
+    return f"To go on: {announce.go_on(saved, workdir, length['steps'])}"
 
 
 def _read(path):
     try:
-        return json.loads(path.read_text())
+        return storage.from_json(path.read_text())
     except ValueError:
         raise InputError(f"{path} is damaged: not a config") from None

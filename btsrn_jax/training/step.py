@@ -97,7 +97,7 @@ def train_step(
 
     Returns:
       The next state, and scalar metrics: loss, grad_norm (before clipping),
-      learning_rate, skipped.
+      learning_rate (of this update), skipped.
     """
     r = recipe
     size = r.batch_size, r.side, r.target
@@ -115,8 +115,9 @@ def train_step(
     )
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    updates, opt_state = r.optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates = updates_made(state.opt_state)
+    change, opt_state = r.optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, change)
     # Early averages follow quickly, so that the start is forgotten.
     decay = jnp.minimum(r.ema, (1.0 + state.step) / (10.0 + state.step))
     ema = (
@@ -136,9 +137,20 @@ def train_step(
     return state, {
         "loss": loss,
         "grad_norm": norm,
-        "learning_rate": r.schedule(state.step - 1),
+        "learning_rate": r.schedule(updates),
         "skipped": state.skipped,
     }
+
+
+def updates_made(opt_state: Any) -> jax.Array:
+    """Returns by how many updates an optimiser's schedule has moved on, () int32: steps
+    that were skipped do not count."""
+
+    def has_count(node):
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    found = jax.tree.leaves(opt_state, is_leaf=has_count)
+    return next(node.count for node in found if has_count(node))
 
 
 def in_parts(function: Callable, params: Any, batch: tuple, parts: int) -> Any:
@@ -175,6 +187,8 @@ def make_schedule(train: ConfigDict) -> optax.Schedule:
         return optax.exponential_decay(
             train.learning_rate, train.decay_steps, train.decay_rate, staircase=True
         )
+    if train.schedule != "cosine":
+        raise InputError(f"no schedule {train.schedule!r} in training/step.py")
     return optax.warmup_cosine_decay_schedule(
         0.0 if train.warmup_steps else train.learning_rate,
         train.learning_rate,
@@ -195,6 +209,8 @@ def make_optimizer(
     """
     if train.optimizer == "adam":
         return optax.adam(schedule)
+    if train.optimizer != "muon":
+        raise InputError(f"no optimizer {train.optimizer!r} in training/step.py")
 
     def matrices(params):
         kernel = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
@@ -213,6 +229,8 @@ def make_optimizer(
 def make_recipe(config: ConfigDict, devices: Mesh) -> Recipe:
     """Returns the recipe of a resolved config on a mesh."""
     train = config.train
+    if train.loss not in LOSSES:
+        raise InputError(f"no loss {train.loss!r} in training/step.py")
     schedule = make_schedule(train)
     clip = [optax.clip_by_global_norm(train.clip_norm)] if train.clip_norm else []
     platform = mesh.platform(devices)

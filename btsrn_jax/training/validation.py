@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import evaluation, inference, mesh
+from btsrn_jax import evaluation, inference, mesh, metrics
 from btsrn_jax.checkpoint import Checkpoints
-from btsrn_jax.data import Pair, evaluation_sets
+from btsrn_jax.data import Pair, evaluation_sets, origin
 from btsrn_jax.progress import logger
 from btsrn_jax.training.metrics_log import MetricsLog
 
@@ -40,8 +40,9 @@ class Validation:
         name, scale = self.config.model.name, self.config.scale
         return evaluation.Upscaler(name, scale, self.ensemble, function)
 
-    def __call__(self, variables: Mapping[str, Any]) -> float:
-        """Returns the mean PSNR over the images of all sets, in dB.
+    def __call__(self, variables: Mapping[str, Any]) -> dict[str, float]:
+        """Returns the PSNR of every image of all sets by SET/IMAGE, in dB, as
+        `metrics.counted` has it.
 
         Of each set the first `eval.max_images` count: the same at every step, or scores
         would not compare. Collective: every process takes its share of the images, on
@@ -62,7 +63,9 @@ class Validation:
                 name, [pair], upscaler, [settings.protocol], progress=False
             )
             found[i] = rows[0].psnr
-        return float(np.mean(np.nansum(mesh.gather(found), axis=0)))
+        psnr = np.nansum(mesh.gather(found), axis=0)
+        names = [f"{name}/{pair.name}" for name, pair in images]
+        return dict(zip(names, map(float, psnr), strict=True))
 
 
 def prepare_validation(
@@ -76,6 +79,8 @@ def prepare_validation(
     sets = evaluation_sets(config)
     if not sets:
         return None
+    for name, pairs in sets.items():
+        logger.info(f"{name}: {len(pairs)} images, {origin(pairs)}")
     on = devices if mesh.process_count() == 1 else mesh.local()
     upscale = inference.tiled_upscaler(config, on, ensemble)
     return Validation(sets, upscale, ensemble, config)
@@ -93,15 +98,24 @@ def score(
     log: MetricsLog,
     checkpoints: Checkpoints,
 ) -> None:
-    """Adds the score of a saved step to its checkpoint and its line of metrics.
+    """Adds the score of a saved step to its checkpoint, and its PSNR to its line of
+    metrics.
 
-    A continued run finds it in the metrics where the run before it got so far.
+    The line has the mean PSNR, without the images that have no error; where there are
+    such, it also has the score, in which they count. A continued run finds both in the
+    metrics where the run before it got so far.
     """
     protocol = validation.config.eval.protocol
-    known = log.last(step).get(f"psnr_{protocol}", math.nan)
-    psnr = float(mesh.gather(np.float64(known))[0, 0])
-    if math.isnan(psnr):
-        psnr = validation(variables)
-        log.write(step, **{f"psnr_{protocol}": psnr})
-        logger.info(f"step {step}: validation PSNR ({protocol}) {psnr:.3f}")
-    checkpoints.set_score(step, psnr)
+    name, line = f"psnr_{protocol}", log.last(step)
+    known = line.get("score", line.get(name, math.nan))
+    rank = float(mesh.gather(np.float64(known))[0, 0])
+    if math.isnan(rank):
+        found = validation(variables)
+        mean, rank = metrics.mean_psnr(found.values()), metrics.rank(found.values())
+        values = {name: mean, "score": None if mean == rank else rank}
+        log.write(step, **{k: v for k, v in values.items() if v is not None})
+        text = evaluation.as_text(mean, ".3f") or "none"
+        perfect = [k for k, v in found.items() if v == metrics.WITHOUT_ERROR]
+        text += f", without {', '.join(perfect)}: no error there" if perfect else ""
+        logger.info(f"step {step}: validation PSNR ({protocol}) {text}")
+    checkpoints.set_score(step, rank)

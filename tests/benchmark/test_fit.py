@@ -20,14 +20,29 @@ def told(text):
 def test_parameters_are_whole_numbers(scale, count):
     config = schema.defaults()
     config.scale = scale
-    assert told(fit.describe_config(config))["parameters"] == str(count)
+    assert told(fit.describe_config(config))["parameters"] == f"{count} ({count:,})"
 
 
 def test_steps_are_told_where_the_config_tells_them():
     config = schema.defaults()
     config.train.steps = 1600
     found = told(fit.describe_config(config))
-    assert (found["steps"], found["decay steps"]) == ("1600", "100")
+    assert (found["steps"], found["decay steps"]) == ("1600 (1,600)", "100")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({}, "7.34 GB of DIV2K, if they fit"),
+        ({"split": "validation"}, "0.92 GB of DIV2K, if they fit"),
+        ({"cache": "host"}, "none (data.cache=host)"),
+        ({"source": "samples"}, "from data"),
+    ],
+)
+def test_it_is_told_how_much_of_the_memory_the_images_take(data, said):
+    config = schema.defaults()
+    config.data.update(data)
+    assert told(fit.describe_config(config))["training images on a device"] == said
 
 
 def config_of_training():

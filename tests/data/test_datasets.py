@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from btsrn_jax import config as schema
-from btsrn_jax.data import datasets, loading
+from btsrn_jax.data import datasets, loading, set_naming
 from btsrn_jax.errors import InputError
 from btsrn_jax.resize import imresize
 
@@ -280,7 +280,21 @@ def test_the_samples_are_photographs_none_of_which_is_in_both_halves():
 
 
 def test_sets_are_named_by_their_folder(tmp_path):
-    assert datasets.set_name(f"{tmp_path}/Set5/") == "Set5"
-    assert datasets.set_name("div2k/bicubic_x2") == "div2k/bicubic_x2"
+    given = [f"{tmp_path}/Set5/", "div2k/bicubic_x2", "samples"]
+    assert set_naming.set_names(given) == ["Set5", "div2k/bicubic_x2", "samples"]
     assert "scale 4" in message(datasets.evaluation_set, "div2k/bicubic_x2", 4)
     assert pathlib.Path(loading.cache_dir()) == tmp_path / "cache"
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
+    """An empty variable says nothing; ~ is the home directory."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/xdg")
+    monkeypatch.setenv("BTSRN_CACHE", "~/mine")
+    assert loading.cache_dir() == tmp_path / "home/mine"
+    monkeypatch.setenv("BTSRN_CACHE", "")
+    assert loading.cache_dir() == tmp_path / "home/xdg/btsrn"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert loading.cache_dir() == tmp_path / "home/.cache/btsrn"
+    monkeypatch.setenv("BTSRN_CACHE", "~no-such-user/x")
+    assert "no home directory ~no-such-user" in message(loading.cache_dir)

@@ -19,7 +19,7 @@ from helpers.div2k_zips import (
 )
 
 from btsrn_jax.data import div2k
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import Failure, InputError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -105,6 +105,14 @@ def test_pairs_have_the_pixels_of_the_archives_under_their_numbers(prepared, spl
         assert lr.dtype == hr.dtype == np.uint8
         np.testing.assert_array_equal(lr, picture(number, "lr"))
         np.testing.assert_array_equal(hr, picture(number, "hr"))
+
+
+@pytest.mark.parametrize("name", ["data [2026]", "a**b", "50% #1:2", "a\nb"])
+def test_no_character_of_a_folder_is_taken_for_a_pattern(tmp_path, zips, sources, name):
+    there = zips.rename(tmp_path / "zips [1]")
+    div2k.prepare(CONFIG, tmp_path / name, there, sources=sources)
+    (lr, _), *_ = (load() for _, load in div2k.pairs(CONFIG, "train", tmp_path / name))
+    np.testing.assert_array_equal(lr, picture(1, "lr"))
 
 
 def test_unknown_is_prepared_beside_bicubic(prepared, zips):
@@ -196,7 +204,7 @@ def test_mistakes_are_told_before_any_work(tmp_path, zips, sources):
     data = tmp_path / "data"
     with pytest.raises(InputError, match=r"bicubic_x8.*bicubic_x2, .*unknown_x4"):
         div2k.prepare("bicubic_x8", data, zips)
-    with pytest.raises(InputError, match=r"no folder .*nowhere"):
+    with pytest.raises(InputError, match=r"no such file or folder: .*nowhere"):
         div2k.prepare(CONFIG, data, tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"prepare div2k/bicubic_x4 .*4\.3 GB"):
         div2k.pairs(CONFIG, "train", data)
@@ -239,6 +247,22 @@ def test_a_damaged_record_file_is_named(prepared, harm):
     assert "\n" not in str(error.value)
     for _, load in div2k.pairs(CONFIG, "train", prepared):
         load()
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "*-train*"])
+def test_what_cannot_be_read_now_is_neither_damaged_nor_missing(prepared, name):
+    """A link in a circle, which no one can follow."""
+    (path,) = (prepared / "div2k" / CONFIG / div2k.VERSION).glob(name)
+    path.unlink()
+    path.symlink_to(path.name)
+
+    def read():
+        for _, load in div2k.pairs(CONFIG, "train", prepared):
+            load()
+
+    with pytest.raises((OSError, Failure), match="symbolic links") as error:
+        read()
+    assert "damaged" not in str(error.value)
 
 
 def test_damaged_metadata_is_told_in_one_line(prepared):

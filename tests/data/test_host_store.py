@@ -1,5 +1,6 @@
 """Claims about images on the host: the same batches as from the device."""
 
+import concurrent.futures
 import functools
 import logging
 import shutil
@@ -91,6 +92,15 @@ def test_a_store_is_made_once_and_a_broken_one_is_not_used(store, tmp_path):
     assert host_store.open_store(tmp_path / "none", 2) is None
 
 
+def test_a_store_that_cannot_be_read_now_is_not_made_anew(store, tmp_path):
+    """A link in a circle, which no one can follow."""
+    file = tmp_path / "store" / "index.json"
+    file.unlink()
+    file.symlink_to(file.name)
+    with pytest.raises(OSError, match="symbolic links"):
+        host_store.open_store(tmp_path / "store", 2)
+
+
 def test_the_store_of_a_process_that_was_faster_is_taken(store, tmp_path):
     def late(folder):
         yield from tiny.pairs()
@@ -109,6 +119,18 @@ def photos(tmp_path, monkeypatch):
     config.data.source = "folder"
     config.data.hr_dir = str(tiny.write_photos(tmp_path / "photos"))
     return config
+
+
+def test_two_that_mend_a_broken_store_at_once_both_read_the_same(store, tmp_path):
+    for file in (tmp_path / "store").iterdir():
+        file.write_bytes(b"broken")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        make = functools.partial(host_store.make_store, tiny.pairs(), 2, "host", 0)
+        made = list(pool.map(make, [tmp_path / "store"] * 4))
+    whole = host_store.open_store(tmp_path / "store", 2)
+    for found in made:
+        np.testing.assert_array_equal(found.hr, whole.hr)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_images_that_changed_are_another_store(photos, tmp_path):
@@ -141,6 +163,19 @@ def test_a_host_store_outlives_a_run_on_the_device(photos, tmp_path, caplog):
     again = load(photos, "host")
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     np.testing.assert_array_equal(again.hr, made.hr)
+
+
+@pytest.mark.parametrize("caches", [("device",), ("auto",), ("host",), ("host",) * 2])
+def test_images_smaller_than_a_patch_are_named_whichever_store_serves(photos, caches):
+    """Also where a store was made before, for smaller patches."""
+    *made, cache = caches
+    for before in made:
+        load(photos, before)
+    photos.train.patch = 38
+    with pytest.raises(InputError) as error:
+        load(photos, cache)
+    (line,) = str(error.value).splitlines()
+    assert line.endswith("photo1.png: 44x36 is smaller than a patch of 38")
 
 
 def test_a_broken_host_store_is_made_anew(photos, tmp_path):

@@ -1,6 +1,7 @@
 """Claims of evaluate.py: figures as published, and a CSV that says what they are."""
 
 import csv
+import json
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from btsrn_jax import config, mesh, metrics
 from btsrn_jax.data import datasets
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figures
+from btsrn_jax.export import provenance
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.resize import imresize
 
@@ -69,6 +71,27 @@ def test_means_are_of_decibels_not_of_errors():
     assert mean.psnr == pytest.approx((first.psnr + second.psnr) / 2)
     assert mean.ssim == pytest.approx((first.ssim + second.ssim) / 2)
     assert second.psnr > first.psnr + 20
+
+
+def test_an_image_smaller_than_ssims_window_has_an_empty_cell_everywhere(tmp_path):
+    """And does not count in the mean; a set of such images has none. Warnings, such as
+    numpy's of an empty mean, would fail the test."""
+    small = pair(noise(18, 18), name="small")  # 10 x 10 are left by modern's border
+    large = pair(noise(40, 40), name="large")
+    rows = measure([small, large], 4, ["modern"])
+    assert [row.ssim is None for row in rows] == [True, False, False]
+    assert rows[2].ssim == rows[1].ssim
+    alone = measure([small], 4, ["modern"])
+    for name, some in (("some", rows), ("none", alone)):
+        figures.write_csv(tmp_path / name / "f.csv", some)
+        text = (tmp_path / name / "f.csv").read_text()
+        assert "nan" not in text + figures.table(some)
+        assert "nan" not in figures.per_image_table(some, some)
+        read = figures.read_csv(tmp_path / name / "f.csv")
+        assert [r.ssim is None for r in read] == [r.ssim is None for r in some]
+        held = json.dumps(provenance.figures(some), allow_nan=False)
+        (back,) = figures.read_figures(tmp_path, {"figures": json.loads(held)})
+        assert figures.as_text(back.ssim) == figures.as_text(some[-1].ssim)
 
 
 def test_lr_given_serves_every_protocol_and_hr_is_cut_to_it():
@@ -151,9 +174,8 @@ def test_the_csv_has_a_row_for_each_image_and_protocol_and_their_means(tmp_path)
     figures.write_csv(path, rows)
     with path.open(newline="") as file:
         lines = list(csv.reader(file))
-    assert lines[0] == (
-        ["set", "image", "scale", "model", "ensemble", "protocol", "psnr", "ssim"]
-    )
+    header = "set,image,scale,model,ensemble,protocol,psnr,ssim,lr"
+    assert lines[0] == header.split(",")
     assert [line[1] for line in lines[1:]] == (
         ["a/b", "a/b", "c, d", "c, d", "mean", "mean"]
     )
@@ -234,3 +256,87 @@ def test_crops_show_each_upscaler_and_the_original(tmp_path):
     assert "dB (ntire)" in label
     assert crop.shape == original.shape == (24, 24, 3)
     assert original.std() > 60
+
+
+BLACK = np.zeros((40, 40, 3), np.uint8)
+
+
+def test_an_image_without_error_counts_100_in_its_row_and_nothing_in_the_mean():
+    """Black, and grey of one value, are what bicubic restores as they were."""
+    pairs = [pair(BLACK, name="black"), pair(noise(40, 44), name="noise")]
+    rows = measure([*pairs, pair(BLACK + 9, name="grey")])
+    black, other, grey, mean = rows
+    assert (black.psnr, grey.psnr) == (100.0, 100.0)
+    assert mean.psnr == other.psnr
+    (line,) = figures.name_without_error(rows)
+    assert line == (
+        "set x2, ntire, bicubic: no error in black, grey; counted as 100 dB, and left"
+        " out of the mean"
+    )
+    assert figures.name_without_error([other, mean]) == []
+
+
+def test_a_set_of_such_images_has_no_mean_and_every_table_of_it_is_finite(tmp_path):
+    rows = measure([pair(BLACK, name="black")])
+    assert rows[-1].psnr is None
+    figures.write_csv(tmp_path / "a.csv", rows)
+    assert ",mean,2,bicubic,0,ntire,,1.000000,imresize" in (
+        (tmp_path / "a.csv").read_text()
+    )
+    assert figures.read_csv(tmp_path / "a.csv") == rows
+    text = figures.table(rows) + figures.per_image_table(rows, rows)
+    assert "nan" not in text
+    assert "inf" not in text
+    assert "+0.00" in text  # of the image
+    text = evaluate.crop_row(pair(BLACK), [evaluate.bicubic_upscaler(2)])[0][0]
+    assert text == "bicubic 100.00 dB (ntire)"
+
+
+def test_an_image_below_the_window_of_ssim_has_none_and_leaves_the_mean_alone():
+    small = measure([pair(noise(26, 30), name="s")])  # 10 x 14 inside the border
+    assert [row.ssim for row in small] == [None, None]
+    rows = measure([pair(noise(26, 30), name="s"), pair(noise(60, 60), name="n")])
+    assert rows[0].ssim is None
+    assert rows[2].ssim == rows[1].ssim
+
+
+def test_figures_of_before_are_read_and_their_infinities_mended(tmp_path):
+    """A file of version 0.1.0, of a set with a black image."""
+    (tmp_path / "old.csv").write_text(
+        "set,image,scale,model,ensemble,protocol,psnr,ssim\n"
+        "val,black,2,btsrn,0,ntire,inf,1.000000\n"
+        "val,p0,2,btsrn,0,ntire,33.000000,0.900000\n"
+        "val,p1,2,btsrn,0,ntire,35.000000,nan\n"
+        "val,mean,2,btsrn,0,ntire,inf,0.950000\n"
+        "all,mean,2,btsrn,0,ntire,inf,1.000000\n"
+    )
+    rows = figures.read_csv(tmp_path / "old.csv")
+    assert [row.psnr for row in rows] == [100.0, 33.0, 35.0, 34.0, None]
+    assert [row.ssim for row in rows] == [1.0, 0.9, None, 0.95, 1.0]
+    assert {row.lr for row in rows} == {""}
+    (tmp_path / "old.csv").write_text(
+        "set,image,scale,model,ensemble,protocol,psnr,ssim\nval,p0,2,btsrn,0,ntire,3\n"
+    )
+    with pytest.raises(InputError, match="line 2 is damaged: 7 values, not 8"):
+        figures.read_csv(tmp_path / "old.csv")
+
+
+def test_where_lr_came_from_is_said_beside_the_figure(tmp_path):
+    given = tmp_path / "Set5/LR_bicubic/X2"
+    rows = [row(lr="imresize"), row(lr=str(given)), row(lr="Set5/LQ"), row()]
+    assert [figures.lr_label(r) for r in rows] == ["", "LR_bicubic/X2", "LQ", ""]
+    header, _, *lines = figures.table(rows).splitlines()
+    assert "| LR " in header
+    assert "| imresize " in lines[0]
+    assert "| LR_bicubic/X2 " in lines[1]
+    assert "LR" not in figures.table([row(), row(lr="imresize")])
+    # Other LR images are another measurement; who made them unsaid, they are the same.
+    assert figures.latest(rows) == [rows[3], rows[1], rows[2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "paper"),
+    [("Set5", 33.64), ("Set5/HR", 33.64), ("x/BSD100/GTmod12", 29.55), ("HR", None)],
+)
+def test_a_set_called_by_its_layout_has_the_papers_figure(name, paper):
+    assert figures.paper_psnr(row(set=name), "bicubic") == paper

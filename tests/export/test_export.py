@@ -15,14 +15,13 @@ import pytest
 from helpers import runs, tiny
 
 import btsrn_jax
-from btsrn_jax import cli, main, resize, trees
+from btsrn_jax import cli, main, trees
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import figures
 from btsrn_jax.export import formats, model_card, provenance
 from btsrn_jax.export import write as export
 from btsrn_jax.inference import weights
-from btsrn_jax.network import btsrn as network
 
 needs_onnx = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")),
@@ -64,48 +63,21 @@ def test_the_exported_onnx_file_computes_the_network_in_onnxruntime(run, exporte
         np.testing.assert_allclose(sr.transpose(0, 2, 3, 1), truth, atol=2e-6)
 
 
-@needs_onnx
-@pytest.mark.parametrize(
-    ("scale", "fields"),
-    [
-        (3, {"activation": "leaky_relu"}),
-        (4, {"mid_blocks": 1}),
-        (2, {"block": "pixelcnn", "norm": "batch"}),
-        (2, {"block": "gated", "norm": "weight"}),
-        (2, {"block": "gated_pp", "low_blocks": 0, "high_blocks": 0}),
-        (2, {"name": "vdsr"}),
-    ],
-)
-def test_every_variant_is_the_same_network_in_onnx(scale, fields):
-    import onnxruntime
-
-    from btsrn_jax.network import onnx_graph
-
-    vdsr = fields.get("name") == "vdsr"
-    _, model = runs.build(scale, **fields)
-    variables = runs.noise(model)
-    if vdsr:  # twenty layers of such noise would fade
-        variables = jax.tree.map(lambda array: 3 * array, variables)
-    proto = onnx_graph.build_onnx(model, variables, {"scale": str(scale)})
-    session = onnxruntime.InferenceSession(proto.SerializeToString())
-    halo = model.halo
-    lr = runs.draw((1, 5, 4))
-    border = ((0, 0), (halo, halo), (halo, halo), (0, 0))
-    padded = np.pad(lr, border, mode="symmetric")
-    apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])
-    whole = apply(variables, padded)
-    top, left = ((whole.shape[i] - scale * lr.shape[i]) // 2 for i in (1, 2))
-    truth = np.asarray(whole)[:, top : top + 5 * scale, left : left + 4 * scale]
-    bicubic = resize.imresize(lr[0].astype(np.float64), scale)
-    assert np.abs(truth[0] - bicubic).max() > 0.01  # the network has a say
-    (sr,) = session.run(None, {"lr": lr.transpose(0, 3, 1, 2)})
-    np.testing.assert_allclose(sr.transpose(0, 2, 3, 1), truth.clip(0, 1), atol=5e-6)
-
-
 def test_orbax_gives_the_parameters_to_whoever_has_orbax(run, exported):
     with ocp.PyTreeCheckpointer() as checkpointer:
         restored = checkpointer.restore(exported[0] / "orbax")
     jax.tree.map(np.testing.assert_array_equal, restored, run[1])
+
+
+def test_a_folder_whose_name_is_a_pattern_is_a_folder(run, tmp_path):
+    out = tmp_path / "proj [2026]" / "a*"
+    export.export_model(str(run[0]), out, ["orbax", "safetensors"])
+    moved = tmp_path.joinpath("proj [2026]").rename(tmp_path / "**")
+    assert weights.load_weights(str(moved / "a*")).step == 10
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        assert checkpointer.restore(moved / "a*" / "orbax").keys() == {"params"}
+    with pytest.raises(InputError, match=r"taken for / where arrays"):
+        export.export_model(str(run[0]), tmp_path / "a\\b", ["orbax"])
 
 
 def test_the_best_validated_step_and_its_averaged_weights_are_exported(run, exported):
@@ -421,6 +393,26 @@ def test_an_existing_directory_is_refused_and_replaced_by_force(exported, tmp_pa
     export.export_model(source, out, ["safetensors"], force=True, log=str)
     assert not (out / "orbax").exists()
     assert weights.load_weights(str(out)).step == 10
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_of_two_exports_into_one_directory_none_is_lost_without_force(
+    exported, tmp_path, force
+):
+    """The other one ends while this one is at work."""
+    out, source = tmp_path / "out", str(exported[0])
+
+    def other(line):
+        if "largest difference" in line and not out.exists():
+            export.export_model(source, out, ["orbax"], log=str)
+
+    if force:
+        export.export_model(source, out, ["safetensors"], force=True, log=other)
+    else:
+        with pytest.raises(InputError, match="out exists by now"):
+            export.export_model(source, out, ["safetensors"], log=other)
+    assert (out / "orbax").exists() is not force
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

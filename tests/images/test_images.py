@@ -389,7 +389,7 @@ def test_files_that_are_no_images_are_named(tmp_path):
     text = tmp_path / "text.jpg"
     text.write_text("hello, world")
     assert "none of" in error_of(text)
-    assert "no file" in error_of(tmp_path / "nothing.png")
+    assert "no such file or folder" in error_of(tmp_path / "nothing.png")
     assert "folder" in error_of(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")  # opened, it would wait for ever
     assert "regular" in error_of(tmp_path / "pipe.png")
@@ -566,7 +566,7 @@ def test_find_gives_images_of_the_whole_tree_and_no_hidden_ones(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="no images"):
         images.find_images(tmp_path / "none")
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="no such file or folder"):
         images.find_images(pathlib.Path(tmp_path / "missing"))
 
 

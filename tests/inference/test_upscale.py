@@ -1,23 +1,29 @@
 """`upscale_files`: where outputs go, what they keep, and 500 damaged files."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import pathlib
+import re
 import signal
+import struct
+from time import sleep
 
 import numpy as np
 import pytest
+from helpers.containers import chunk, png, smooth
 from helpers.photos import exif_block, noise
 from PIL import Image
 
 from btsrn_jax.errors import InputError
 from btsrn_jax.images import decode, encode
 from btsrn_jax.images import files as images
-from btsrn_jax.inference import photo, upscale
+from btsrn_jax.inference import jobs, models, photo, upscale
 from btsrn_jax.resize import imresize
 
 SCALE = 2
+PLAIN = jobs.Output()
 
 
 def bicubic(lr, progress=None):
@@ -30,11 +36,12 @@ def bicubic(lr, progress=None):
     return np.clip(np.rint(sr), 0, top).astype(lr.dtype)
 
 
-def run(inputs, out, function=bicubic, lines=None, **options):
+def run(inputs, out, function=bicubic, lines=None, output=PLAIN, **options):
     """The exit code, and what was said."""
     lines = [] if lines is None else lines
-    work = upscale.plan_files(inputs, out, **options)
-    return upscale.upscale_files(work, function, SCALE, lines.append), lines
+    work = jobs.plan_files(inputs, out, output, **options)
+    model = models.Model("test", SCALE, 0, function, "")
+    return upscale.upscale_files(work, lambda scale: model, None, lines.append), lines
 
 
 def tree(folder):
@@ -73,10 +80,10 @@ def test_one_file_goes_to_a_file_or_into_a_folder(photos, tmp_path):
 
 
 def test_files_of_other_suffixes_become_png(photos, tmp_path):
-    odd = tmp_path / "scan.jfif"
+    odd = tmp_path / "scan.dat"
     odd.write_bytes((photos / "sub/b.jpg").read_bytes())
     assert run([odd, photos / "a 1.png"], tmp_path / "out")[0] == 0
-    assert tree(tmp_path / "out") == ["a 1.png", "scan.jfif.png"]
+    assert tree(tmp_path / "out") == ["a 1.png", "scan.dat.png"]
 
 
 def test_existing_outputs_are_refused_all_at_once_replaced_or_skipped(photos, tmp_path):
@@ -164,7 +171,7 @@ def test_what_the_model_or_the_disk_refuses_is_one_line(photos, tmp_path, monkey
     code, lines = run(source, tmp_path / "o", refuses)
     assert (code, lines) == (1, [f"failed: {source[0]}: out of memory"])
 
-    def full(path, picture):
+    def full(path, picture, quality):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(upscale.images, "write_picture", full)
@@ -182,11 +189,35 @@ def test_interrupting_leaves_no_half_image(photos, tmp_path):
         return bicubic(lr)
 
     lines = []
-    with pytest.raises(KeyboardInterrupt):
+    told = "interrupted after 1 of 3; --resume does the rest"
+    with pytest.raises(KeyboardInterrupt, match=told):
         run([photos], tmp_path / "out", interrupted, lines)
-    assert lines[-1] == "interrupted after 1 of 3; --resume does the rest"
+    assert len(lines) == 1  # the caller says the rest, once
     assert tree(tmp_path / "out") == ["a 1.png"]
     assert run([photos], tmp_path / "out", resume=True)[0] == 0
+
+
+@pytest.mark.parametrize("manner", [{}, {"resume": True}, {"force": True}])
+def test_what_another_process_wrote_meanwhile_is_replaced_by_force_alone(
+    photos, tmp_path, manner
+):
+    out = tmp_path / "out" / "a 1.png"
+
+    def meanwhile(lr, progress=None):
+        if not out.exists():
+            out.parent.mkdir(exist_ok=True)
+            out.write_bytes(b"theirs")
+        return bicubic(lr)
+
+    code, lines = run([photos], tmp_path / "out", meanwhile, **manner)
+    if manner.get("force"):
+        assert code == 0
+        assert out.read_bytes() != b"theirs"
+    else:
+        assert code == 1
+        assert f"{out} exists by now" in lines[0]
+        assert out.read_bytes() == b"theirs"
+        assert len(tree(tmp_path / "out")) == 3  # the others are written
 
 
 def test_interrupting_while_writing_leaves_no_half_image(photos, tmp_path, monkeypatch):
@@ -220,6 +251,33 @@ def test_16_bits_alpha_grey_profile_and_exif_are_kept_and_said(tmp_path):
     _, lines = run([tmp_path / "a.png"], tmp_path / "b.jpg")
     assert "alpha composed on white (JPEG has none)" in lines[0]
     assert "alpha kept" not in lines[0]
+
+
+def test_what_describes_a_photograph_goes_through_and_a_second_time_too(tmp_path):
+    linear = chunk(b"gAMA", struct.pack(">I", 100000))
+    picture = smooth()
+    dense = chunk(b"pHYs", struct.pack(">2IB", 11811, 11811, 1))
+    title = chunk(b"tEXt", b"Title\0a cat")
+    source = tmp_path / "a.png"
+    source.write_bytes(png(picture, linear + dense + title))
+    for suffix, said, kept in (
+        (".png", ("colours by gAMA kept", "text kept"), {"text", "colours"}),
+        (".jpg", ("colours by gAMA kept", "text dropped (JPEG has no room"), set()),
+        (".tif", ("colours by gAMA kept", "text dropped (TIFF has no room"), set()),
+        (".bmp", ("colours by gAMA dropped", "text dropped (BMP has no room"), set()),
+    ):
+        first, second = tmp_path / f"1{suffix}", tmp_path / f"2{suffix}"
+        _, (line,) = run([source], first)
+        for words in said:
+            assert words in line
+        _, (line,) = run([first], second)
+        assert "dropped" not in line
+        once, twice = (decode.read_picture(path) for path in (first, second))
+        assert once.dpi == pytest.approx((300, 300), rel=0.001)
+        assert {name for name in ("text", "colours") if getattr(once, name)} == kept
+        assert (once.icc is None) == (suffix == ".bmp")
+        for name in ("icc", "exif", "xmp", "text", "dpi", "colours", "chunks"):
+            assert getattr(once, name) == getattr(twice, name)
 
 
 def test_grey_is_the_mean_of_what_three_equal_channels_become():
@@ -287,9 +345,118 @@ def test_a_terminal_gets_a_bar_others_only_for_what_takes_long(
     screen.isatty = lambda: True
     monkeypatch.setattr(upscale.sys, "stderr", screen)
     run([photos], tmp_path / "b")
-    assert "c.webp: 100%" in screen.getvalue()
-    assert "MP/s" in screen.getvalue()
-    assert "left" in screen.getvalue()
+    assert re.search(r"\[3/3\] c.webp 100 %, 0:0\d left", screen.getvalue())
+
+
+def test_time_left_is_told_from_the_second_tile_on_and_a_long_wait_before(
+    photos, tmp_path, monkeypatch, caplog
+):
+    """Ten seconds a tile after a first one that compiles; two tiles a picture."""
+    now = [0.0]
+    monkeypatch.setattr(upscale.time, "monotonic", lambda: now[0])
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(upscale.sys, "stderr", screen)
+
+    def slow(lr, progress=None):
+        for done in (1, 2):
+            now[0] += 10 if now[0] else 60
+            sleep(0.11)  # the bar is drawn ten times a second
+            progress(done, 2)
+        return bicubic(lr)
+
+    caplog.set_level("INFO", "btsrn")
+    monkeypatch.setattr(upscale.logger, "propagate", True)
+    run([photos], tmp_path / "out", slow)
+    shown = re.findall(r"\[./3\] \S.*?\S %(?:, \S+ left)?", screen.getvalue())
+    assert shown[0] == "[1/3] a 1.png 17 %"  # no rate is known
+    assert "[1/3] a 1.png 33 %, 0:40 left" in shown
+    assert "[3/3] c.webp 83 %, 0:10 left" in shown
+    assert set(caplog.messages) == {"0.0 megapixels at x2: about 60 s"}
+
+
+@pytest.mark.parametrize(
+    ("output", "size"),
+    [
+        ({"factor": 1.5}, (9, 12)),
+        ({"factor": 1.2}, (7, 10)),
+        ({"width": 11}, (8, 11)),
+        ({"height": 7}, (7, 9)),
+        ({"factor": 2}, (12, 16)),
+    ],
+)
+def test_any_size_up_to_the_scale_is_the_enlarged_picture_shrunk(
+    tmp_path, output, size
+):
+    pixels, alpha = noise(6, 8, 3), noise(6, 8, seed=1)
+    encode.write_picture(tmp_path / "a.png", decode.Picture(pixels, alpha))
+    wanted = jobs.Output(**output)
+    assert run([tmp_path / "a.png"], tmp_path / "b.png", output=wanted)[0] == 0
+    got = decode.read_picture(tmp_path / "b.png")
+    large = photo.upscale_picture(decode.Picture(pixels, alpha), bicubic, SCALE)
+    assert got.pixels.shape[:2] == got.alpha.shape == size
+    np.testing.assert_array_equal(got.pixels, imresize(large.pixels, size))
+    np.testing.assert_array_equal(got.alpha, imresize(large.alpha, size))
+
+
+def test_a_size_takes_the_next_scale_that_reaches_it(photos, tmp_path):
+    """Of a family of models; 16 bits are kept by the resizing, too."""
+    asked = []
+
+    def open_model(scale):
+        asked.append(scale)
+        return models.bicubic_model(scale)
+
+    images.write_image(tmp_path / "deep.png", noise(6, 8, 3, dtype=np.uint16))
+    for width, scale in ((9, 2), (16, 2), (17, 3), (31, 4)):
+        work = jobs.plan_files(
+            [tmp_path / "deep.png"], tmp_path / f"{width}.png", jobs.Output(width=width)
+        )
+        assert upscale.upscale_files(work, open_model, log=asked.append) == 0
+        assert asked[0] == scale
+        asked.clear()
+        made = decode.read_picture(tmp_path / f"{width}.png").pixels
+        assert (made.shape[1], made.dtype) == (width, np.uint16)
+    for width in (8, 33):
+        work = jobs.plan_files([tmp_path / "deep.png"], tmp_path / "o.png")
+        work = dataclasses.replace(work, output=jobs.Output(width=width))
+        assert upscale.upscale_files(work, open_model, log=asked.append) == 1
+    assert "deep.png: it has 8 x 6 pixels: that would not be enlarging" in asked[0]
+    assert "8 x 6 pixels, 4.12 times larger: at most 4 times" in asked[-1]
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_outputs_take_a_format_and_a_quality(photos, tmp_path):
+    out = tmp_path / "out"
+    assert run([photos], out, output=jobs.Output(format="webp"))[0] == 0
+    assert tree(out) == ["a 1.webp", "sub/b.webp", "sub/deep/c.webp"]
+    images.write_image(tmp_path / "p.png", noise(64, 64, 3))
+    sizes = []
+    for name, quality in (("a.webp", None), ("b.webp", 90), ("c.webp", 20)):
+        output = jobs.Output(quality=quality)
+        assert run([tmp_path / "p.png"], tmp_path / name, output=output)[0] == 0
+        sizes.append((tmp_path / name).stat().st_size)
+    assert sizes[0] > 1.5 * sizes[1] > 3 * sizes[2]  # lossless only without
+    run([tmp_path / "p.png"], tmp_path / "q.jpg", output=jobs.Output(quality=30))
+    with Image.open(tmp_path / "q.jpg") as jpeg:
+        luma = jpeg.quantization[0]
+    assert luma[0] == (16 * 167 + 50) // 100  # libjpeg's scaling of its table at 30
+    for given, message in (
+        ({"format": "gif"}, "--format gif: one of png"),
+        ({"quality": 0}, "--quality 0: 1 to 100"),
+        ({"factor": 5.0}, "--factor 5"),
+        ({"factor": 1.0}, "--factor 1"),
+        ({"width": 0}, "--width 0"),
+        ({"width": 9, "factor": 2.0}, "--factor and --width: give one"),
+    ):
+        with pytest.raises(InputError, match=message):
+            jobs.Output(**given)
+    for given, message in (
+        ({"format": "webp"}, "--format webp, but .*x.png"),
+        ({"quality": 90}, "--quality is for JPEG and WebP"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run([photos / "a 1.png"], tmp_path / "x.png", output=jobs.Output(**given))
 
 
 def test_a_folder_that_may_not_be_written_to_is_named(permissions_count):

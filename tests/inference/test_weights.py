@@ -181,6 +181,15 @@ class Trap:
         return open, (str(self.path), "w")
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_what_cannot_be_read_now_is_neither_damaged_nor_missing(copy, name):
+    """A link in a circle, which no one can follow."""
+    (copy / name).unlink()
+    (copy / name).symlink_to(name)
+    with pytest.raises(OSError, match="symbolic links"):
+        weights.load_weights(str(copy))
+
+
 def test_a_pickle_in_place_of_the_weights_is_refused_and_not_run(copy, tmp_path):
     file = copy / "model.safetensors"
     file.write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))

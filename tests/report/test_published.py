@@ -41,6 +41,16 @@ def test_each_figure_stands_in_its_set_scale_and_protocol():
     assert modern.header[3] == "with ensemble"  # no column for what nobody measured
 
 
+def test_several_models_of_a_scale_have_a_line_each():
+    entries = [released("a", Set5_benchmark_0=33.0), released("b", Set5_benchmark_1=34)]
+    benchmark, _ = published.released_tables(entries)
+    assert benchmark.header[:6] == [*published.MEASURED]
+    assert [line[:6] for line in benchmark.lines] == [
+        ["Set5", "x3", "30.00", "33.00", "", "a"],
+        ["Set5", "x3", "30.00", "", "34.00", "b"],
+    ]
+
+
 def test_the_same_images_under_another_name_are_found():
     benchmark, *_ = published.released_tables([released(BSD100_benchmark_0=28.0)])
     assert benchmark.lines[0][:4] == ["B100", "x3", "30.00", "28.00"]

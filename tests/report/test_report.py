@@ -6,6 +6,7 @@ import html.parser
 import importlib.util
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 
 import jax
@@ -14,7 +15,7 @@ import pytest
 from helpers import tiny
 from PIL import Image
 
-from btsrn_jax import cli
+from btsrn_jax import cli, lock
 from btsrn_jax import config as schema
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import figures
@@ -130,12 +131,14 @@ def test_every_title_says_what_is_reduced(tmp_path):
     assert not any("reduced" in title for title in titles(whole))
     words = " (reduced: sample photographs, 1,600 steps)"
     assert all(title.endswith(words) for title in titles(vdsr))
-    # Table 4 takes one model a system, the other one is not in it.
     table3, table4, overview = titles(whole, vdsr, small)
     assert table3.endswith(
         " (some reduced: sample photographs, features 32, 1,600 steps)"
     )
-    assert table4.endswith(" (some reduced: sample photographs, 1,600 steps)")
+    assert table4.endswith(
+        " (some reduced: sample photographs, 1,600 steps; sample photographs,"
+        " features 32, 1,600 steps)"
+    )
     assert "1,600 steps; sample photographs, features 32, " in overview
     page_title = tables.reduction([entries[small]])
     found = experiments.find([dataclasses.replace(entries[small], name="x")])
@@ -233,6 +236,65 @@ def test_table_4_has_three_systems_beside_the_papers_figures(tmp_path):
     assert "btsrn x2: ours, ensemble" in table.notes[0]
     assert "vdsr x2: peer, ensemble" in table.notes[0]
     assert tables.table4([dataclasses.replace(entries[0], rows=[])]) is None
+
+
+def measured(psnr, scale=2, name="Set5"):
+    return [Row(name, "mean", scale, "btsrn", 0, "benchmark", psnr, 0.9)]
+
+
+def test_table_4_has_columns_for_every_model_and_scales_share_them(tmp_path):
+    entries = [
+        report.load(write_run(tmp_path / name, 34, rows=measured(*figure), **fields))
+        for name, figure, fields in (
+            ("A", (37.0,), {}),
+            ("B", (37.5,), {"train__loss": "l1"}),
+            ("C", (34.0, 3), {"scale": 3}),
+            ("D", (31.8, 2, "BSD100"), {}),
+        )
+    ]
+    table = tables.table4(entries)
+    assert table.header[2::3] == ["BTSRN 1", "BTSRN B", "BTSRN D", "VDSR", "bicubic"]
+    assert set(table.header[3::3]) == {"paper"}
+    lines = {(line[0], line[1]): line[2::3] for line in table.lines}
+    assert lines == {
+        ("Set5", "x2"): ["37.00", "37.50", "", "", ""],
+        ("Set5", "x3"): ["34.00", "", "", "", ""],
+        ("B100", "x2"): ["", "", "31.80", "", ""],  # the same images by another name
+    }
+    assert table.lines[0][2:8] == ["37.00", "37.75", "-0.75", "37.50", "37.75", "-0.25"]
+    assert all(f": {name}" in table.notes[0] for name in "ABCD")
+
+
+def test_what_differs_between_models_is_named(tmp_path):
+    runs = [
+        write_run(tmp_path / "mse", 34.1, eval__protocol="rgb", data__root="a"),
+        write_run(tmp_path / "l1", 34.2, train__loss="l1", train__log_every=7),
+        write_run(tmp_path / "seed", 34.3, train__seed=1, data__hr_dir="photos"),
+    ]
+    old = json.loads((tmp_path / "seed" / "config.json").read_text())
+    del old["train"]["candidates"]  # a field that is younger than the run
+    (tmp_path / "seed" / "config.json").write_text(json.dumps(old))
+    mse, l1, _ = entries = [report.load(run) for run in runs]
+    table = tables.compared(entries)
+    assert table.header == ["model", "train.seed", "train.loss", "data.hr_dir"]
+    assert table.lines == [
+        ["mse", "0", "mse", ""],
+        ["l1", "0", "l1", ""],
+        ["seed", "1", "mse", "photos"],
+    ]
+    table = tables.compared([mse, dataclasses.replace(mse, name="twin")])
+    assert (table.header, table.lines) == (["model"], [["mse"], ["twin"]])
+    assert table.notes == ["No setting differs."]
+    assert tables.compared([mse]) is None
+    # What an exported model knows, it knows under other names.
+    known = {"scale": 2, "model": mse.config["model"], "batch_size": 4, "step": 9000}
+    exported = dataclasses.replace(l1, name="x", config=known | {"data": "photographs"})
+    table = tables.compared([mse, l1, exported])
+    assert table.header == ["model", "train.batch_size", "train.steps", "train.loss"]
+    assert table.lines[1:] == [
+        ["l1", "32", "290000", "l1"],
+        ["x", "4", "9000", "unknown"],
+    ]
 
 
 def test_the_overview_has_bicubic_beside_each_figure(tmp_path):
@@ -418,6 +480,37 @@ def test_runs_and_models_become_one_report(tmp_path, exported):
     assert len(found.links) == 14 + len(plots_shown)
 
 
+def test_crops_and_tables_show_all_models_of_a_scale(tmp_path, exported):
+    """Also two that are in folders of one name."""
+    photos = tiny.write_photos(tmp_path / "Set5", ((210, 220), (60, 60)))
+    twin = tmp_path / "elsewhere" / exported.name
+    shutil.copytree(exported, twin)
+    third = tmp_path / "third-x2"
+    shutil.copytree(exported, third)
+    sources, out = [str(exported), str(twin), str(third)], tmp_path / "report"
+    report.write_report(sources, out, sets=[str(photos)], ensemble=False)
+    with (out / "table4.csv").open(newline="") as file:
+        header, line = csv.reader(file)
+    names = [*sources[:2], "third-x2"]
+    assert header[2:11:3] == [f"BTSRN {name}" for name in names]
+    assert all(line[2:11])
+    text = (out / "report.md").read_text()
+    assert "## What differs between the models" in text
+    assert "No setting differs." in text
+    assert f"### photo0, x2, {', '.join(names)}" in text
+    found = Links((out / "index.html").read_text())
+    assert len(found.inputs) == 2 * 3  # a slider for each network and picture
+    # Bicubic, three networks, their four errors, and HR.
+    alone = tmp_path / "alone"
+    report.write_report(sources[:1], alone, sets=[str(photos)], ensemble=False)
+    wide, usual = (
+        np.asarray(Image.open(folder / "figure5-1.png")).shape[1]
+        for folder in (out, alone)
+    )
+    assert wide > 1.7 * usual
+    assert "differs" not in (alone / "report.md").read_text()
+
+
 def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
     out = tmp_path / "report"
     broken = tmp_path / "set" / "broken.png"
@@ -425,7 +518,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
     broken.write_text("no picture")
     for sources, options, message in (
         (["nowhere"], {}, "no model 'nowhere'"),
-        ([str(exported)], {"sets": ["nowhere"]}, "no folder nowhere"),
+        ([str(exported)], {"sets": ["nowhere"]}, "no such file or folder: nowhere"),
         (
             [str(exported)],
             {"chosen": ["baboon"]},
@@ -442,4 +535,7 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
     (run / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot read the config"):
         report.write_report([str(run)], out)
+    assert not out.exists()
+    with lock.hold(out, "report"), pytest.raises(InputError, match="another report"):
+        report.write_report([str(exported)], out)
     assert not out.exists()

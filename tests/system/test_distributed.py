@@ -208,6 +208,30 @@ def test_a_process_that_dies_ends_the_others_and_all_continue(place):
     assert steps == sorted(set(steps))
 
 
+def test_a_second_start_of_several_ends_and_the_first_goes_on(place):
+    """At the same address, where joining it would end the first, and at another one."""
+    run = place / "twice"
+    ports = processes.free_port(), processes.free_port()
+
+    def start(port):
+        return [
+            launch(place, "twice", steps=200000, environment=addressed(port, i))
+            for i in range(PROCESSES)
+        ]
+
+    first = start(ports[0])
+    processes.until(first[0], lambda: processes.step_of(run) >= 10)
+    for port in ports:
+        said = [tiny.finish(process, 2, timeout=60) for process in start(port)]
+        assert "is in use by another run" in said[0]
+    reached = processes.step_of(run)
+    processes.until(first[0], lambda: processes.step_of(run) > reached)
+    first[1].send_signal(signal.SIGHUP)  # the end of one's terminal stops both
+    for process in first:
+        tiny.finish(process, 75)
+    assert not (run / "run.lock").exists()
+
+
 def ended_by_another(process):
     """Waits for the end of a process that has lost another one: within a minute.
 

@@ -12,6 +12,7 @@ import threading
 import pytest
 from helpers.div2k_zips import CONFIG, make_archives
 
+from btsrn_jax import lock
 from btsrn_jax.data import archives, div2k
 from btsrn_jax.errors import InputError
 
@@ -58,7 +59,7 @@ def test_killed_halfway_it_is_not_taken_for_complete_and_runs_again(
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert "halfway\n" in process.stdout
-        with pytest.raises(InputError, match="another prepare is at work"):
+        with pytest.raises(InputError, match="in use by another prepare"):
             div2k.prepare(CONFIG, data, zips, sources=sources)
         process.send_signal(signal.SIGKILL)
     config_dir = data / "div2k" / CONFIG
@@ -124,6 +125,10 @@ def test_a_broken_download_is_told_and_continued(tmp_path, zips, sources, ranges
     archive = sources["validation_lr"]
     with served(archive, remote, breaks=True, ranges=ranges) as (server, archive):
         sources["validation_lr"] = archive
+        # Other data may be prepared from the same archives at the same time.
+        refused = pytest.raises(InputError, match="in use by another download")
+        with lock.hold(zips, "download"), refused:
+            div2k.prepare(CONFIG, tmp_path / "other", zips, sources=sources)
         with pytest.raises(InputError, match=r"stopped at 100 bytes .*again"):
             div2k.prepare(CONFIG, data, zips, sources=sources)
         div2k.prepare(CONFIG, data, zips, sources=sources)

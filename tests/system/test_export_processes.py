@@ -1,6 +1,7 @@
 """Claims of the export that need a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -54,7 +55,8 @@ print(model.platforms, [m for m in ("btsrn_jax", "flax") if m in sys.modules])
             np.testing.assert_allclose(sr[name], truth, atol=2e-6)
 
 
-def test_sigterm_leaves_nothing_of_an_export(exported, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_of_an_export(exported, tmp_path, number):
     """A real process, stopped when its first file is there."""
     command = [sys.executable, "-m", "btsrn_jax.cli", "export", str(exported[0])]
     process = subprocess.Popen(
@@ -63,7 +65,7 @@ def test_sigterm_leaves_nothing_of_an_export(exported, tmp_path):
     try:
         written = ".out-*/new/model.safetensors"
         processes.until(process, lambda: list(tmp_path.glob(written)))
-        process.terminate()
+        process.send_signal(number)
         said = process.communicate(timeout=120)[1]
     finally:
         process.kill()

@@ -4,7 +4,13 @@ Real processes, signals and files. All share a cache of compiled programs, which
 them start in seconds; where compilation itself is interrupted, it is left out.
 """
 
+import contextlib
+import os
+import pty
 import signal
+import subprocess
+import sys
+import time
 
 import jax
 import pytest
@@ -176,6 +182,69 @@ def test_a_signal_ends_the_closing_evaluation_and_mode_eval_at_once(place):
     assert not (run / "evaluation.csv").exists()
 
 
+# With another code where JAX was loaded, which takes seconds and a device's memory.
+REFUSED = """
+import os, sys
+from btsrn_jax import main
+os._exit = lambda code: sys.exit(code + 10 * ("jax" in sys.modules))
+main.main()
+"""
+
+
+def test_a_second_start_ends_at_once_and_the_first_goes_on(place):
+    """The second one touches nothing. The first was started by `nohup`: a hangup does
+    not stop it, and SIGTERM does. What is left is no lock."""
+    run, many = place / "twice", STEPS | {"steps": 200000, "decay_steps": 1000}
+    command = tiny.command(run, place / "train", **many)
+    first = tiny.start(["nohup", *command], BTSRN_CACHE=str(place / "cache"))
+    processes.until(first, lambda: processes.step_of(run) >= 10)
+    config = (run / "config.json").read_bytes()
+    text = tiny.finish(tiny.start([sys.executable, "-c", REFUSED, *command[3:]]), 2)
+    assert text.count("\n") == 1, text
+    assert f"{run} is in use by another run: process {first.pid} on " in text
+    assert (run / "config.json").read_bytes() == config
+    first.send_signal(signal.SIGHUP)
+    reached = processes.step_of(run)
+    processes.until(first, lambda: processes.step_of(run) >= reached + 50)
+    first.send_signal(signal.SIGTERM)
+    tiny.finish(first, 75)
+    assert not (run / "run.lock").exists()
+
+
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_terminal_that_closes_costs_nothing(place):
+    """Nothing can be written to it any longer. Its end is told twice: by the kernel,
+    and by the shell."""
+    run = place / "terminal"
+    command = tiny.command(run, place / "train", **(STEPS | {"steps": 200000}))
+    terminal, screen = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_TERMINAL, *command],
+        cwd=tiny.ROOT,
+        env=os.environ | {"XLA_FLAGS": ""},
+        **dict.fromkeys(("stdin", "stdout", "stderr"), screen),
+    )
+    os.close(screen)
+    said = b""
+    os.set_blocking(terminal, False)
+    while processes.step_of(run) < 10:
+        with contextlib.suppress(BlockingIOError):
+            said += os.read(terminal, 1 << 16)  # raises where the process ends first
+        time.sleep(0.01)
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 75, said
+    assert checkpoint.steps_in(run / "checkpoints")[-1] >= processes.step_of(run)
+    assert not (run / "run.lock").exists()
+
+
 @pytest.fixture
 def in_process(place, monkeypatch):
     """Runs main in this process, on one device: one start less."""
@@ -230,6 +299,45 @@ def test_a_damaged_checkpoint_costs_only_its_own_steps(in_process, place, capfd)
     assert "continuing from step 2" in said
     again = processes.final(place / "damaged")
     assert again[:2] == whole[:2]
+
+
+def test_what_cannot_be_read_for_a_moment_costs_nothing(in_process, place):
+    """A link in a circle stands for a closed file, a stale disk, too many open files.
+    Afterwards the run continues where it was, and under a name that is a pattern."""
+    run = place / "unreadable"
+    assert in_process("unreadable", steps=4, checkpoint_every=2) == 0
+    files = list(run.glob("checkpoints/*/state/manifest.ocdbt"))
+    for file in files:
+        file.rename(file.with_name("away"))
+        file.symlink_to(file.name)
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    text = tiny.finish(launch(place, "unreadable", steps=6, checkpoint_every=2), code=1)
+    (said,) = (line for line in text.splitlines() if "error: " in line)
+    assert "cannot read the checkpoint" in said
+    assert "Traceback" not in text
+    for path, data in before.items():
+        assert path.name == "config.json" or path.read_bytes() == data
+    assert not (run / "damaged").exists()
+
+    for file in files:
+        file.with_name("away").replace(file)
+    (place / "proj [2026]").mkdir()
+    moved = run.rename(place / "proj [2026]" / "moved")
+    assert in_process("proj [2026]/moved", steps=6, checkpoint_every=2) == 0
+    assert [line["step"] for line in processes.lines(moved)] == [4, 5, 6]
+
+
+@processes.LATE
+def test_where_every_checkpoint_is_damaged_the_run_does_not_begin_anew(
+    in_process, place
+):
+    assert in_process("lost", steps=2) == 0
+    metrics = processes.lines(place / "lost")
+    processes.flip_a_bit(place / "lost" / "checkpoints" / "2")
+    with pytest.raises(checkpoint.ReadFailed, match=r"every checkpoint in .*lost"):
+        in_process("lost", steps=4)
+    assert checkpoint.steps_in(place / "lost" / "checkpoints") == [2]
+    assert processes.lines(place / "lost") == metrics
 
 
 def test_other_images_under_the_same_config_are_refused(in_process, place):

@@ -13,6 +13,8 @@ import tarfile
 import pytest
 from helpers import tiny
 
+from btsrn_jax import config as schema
+
 LAUNCH = tiny.ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
 CLOUD = {"PROJECT": "p", "BUCKET": "b", "IMAGE": "registry/image:1"}
@@ -57,8 +59,94 @@ def test_local_gpus_runs_one_process_for_all():
     text = launch("local_gpus.sh", "--dry-run", "--config.train.steps=5", GPUS="0,1")
     assert text == (
         "CUDA_VISIBLE_DEVICES=0,1 python -m btsrn_jax.main --config configs/x4.py"
-        " --workdir runs/x4 --config.data.root=data --config.train.steps=5\n"
+        " --config.data.root=data --config.train.steps=5\n"
     )
+
+
+# Values that a shell would take apart, or expand.
+FLAGS = ["--config.eval.sets=('my set',)", '--config.data.hr_dir=a&b/$HOME "x"\\']
+
+
+def command_of(name, *args, **environment):
+    """The words with which a script starts btsrn_jax.main, after its name."""
+    text = launch(name, *args, **CLOUD, **environment)
+    if name == "gke.sh":
+        yaml = pytest.importorskip("yaml")
+        (container,) = pod(yaml.safe_load(text))["spec"]["containers"]
+        # As Kubernetes: $$ is a dollar, and $(NAME) a variable.
+        words = [word.replace("$$", "$") for word in container["command"]]
+    else:
+        line = next(x for x in text.splitlines() if "btsrn_jax.main" in x)
+        words = shlex.split(line)
+        if name == "tpu_vm.sh":
+            words = shlex.split(words[-1].removeprefix("--command="))
+    return words[words.index("btsrn_jax.main") + 1 :]
+
+
+def value_of(command, flag):
+    """The value of a flag, of either form; None without."""
+    words = [word for text in command for word in text.split("=", 1)]
+    return words[words.index(flag) + 1] if flag in words else None
+
+
+TRAINERS = {"local_gpus.sh": [], "slurm.sbatch": [], "tpu_vm.sh": [], "gke.sh": ["tpu"]}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_flags_reach_the_run_and_dry_run_counts_anywhere(name, tmp_path):
+    """Nothing starts: a program that is not there would be an error."""
+    nothing = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    kind = TRAINERS[name]
+    for args in (
+        ["--dry-run", *kind, *FLAGS],
+        [*kind, FLAGS[0], "--dry-run", FLAGS[1]],
+        [*FLAGS, *kind, "--dry-run"],
+    ):
+        command = command_of(name, *args, **nothing)
+        assert command[-2:] == FLAGS
+    for config in (["--config", "configs/x2.py"], ["--config=configs/x2.py"]):
+        said = launch(name, *kind, *config, "--dry-run", code=2, **CLOUD)
+        assert "CONFIG=FILE.py" in said
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize(
+    ("config", "folder"),
+    [
+        ("configs/x4.py", "x4"),
+        ("configs/x4.py:unknown", "x4-unknown"),
+        ("my configs/release.py:x2,fast", "release-x2,fast"),
+    ],
+)
+def test_each_config_has_its_own_folder_the_one_that_main_would_take(
+    name, config, folder
+):
+    args = [*TRAINERS[name], "--dry-run"]
+    command = command_of(name, *args, CONFIG=config)
+    assert value_of(command, "--config") == config
+    in_bucket = name in ("tpu_vm.sh", "gke.sh")
+    expected = f"gs://b/runs/{folder}" if in_bucket else None
+    assert value_of(command, "--workdir") == expected
+    given = {"RUN": "my run"} if in_bucket else {"WORKDIR": "my run"}
+    command = command_of(name, *args, CONFIG=config, **given)
+    assert value_of(command, "--workdir").endswith("my run")
+
+
+def test_all_scripts_look_for_div2k_where_it_was_prepared():
+    """By one default, which is the config's own."""
+    text = launch("prepare_div2k.sh", "--dry-run", CONFIGS="bicubic_x4")
+    assert value_of(shlex.split(text), "--data-dir") == "data"
+    text = launch("prepare_div2k.sh", "--dry-run", BUCKET="b", CONFIGS="bicubic_x4")
+    copied = shlex.split(text.splitlines()[-1])[-1]
+    assert copied == "gs://b/data/div2k/bicubic_x4"
+    assert schema.defaults().data.root == "data"
+    for name, kind in TRAINERS.items():
+        root = value_of(command_of(name, *kind, "--dry-run"), "--config.data.root")
+        assert root == (
+            "data" if name in ("local_gpus.sh", "slurm.sbatch") else "gs://b/data"
+        )
+    said = launch("prepare_div2k.sh", "--dry-run", "--what", code=2)
+    assert said.startswith("usage: ")
 
 
 def stand_in(folder, name, body):
@@ -84,15 +172,19 @@ def test_local_gpus_continues_after_75_and_nothing_else(tmp_path):
 def test_a_signal_to_local_gpus_reaches_the_run_which_is_not_continued(tmp_path):
     """A python that saves for a moment when told to stop, then exits with 75."""
     log = tmp_path / "log"
-    body = f"trap 'sleep 0.3; echo saved >> {log}; exit 75' TERM; echo up >> {log}"
+    save = f"trap '' TERM; echo stopping >> {log}; sleep 0.5; echo saved >> {log}"
+    body = f'trap "{save}; exit 75" TERM; echo up >> {log}'
     path = stand_in(tmp_path / "bin", "python", f"{body}; while :; do sleep 0.05; done")
     script = ["bash", str(LAUNCH / "local_gpus.sh")]
     process = subprocess.Popen(script, env=os.environ | path, cwd=tiny.ROOT, stdout=-3)
     while not log.exists():
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
+    while "stopping" not in log.read_text():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)  # a second one: the script still waits
     assert process.wait(30) == 75
-    assert log.read_text() == "up\nsaved\n"
+    assert log.read_text() == "up\nstopping\nsaved\n"
 
 
 def test_div2k_is_prepared_and_copied_to_a_bucket():
@@ -111,17 +203,19 @@ def test_slurm_runs_one_task_a_gpu_and_is_queued_again_on_75(tmp_path):
     text = launch("slurm.sbatch", "--dry-run", CONFIG="configs/x2.py:unknown")
     assert text.startswith(
         "srun --kill-on-bad-exit=1 .venv/bin/python -m btsrn_jax.main --distributed"
-        " --config configs/x2.py:unknown --workdir runs/x2 --config.data.root=data\n"
+        " --config configs/x2.py:unknown --config.data.root=data\n"
     )
     options = (LAUNCH / "slurm.sbatch").read_text()
     for option in ("--requeue", "--signal=TERM@120", "--open-mode=append"):
         assert f"#SBATCH {option}" in options
 
     bin, log = tmp_path / "bin", tmp_path / "log"
-    stand_in(bin, "srun", "exit ${CODE}")
+    stand_in(bin, "srun", f'echo "${{@: -1}}" > {tmp_path}/last; exit ${{CODE}}')
     path = stand_in(bin, "scontrol", f'echo "$@" >> {log}')
-    launch("slurm.sbatch", code=75, CODE="75", SLURM_JOB_ID="17", **path)
+    launch("slurm.sbatch", FLAGS[1], code=75, CODE="75", SLURM_JOB_ID="17", **path)
     assert log.read_text() == "requeue 17\n"
+    assert (tmp_path / "last").read_text() == f"{FLAGS[1]}\n"
+    launch("slurm.sbatch", code=75, CODE="75", **path)  # not in a job: nothing to queue
     for code in (0, 1, 2):
         launch("slurm.sbatch", code=code, CODE=str(code), SLURM_JOB_ID="17", **path)
     assert log.read_text() == "requeue 17\n"

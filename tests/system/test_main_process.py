@@ -1,5 +1,7 @@
 """The command line of training, through real processes."""
 
+import json
+import re
 import subprocess
 import sys
 
@@ -52,8 +54,24 @@ def test_the_quickstart_trains_validates_continues_and_evaluates(tmp_path, monke
     assert list((run / "checkpoints").glob("[0-9]*"))
 
     before = (run / "metrics.jsonl").read_text()
+    # The console has the steps and the losses of the file.
+    logged = [json.loads(line) for line in before.splitlines()]
+    shown = re.findall(r"training: (\d+)/6 steps, loss ([^,]+), learning rate ", said)
+    assert shown == [(str(x["step"]), f"{x['loss']:.4g}") for x in logged]
+    assert [x["step"] for x in logged] == [2, 4, 6]
+    started = said.splitlines()
+    first = next(i for i, line in enumerate(started) if line.startswith("training: "))
+    assert first <= 8, said
+    assert "compiling the train step (once) ..." in started
+    assert re.search(r"^compiled in \d+ s$", said, re.MULTILINE)
+    assert f"run directory: {run}" in said
+    for command in (f"upscale photo.jpg enlarged.png --model {run}", f"report {run}"):
+        assert f" btsrn {command}" in said
+
     said = main(*tiny_run)
-    assert "continuing from step 6" in said
+    assert "complete: 6 of 6 steps; to go on: the same command with" in said
+    assert "continuing" not in said
+    assert "compiling the train step" not in said
     assert (run / "metrics.jsonl").read_text() == before
 
     monkeypatch.chdir(tiny.ROOT)

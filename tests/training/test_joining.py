@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from btsrn_jax.training import distributed
+from btsrn_jax.training import cluster, distributed
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from btsrn_jax.training import distributed
     ],
 )
 def test_several_processes_are_known_by_the_environment(env, by):
-    assert distributed.announced(env) == by
+    assert cluster.announced(env) == by
 
 
 def test_only_jaxs_own_errors_of_a_lost_peer_are_told_in_one_line(monkeypatch):

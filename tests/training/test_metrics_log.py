@@ -69,15 +69,16 @@ def test_of_several_processes_one_writes(tmp_path):
 
 
 class Progress:
-    """Of 5 steps a second."""
-
-    rate = 5.0
+    """What is shown; the test sets the clock."""
 
     def __init__(self):
-        self.shown = []
+        self.seconds, self.steps, self.shown = 7.0, [], []
 
-    def update(self, step, loss, learning_rate):
-        self.shown.append((step, loss))
+    def advance(self, step):
+        self.steps.append(step)
+
+    def show(self, step, values):
+        self.shown.append({"step": step} | values)
 
 
 class Batches:
@@ -95,16 +96,36 @@ def test_metrics_are_fetched_a_step_late_and_the_loss_is_its_intervals_mean(
     tmp_path,
 ):
     log, progress = metrics_log.MetricsLog(tmp_path), Progress()
-    recorder = metrics_log.Recorder(log, progress, Batches(), log_every=2, last=5)
+    settings = {"start": 0, "log_every": 2, "last": 5}
+    recorder = metrics_log.Recorder(log, progress, Batches(), **settings)
     for step in range(1, 6):
         recorder.add(step, metrics_of(step))
-        assert len(progress.shown) == step - 1
+        assert len(progress.steps) == step - 1
+        progress.seconds += step  # each step takes longer than the one before
     recorder.flush()
     recorder.flush()  # nothing is recorded twice
     log.close()
     found = lines(tmp_path)
     losses = {line["step"]: line["loss"] for line in found}
     assert losses == {2: 1.5, 4: 3.5, 5: 5}
-    assert found[0]["steps_per_second"] == 5
+    rates = [line["steps_per_second"] for line in found]
+    assert rates == [2 / (1 + 2), 2 / (3 + 4), 1 / 5]  # of these steps alone
     assert found[0]["data_wait"] == 0.25
-    assert progress.shown == [(1, 1), (2, 1.5), (3, 3), (4, 3.5), (5, 5)]
+    # The console has the same steps and the same values as the file.
+    assert progress.shown == without_time(found)
+    assert progress.steps == [1, 2, 3, 4, 5]
+
+
+def test_no_number_that_is_not_finite_reaches_a_file(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(  # of version 0.1.0
+        '{"step": 5, "loss": NaN, "psnr_ntire": Infinity, "skipped": 1.0}\n'
+    )
+    book = metrics_log.MetricsLog(tmp_path, start=5)
+    assert "psnr_ntire" not in book.last(5)  # so it is measured again
+    book.write(10, loss=float("nan"), grad_norm=float("inf"), skipped=2.0)
+    book.write(10, psnr_ntire=float("-inf"))
+    book.close()
+    assert without_time(lines(tmp_path)) == [
+        {"step": 5, "skipped": 1.0},
+        {"step": 10, "skipped": 2.0},
+    ]

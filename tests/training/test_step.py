@@ -240,9 +240,11 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted():
     bad = good._replace(params=jax.tree.map(lambda x: x * nan, good.params))
     everywhere = mesh.replicated(mesh.make_mesh(jax.devices()[:1]))
     state = jax.device_put(bad, everywhere)
-    for skipped in (1, 2):
+    for skipped in (1, 2, 3):
         state, metrics = step(state, tiny.store())
         assert int(metrics["skipped"]) == skipped
+        # The rate decays after 5 updates; of the 6 attempts 3 were none.
+        assert metrics["learning_rate"] == np.float32(1e-3)
         assert not np.isfinite(metrics["loss"])
         assert int(state.step) == 3 + skipped  # another batch is tried
     # Neither the moments nor the schedule's count moved.
@@ -252,6 +254,20 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted():
     state, metrics = step(mended, tiny.store())
     assert int(metrics["skipped"]) == 0
     assert not np.array_equal(vector(state.params), vector(good.params))
+    assert metrics["learning_rate"] == np.float32(1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_the_logged_learning_rate_is_the_one_that_was_applied(optimizer):
+    """After skipped steps the schedule lags behind the count of attempts."""
+    recipe = train.make_recipe(
+        tiny.config(optimizer=optimizer, clip_norm=0.5), mesh.make_mesh()
+    )
+    create = functools.partial(train.create_state, recipe, mesh.make_mesh())
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(create))
+    assert train.updates_made(state.opt_state) == 0
+    _, moved = recipe.optimizer.update(state.params, state.opt_state, state.params)
+    assert train.updates_made(moved) == 1
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 """Claims about checkpoints: exact, and never silently wrong."""
 
 import contextlib
+import errno
 import gc
 import json
 import os
 import pathlib
 import random
+import resource
 import shutil
 import subprocess
 
@@ -15,10 +17,12 @@ import numpy as np
 import pytest
 from helpers import processes
 
-from btsrn_jax import checkpoint, mesh, trees
+from btsrn_jax import checkpoint, mesh, storage, trees
+from btsrn_jax.checkpoint import reading
 from btsrn_jax.errors import InputError
 
 # TensorStore reports to a loop that Orbax has closed after the first error.
+pytestmark = processes.LATE
 CONFIG = {"scale": 2, "train": {"seed": 7}}
 
 
@@ -53,9 +57,9 @@ def run(tmp_path):
     return make(tmp_path / "run")
 
 
-def make(workdir):
+def make(workdir, *steps):
     checkpoints = checkpoint.Checkpoints(workdir)
-    for step in (1, 2):
+    for step in steps or (1, 2):
         checkpoints.save(step, state(step), CONFIG, 29.0 + step)
     checkpoints.close()
     return workdir
@@ -67,10 +71,8 @@ def restore(caplog):
 
     def restore(workdir):
         caplog.clear()
-        checkpoint.set_damaged_aside(workdir / "checkpoints")
-        checkpoints = checkpoint.Checkpoints(workdir)
-        found = checkpoints.restore_latest()
-        checkpoints.close()
+        found = checkpoint.restore_latest(workdir / "checkpoints")
+        checkpoint.Checkpoints(workdir).close()  # Orbax opens what is left
         return found, [r.getMessage() for r in caplog.records if r.name == "btsrn"]
 
     return restore
@@ -152,6 +154,11 @@ def test_no_run_directory_is_a_users_mistake(tmp_path):
         checkpoint.load_parameters(tmp_path)
 
 
+def contents(folder):
+    """{path: bytes} of all files."""
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def flip(path, rng):
     """Flips one bit of a file."""
     data = bytearray(path.read_bytes())
@@ -161,7 +168,6 @@ def flip(path, rng):
     return bit
 
 
-@processes.LATE
 def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path, restore):
     """A hundred of them, half in files taken alike, half by size. Harmless means that
     the very same arrays are restored; else the checkpoint is named and moved aside, and
@@ -193,7 +199,6 @@ def test_one_flipped_bit_anywhere_is_harmless_or_noticed(tmp_path, restore):
     assert noticed >= 20  # many bytes are compressed text, or read by nobody
 
 
-@processes.LATE
 def test_every_flipped_bit_of_array_data_is_noticed(tmp_path, caplog):
     whole, rng = make(tmp_path / "whole"), random.Random(1)
     folder = whole / "checkpoints"
@@ -215,7 +220,6 @@ DAMAGES = {
 }
 
 
-@processes.LATE
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(
     run, restore, damage
@@ -236,14 +240,121 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_it_used(
     assert used.count(1) >= 4  # metrics, about, manifests, data
 
 
-def test_where_all_are_damaged_the_run_starts_anew(run, restore):
+def test_where_all_are_damaged_nothing_is_moved_and_one_line_says_so(run, restore):
     for step in (1, 2):
         (run / "checkpoints" / str(step) / "about" / "metadata").write_text("{")
-    found, said = restore(run)
-    assert found is None
-    assert len(said) == 2
+    before = contents(run)
+    with pytest.raises(checkpoint.ReadFailed, match=r"every .*--workdir, or remove"):
+        restore(run)
+    assert contents(run) == before
     with pytest.raises(InputError, match="no whole checkpoint"):
         checkpoint.load_parameters(run)
+
+
+def test_what_cannot_be_read_now_is_no_damage_and_stays_where_it_is(run, restore):
+    """Each file and folder in turn is a link in a circle, which no one can follow, not
+    even root. A whole checkpoint beside it is not used in its place."""
+    for path in sorted((run / "checkpoints" / "2").rglob("*"), reverse=True):
+        away = path.rename(run / "away")
+        path.symlink_to(path.name)
+        before = contents(run)
+        for read in (restore, checkpoint.load_parameters):
+            with pytest.raises(checkpoint.ReadFailed, match=r"^.*symbolic links.*$"):
+                read(run)
+        assert contents(run) == before
+        path.unlink()
+        away.rename(path)
+
+
+def test_a_folder_that_cannot_be_listed_now_is_not_empty(run, restore):
+    """Of no new run is it said that it has no checkpoints."""
+    (run / "checkpoints").rename(run / "away")
+    (run / "checkpoints").symlink_to("checkpoints")
+    for read in (restore, checkpoint.load_parameters, checkpoint.Checkpoints):
+        with pytest.raises((OSError, checkpoint.ReadFailed), match="symbolic links"):
+            read(run)
+
+
+@pytest.mark.usefixtures("collected")
+def test_where_no_more_files_may_be_opened_nothing_is_damaged(run, restore):
+    before, (soft, hard) = contents(run), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) - 1, hard))
+    try:
+        with pytest.raises((checkpoint.ReadFailed, OSError), match="Too many open"):
+            restore(run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert contents(run) == before
+    assert restore(run)[0][0] == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        ImportError("No module named 'gcsfs'"),
+        MemoryError(),
+        RuntimeError("Unable to initialize backend 'cuda'"),
+        AssertionError(),
+        ValueError("UNAVAILABLE: the bucket does not answer"),
+        ValueError("RESOURCE_EXHAUSTED: Error reading local file"),
+        ValueError("SOMETHING_NEW: of a later TensorStore"),
+    ],
+    ids=repr,
+)
+def test_what_is_not_known_to_be_damage_is_not_taken_for_it(run, error):
+    with (
+        pytest.raises(checkpoint.ReadFailed, match="may be whole, and nothing"),
+        reading.classified(run / "checkpoints/2"),
+    ):
+        raise error
+
+
+NAMES = (
+    "proj [2026]",
+    "a[!b]",
+    "a*b",
+    "a**b",
+    "a?b",
+    "{a,b}",
+    "50%",
+    "a#b",
+    "-a",
+    "ü 写",
+    "a:b",
+    "a\nb",
+)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_no_character_of_a_path_is_taken_for_a_pattern(tmp_path, restore, name):
+    """Beside a folder that the pattern would find."""
+    make(tmp_path / "ab" / "run", 5)
+    run = make(tmp_path / name / "run")
+    assert restore(run)[0][0] == 2
+    assert same(restore(run)[0][1], 2)
+    moved = run.rename(tmp_path / "moved [1]")
+    assert checkpoint.load_parameters(moved)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "place", ["/tmp/a\\b/run", "/tmp/\udcff", "/s3/run", "gs://b/[1]"]
+)
+def test_a_path_that_would_be_taken_for_another_one_is_refused(place):
+    with pytest.raises(InputError, match=r"expected|taken for a bucket"):
+        storage.check_array_path(place)
+
+
+def test_the_first_checkpoint_is_read_back_before_more_work_rests_on_it(
+    tmp_path, monkeypatch
+):
+    """With Orbax's own idea of the path, in which nothing can be found."""
+    monkeypatch.setattr(storage, "literal", lambda path: path)
+    checkpoints = checkpoint.Checkpoints(tmp_path / "proj [2026]")
+    with pytest.raises(checkpoint.SaveFailed, match=r"cannot be read back: NOT_FOUND"):
+        checkpoints.save(1, state(1), CONFIG)
+    checkpoints.close()
 
 
 def test_a_score_changed_by_hand_is_noticed(run, restore):
@@ -297,10 +408,10 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_saved(small_disk, restor
         checkpoints.close()
 
     ballast.unlink()
-    checkpoints = checkpoint.Checkpoints(small_disk)
-    step, found = checkpoints.restore_latest()
+    step, found = checkpoint.restore_latest(small_disk / "checkpoints")
     assert step == 1
     assert same(found, 1)
+    checkpoints = checkpoint.Checkpoints(small_disk)
     checkpoints.save(2, state(2), CONFIG)
     checkpoints.close()
     assert restore(small_disk)[0][0] == 2

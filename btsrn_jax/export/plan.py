@@ -1,0 +1,120 @@
+"""What an export writes, and where: checked before JAX is loaded."""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+from collections.abc import Callable
+
+from btsrn_jax import inference, storage
+from btsrn_jax.errors import InputError
+
+CARD = "README.md"
+FIGURES = "figures.csv"  # of every image, under the exported name
+FILES = {  # of each format, inside the folder of a model
+    "safetensors": inference.WEIGHTS,
+    "stablehlo": "model.stablehlo",
+    "onnx": "model.onnx",
+    "orbax": "orbax",
+}
+BESIDE = {"onnx": ("model-tile.onnx",)}  # further files of a format
+HALF = ("onnx",)  # the formats that can store float16 weights
+SUFFIXES = {  # of the formats that are one file
+    pathlib.Path(file).suffix: name for name, file in FILES.items() if "." in file
+}
+NOT_WRITTEN = (".pth", ".pt", ".ckpt")  # PyTorch's
+ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportPlan:
+    """What `export_model` is to write."""
+
+    out: pathlib.Path
+    """A folder of its own, or one file."""
+
+    formats: list[str]
+    """Names among FILES."""
+
+    one_file: bool
+    """True if `out` is a file, of the one format that there is."""
+
+
+def plan_export(
+    source: str,
+    out: str | os.PathLike,
+    formats: list[str] | None = None,
+    force: bool = False,
+    half: bool = False,
+    log: Callable[[str], None] = print,
+) -> ExportPlan:
+    """Checks the arguments of `export_model`, whose they are.
+
+    Raises:
+      InputError: there is no such model, an unknown format, or an `out` that cannot be
+        written or would replace something else than an export.
+    """
+    out = storage.local(out)
+    suffix = out.suffix.lower()
+    one_file = SUFFIXES.get(suffix)
+    if suffix in NOT_WRITTEN:
+        raise InputError(
+            f"{out}: files for PyTorch are not written; a name that ends in"
+            f" {', '.join(SUFFIXES)} is one file, any other a folder"
+        )
+    if one_file and formats not in (None, [one_file]):
+        raise InputError(
+            f"{out} is one file, in the format {one_file}, not"
+            f" {', '.join(formats)}: name a folder, or leave out --formats"
+        )
+    formats = _choose([one_file] if one_file else formats, log)
+    if half and not set(HALF) & set(formats):
+        raise InputError(
+            f"--half: of {', '.join(formats)} none stores float16 weights;"
+            f" {', '.join(HALF)} can"
+        )
+    if "orbax" in formats:
+        storage.check_array_path(out)
+    _check_out(out, force, one_file)
+    storage.check_writable_folder(out.parent)
+    storage.local(source)  # raises InputError for a bucket
+    inference.read_scale(source)
+    return ExportPlan(out, formats, bool(one_file))
+
+
+def _choose(formats, log):
+    """Returns the formats to write: those asked for, or all that can be written."""
+    has_onnx = importlib.util.find_spec("onnx") is not None
+    if formats is None:
+        if not has_onnx:
+            log(f"model.onnx is left out: it {ONNX_HINT}")
+        return [name for name in FILES if name != "onnx" or has_onnx]
+    for name in formats:
+        if name not in FILES:
+            known = ", ".join(FILES)
+            raise InputError(f"format {name!r}: one or several of {known}")
+    if not formats:
+        raise InputError(f"--formats: no name; one or several of {', '.join(FILES)}")
+    if "onnx" in formats and not has_onnx:
+        raise InputError(f"the format onnx {ONNX_HINT}")
+    return list(dict.fromkeys(formats))
+
+
+def _check_out(out, force, one_file):
+    """Raises InputError if `out` exists, unless an export wrote it and may be
+    replaced."""
+    if not os.path.lexists(out):
+        return
+    if one_file:
+        if not out.is_file():
+            raise InputError(f"{out} is no file: not replaced")
+        if not force:
+            raise InputError(f"{out} exists; --force replaces it")
+        return
+    if not force:
+        raise InputError(f"{out} exists; --force replaces an exported model")
+    ours = {inference.CONFIG, CARD, FIGURES, *FILES.values(), *sum(BESIDE.values(), ())}
+    strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
+    if out.is_file() or strange:
+        found = strange[0] if strange else "a file"
+        raise InputError(f"{out} is no exported model (it holds {found}): not replaced")

@@ -1,0 +1,163 @@
+"""What a run says of itself: what it is about to do, and how to go on after its end."""
+
+import importlib.util
+import math
+import pathlib
+import shlex
+from collections.abc import Mapping
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from btsrn_jax import mesh, network, storage
+from btsrn_jax.training.validation import Validation
+
+LITTLE = 1 / 1000  # of the first learning rate: next to nothing is learned below it
+SHARE = 1 / 5  # of the steps; the paper's own last eighth lies below LITTLE
+
+
+def describe(
+    config: ConfigDict,
+    sizes: list[tuple[int, int]],
+    one_pass: int,
+    validation: Validation | None,
+    devices: Mesh,
+    workdir: pathlib.Path,
+) -> str:
+    """Returns what is about to happen, in five lines, or six with a warning.
+
+    Args:
+      config: resolved.
+      sizes: (height, width) in HR pixels of every training image.
+      one_pass: steps in which the images are seen once.
+      validation: None: nothing is validated.
+      devices: what the run is on.
+      workdir: the run directory.
+    """
+    model, train = network.build(config.model, config.scale), config.train
+    megapixels = sum(h * w for h, w in sizes) / 1e6
+    sets = validation.sets if validation else {}
+    names = ", ".join(f"{name} ({len(pairs)})" for name, pairs in sets.items())
+    often = f"every {_steps(train.eval_every)} and " * (train.eval_every < train.steps)
+    lines = [
+        f"{config.model.name.upper()} x{config.scale}:"
+        f" {network.parameter_count(model):,} parameters, on {mesh.describe(devices)}",
+        f"data: {len(sizes)} images, {megapixels:.1f} HR megapixels; a pass is"
+        f" {_steps(one_pass)} of {train.batch_size} patches (one every 84 pixels,"
+        " upright and turned)",
+        f"schedule: {_steps(train.steps)}, {train.steps / one_pass:.3g} passes;"
+        f" {describe_rate(train)}",
+        warn_of_rate(train),
+        f"validation: {names or 'none (config.eval.sets is empty)'}"
+        + f", {often}at the end" * bool(names),
+        f"run directory: {workdir}, metrics every {_steps(train.log_every)}; watch it:"
+        f" {_watch(workdir)}",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def describe_rate(train: Mapping) -> str:
+    """Returns the course of the learning rate in words: from, to, and when.
+
+    Args:
+      train: the section of a resolved config.
+    """
+    rate, steps = train["learning_rate"], train["steps"]
+    if train["schedule"] == "cosine":
+        start = f"from {rate:.3g}"
+        if train["warmup_steps"]:
+            start = f"from 0 to {rate:.3g} in {_steps(train['warmup_steps'])}, then"
+        return f"learning rate {start} along a cosine to 0 at step {steps:,}"
+    decays = (steps - 1) // train["decay_steps"]
+    if not decays or train["decay_rate"] == 1:
+        return f"learning rate {rate:.3g} at every step"
+    end = rate * train["decay_rate"] ** decays
+    return (
+        f"learning rate from {rate:.3g}, x {train['decay_rate']:g} after every"
+        f" {_steps(train['decay_steps'])}, to {end:.2g}"
+    )
+
+
+def warn_of_rate(train: Mapping) -> str:
+    """Returns a warning if many of the last steps are made at a learning rate that
+    teaches next to nothing; "" if they are few.
+
+    Args:
+      train: the section of a resolved config.
+    """
+    steps, decay = train["steps"], train["decay_steps"]
+    if train["schedule"] != "exponential" or train["decay_rate"] == 1:
+        return ""
+    first = decay * math.ceil(math.log(LITTLE) / math.log(train["decay_rate"]))
+    if steps - first <= SHARE * steps:
+        return ""
+    return (
+        f"warning: after step {first:,} of {steps:,} the learning rate is below"
+        f" {LITTLE * train['learning_rate']:.2g}, and little is learned; a new run with"
+        f" --config.train.decay_steps={math.ceil(steps / 16)} spreads the decay out"
+    )
+
+
+def _steps(count):
+    return f"{count:,} step{'s' * (count != 1)}"
+
+
+def _watch(workdir):
+    """Returns the command that draws the curves of a run while it goes on."""
+    command = f"tensorboard --logdir {shlex.quote(str(workdir))}"
+    if importlib.util.find_spec("tensorboard") is None:
+        command += " (pip install tensorboard)"
+    return command
+
+
+def complete(config: Mapping, workdir: pathlib.Path) -> str:
+    """Returns what is said when a finished run is started again."""
+    steps = config["train"]["steps"]
+    return f"complete: {steps} of {steps} steps; to go on: {go_on(config, workdir)}"
+
+
+def go_on(config: Mapping, workdir: pathlib.Path, steps: int | None = None) -> str:
+    """Returns how a run is made longer than its steps, in words and flags.
+
+    Under exponential decay the run itself can be continued, if decay_steps stays. A
+    cosine has its length in every step: a new run starts from the weights.
+
+    Args:
+      config: of the run, resolved.
+      workdir: the run directory.
+      steps: how long the run is to be; by default twice as long.
+    """
+    train = config["train"]
+    start = f"--config.train.init_from={workdir}"
+    anew = shlex.join([start, f"--workdir={_free_name(workdir)}"])
+    if train["schedule"] != "exponential":
+        return (
+            f"the same command with {anew}, a new run that starts from these weights"
+            f" (schedule={train['schedule']} ends at step {train['steps']} and cannot"
+            " be extended)"
+        )
+    longer = steps or 2 * train["steps"]
+    return (
+        f"the same command with --config.train.steps={longer}"
+        f" --config.train.decay_steps={train['decay_steps']}; or with {anew}, a new run"
+        " that starts from these weights at the first learning rate"
+    )
+
+
+def _free_name(workdir):
+    number = 2
+    while storage.path(f"{workdir}-{number}").exists():
+        number += 1
+    return f"{workdir}-{number}"
+
+
+def next_steps(workdir: pathlib.Path) -> str:
+    """Returns the commands that fit a finished run, a line each."""
+    run = shlex.quote(str(workdir))
+    lines = [
+        f"next: btsrn upscale photo.jpg enlarged.png --model {run}",
+        f"      btsrn evaluate --model {run} --sets FOLDER",
+    ]
+    if not storage.in_bucket(storage.path(workdir)):  # a report wants a local folder
+        lines.append(f"      btsrn report {run} --out report")
+    return "\n".join(lines)
