@@ -104,7 +104,8 @@ def _read_stablehlo(source, path):
     return call, f"JAX {jax.__version__} on {jax.default_backend()}"
 
 
-def _write_onnx(source, path, tile=False):
+def write_onnx(source: Source, path: pathlib.Path, tile: bool = False) -> None:
+    """Writes an ONNX file; with `tile` the one that does not pad."""
     model, variables, about, half = source
     metadata = {
         "name": about["name"],
@@ -177,7 +178,7 @@ MISSING_FORMS = {"onnx": network.missing_onnx_form}
 FORMATS = {
     "safetensors": (FILES["safetensors"], _write_safetensors, _read_safetensors),
     "stablehlo": (FILES["stablehlo"], _write_stablehlo, _read_stablehlo),
-    "onnx": (FILES["onnx"], _write_onnx, _read_onnx),
+    "onnx": (FILES["onnx"], write_onnx, _read_onnx),
     "orbax": (FILES["orbax"], _write_orbax, _read_orbax),
 }
 # The files that a format has beside that one.
@@ -185,7 +186,7 @@ BESIDE = {
     "onnx": [
         (
             BESIDE_FILES["onnx"][0],
-            functools.partial(_write_onnx, tile=True),
+            functools.partial(write_onnx, tile=True),
             _read_onnx_tile,
         )
     ],
