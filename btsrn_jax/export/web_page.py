@@ -110,7 +110,8 @@ def _write_model(source, folder, log):
     tile = TILES[scale]
     side = tile + 2 * model.halo
     lr = np.random.default_rng(0).random((1, side, side, 3), dtype=np.float32)
-    sr = np.asarray(network.super_resolve(model, source.variables, lr)[0])
+    apply = jax.jit(lambda v, x: network.super_resolve(model, v, x)[0])
+    sr = np.asarray(apply(source.variables, lr))
     truth = network.crop(sr, (sr.shape[1] - scale * tile) // 2).clip(0, 1)
     run, by = run_onnx(file)
     difference = float(np.abs(run(lr) - truth).max())

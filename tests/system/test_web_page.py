@@ -9,7 +9,9 @@ import io
 import os
 import pathlib
 import shutil
+import statistics
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -21,8 +23,9 @@ from btsrn_jax import inference
 from btsrn_jax.export import demo, web_page, web_plan
 from btsrn_jax.images import decode, encode
 
-RUNTIME = os.environ.get("ONNXRUNTIME_WEB")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+RUNTIME = os.environ.get("ONNXRUNTIME_WEB") or None
+NAMES = (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SIZES = ((1, 1), (37, 29), (70, 133))
 
 pytest.importorskip("onnx", reason="onnx is not installed (the extra test)")
@@ -31,7 +34,8 @@ playwright = pytest.importorskip(
 )
 pytestmark = [
     pytest.mark.skipif(
-        CHROMIUM is None, reason="no chromium (apt-get install chromium)"
+        CHROMIUM is None,
+        reason="no chromium (apt-get install chromium, or CHROMIUM names another)",
     ),
     pytest.mark.skipif(
         RUNTIME is None,
@@ -137,9 +141,10 @@ def write_pictures(folder):
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_the_page_makes_the_pictures_of_btsrn_upscale(
-    site, page, models, tmp_path, scale
+    site, page, models, tmp_path, scale, record_property
 ):
     write_pictures(tmp_path / "in")
+    largest = 0
     model = inference.load_model(models[scale - 2])
     page.goto(site)
     for path in sorted((tmp_path / "in").iterdir()):
@@ -158,6 +163,8 @@ def test_the_page_makes_the_pictures_of_btsrn_upscale(
         visible = found.alpha is None or (found.alpha > 0)[..., None]
         off = np.abs(found.pixels.astype(int) - wanted.pixels) * visible
         assert off.max() <= 1, (path.name, off.max())
+        largest = max(largest, off.max())
+    record_property(f"web page, x{scale}, largest difference in grey levels", largest)
     assert page.errors == []
     assert {a.split("/")[2] for a in page.requests if a.startswith("http")} == {
         site.split("/")[2]
@@ -264,3 +271,56 @@ def refused(page, path):
     page.click("#start")
     page.wait_for_selector("#problem:visible", timeout=60_000)
     return page.text_content("#problem")
+
+
+class Plain(http.server.SimpleHTTPRequestHandler):
+    """Any server of files: without the two headers."""
+
+    def log_message(self, *args):
+        pass
+
+
+OPEN = """async (file) => {
+  const { load } = await import("./runtime.js");
+  const { runtime } = await (await fetch("models.json")).json();
+  window.ort = await load(runtime, false);
+  const bytes = new Uint8Array(await (await fetch(file)).arrayBuffer());
+  window.session = await ort.InferenceSession.create(bytes);
+}"""
+RUN = """async (side) => {
+  const values = new Float32Array(3 * side * side).fill(0.5);
+  const lr = new ort.Tensor("float32", values, [1, 3, side, side]);
+  const begin = performance.now();
+  const { sr } = await session.run({ lr });
+  return [(performance.now() - begin) / 1000, sr.dims[3]];
+}"""
+
+
+def test_without_the_headers_one_thread_computes_the_same(
+    page, tmp_path, record_property
+):
+    """And at which rate, beside onnxruntime outside of a browser, in turns."""
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    folder = tmp_path / "page"
+    web_page.export_page(["btsrn-x2"], folder, RUNTIME, log=lambda line: None)
+    encode.write_picture(tmp_path / "p.png", decode.Picture(noise(9, 9, 3)))
+    with serving(functools.partial(Plain, directory=str(folder))) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        assert enlarge(page, tmp_path / "p.png", 2)
+        assert page.text_content("#runs") == "WebAssembly, 1 thread"
+        page.evaluate(OPEN, "models/x2.onnx")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(folder / "models" / "x2.onnx", options)
+    lr = np.full((1, 3, 72, 72), 0.5, np.float32)
+    web, native = [], []
+    for _ in range(3):
+        seconds, side = page.evaluate(RUN, 72)
+        web.append(seconds)
+        begin = time.perf_counter()
+        (sr,) = session.run(None, {"lr": lr})
+        native.append(time.perf_counter() - begin)
+    assert sr.shape[3] == side == 112
+    web, native = (side**2 / 1e6 / statistics.median(times) for times in (web, native))
+    rates = f"{web:.3f}, onnxruntime {native:.3f}: {web / native:.2f} times"
+    record_property("web page, megapixels a second of btsrn-x2, one thread", rates)
