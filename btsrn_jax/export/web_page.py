@@ -52,7 +52,7 @@ def export_page(
       ParityError: where a file differs from the network by more than `LIMIT`.
     """
     plan = web_plan.plan_page(sources, out, runtime_files, force)
-    loaded = [_load(source) for source in plan.sources.values()]
+    loaded = [load_source(source) for source in plan.sources.values()]
     try:
         plan.out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(
@@ -89,8 +89,8 @@ def _runtime(base):
     return {"version": web_plan.VERSION, "base": base, "files": files}
 
 
-def _load(source):
-    """Returns the Source of a model; InputError if its network has no form in ONNX."""
+def load_source(source: str) -> Source:
+    """Returns a model to export; InputError if its network has no form in ONNX."""
     weights = inference.load_weights(source)
     compute = network.Compute(jnp.float32, "plain", jax.lax.Precision.HIGHEST)
     model = network.build(weights.config["model"], weights.config["scale"], compute)

@@ -7,7 +7,6 @@ import functools
 import http.server
 import io
 import os
-import pathlib
 import shutil
 import statistics
 import threading
@@ -20,7 +19,7 @@ from helpers.photos import exif_block, noise
 from PIL import Image
 
 from btsrn_jax import inference
-from btsrn_jax.export import demo, web_page, web_plan
+from btsrn_jax.export import demo, formats, web_page, web_plan
 from btsrn_jax.images import decode, encode
 
 RUNTIME = os.environ.get("ONNXRUNTIME_WEB") or None
@@ -68,10 +67,16 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def site(models, tmp_path_factory):
-    """The page as `btsrn demo` serves it, the runtime beside it."""
-    folder = tmp_path_factory.mktemp("site") / "page"
-    web_page.export_page(models, folder, pathlib.Path(RUNTIME), log=lambda line: None)
+def folder(models, tmp_path_factory):
+    """The page, the runtime beside it."""
+    out = tmp_path_factory.mktemp("site") / "page"
+    web_page.export_page(models, out, RUNTIME, log=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def site(folder):
+    """The page as `btsrn demo` serves it."""
     handler = functools.partial(demo.Handler, directory=str(folder))
     with serving(handler) as port:
         yield f"http://127.0.0.1:{port}/"
@@ -297,21 +302,22 @@ RUN = """async (side) => {
 
 
 def test_without_the_headers_one_thread_computes_the_same(
-    page, tmp_path, record_property
+    page, folder, tmp_path, record_property
 ):
     """And at which rate, beside onnxruntime outside of a browser, in turns."""
     ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    folder = tmp_path / "page"
-    web_page.export_page(["btsrn-x2"], folder, RUNTIME, log=lambda line: None)
     encode.write_picture(tmp_path / "p.png", decode.Picture(noise(9, 9, 3)))
+    released = tmp_path / "released.onnx"
+    formats.write_onnx(web_page.load_source("btsrn-x2"), released, tile=True)
     with serving(functools.partial(Plain, directory=str(folder))) as port:
         page.goto(f"http://127.0.0.1:{port}/")
         assert enlarge(page, tmp_path / "p.png", 2)
         assert page.text_content("#runs") == "WebAssembly, 1 thread"
-        page.evaluate(OPEN, "models/x2.onnx")
+        data = base64.b64encode(released.read_bytes()).decode()
+        page.evaluate(OPEN, f"data:application/octet-stream;base64,{data}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(folder / "models" / "x2.onnx", options)
+    session = ort.InferenceSession(released, options)
     lr = np.full((1, 3, 72, 72), 0.5, np.float32)
     web, native = [], []
     for _ in range(3):
