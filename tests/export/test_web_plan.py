@@ -5,6 +5,7 @@ import base64
 import hashlib
 import importlib.util
 import json
+import pathlib
 import shutil
 
 import pytest
@@ -57,6 +58,10 @@ def test_the_page_is_told_every_model_and_the_digest_of_every_file(page):
     assert runtime["base"].startswith("https://")
     assert f"@{runtime['version']}/" in runtime["base"]
     assert not (page / "runtime").exists()
+    page_of_docs = pathlib.Path(__file__).parents[2] / "docs" / "web.md"
+    assert (
+        f"npm pack onnxruntime-web@{runtime['version']}\n" in page_of_docs.read_text()
+    )
     files = {
         name: digest
         for kind in runtime["files"].values()

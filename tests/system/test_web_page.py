@@ -83,12 +83,21 @@ def site(folder):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def launch():
+    """Starts a browser with further arguments."""
     with playwright.sync_playwright() as play:
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=options)
+
+        def start(*args):
+            args = [*args, *["--no-sandbox"] * (os.geteuid() == 0)]
+            return play.chromium.launch(executable_path=CHROMIUM, args=args)
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def browser(launch):
+    with launch() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -228,6 +237,30 @@ def test_what_is_no_picture_is_one_sentence(site, page, tmp_path):
     assert told.startswith("notes.png is no picture that this browser can read")
 
 
+GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+
+
+def test_a_gpu_that_agrees_computes_the_picture(launch, models, monkeypatch, tmp_path):
+    """Chromium's own GPU in software."""
+    monkeypatch.setitem(web_page.TILES, 2, 32)  # it is slow
+    web_page.export_page(models[:1], tmp_path / "page", RUNTIME, log=lambda line: None)
+    path, target = tmp_path / "in.png", tmp_path / "out.png"
+    encode.write_picture(path, decode.Picture(noise(37, 29, 3)))
+    handler = functools.partial(demo.Handler, directory=str(tmp_path / "page"))
+    with serving(handler) as port, launch(*GPU) as chromium:
+        page = chromium.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        if page.evaluate("navigator.gpu?.requestAdapter()") is None:
+            pytest.skip("this Chromium has no GPU in software")
+        made = enlarge(page, path, 2)
+        assert page.text_content("#runs") == "WebGPU"
+    work = inference.plan_files([path], target)
+    model = inference.load_model(models[0])
+    assert inference.upscale_files(work, lambda s: model, 2, lambda line: 0) == 0
+    found, wanted = (np.asarray(Image.open(f)) for f in (io.BytesIO(made), target))
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
 class Cdn(http.server.SimpleHTTPRequestHandler):
     """Another site, which lets pages read its files; one of them may be changed."""
 
@@ -250,25 +283,32 @@ class Cdn(http.server.SimpleHTTPRequestHandler):
 def test_the_runtime_comes_from_a_cdn_unchanged_or_not_at_all(
     models, page, tmp_path, monkeypatch
 ):
-    folder = tmp_path / "page"
-    encode.write_picture(tmp_path / "p.png", decode.Picture(noise(9, 9, 3)))
-    with serving(functools.partial(Cdn, directory=RUNTIME)) as cdn:
-        address = f"http://127.0.0.1:{cdn}/"
-        web_page.export_page(models[:1], folder, cdn=address, log=lambda line: None)
+    folder, picture = tmp_path / "page", tmp_path / "p.png"
+    encode.write_picture(picture, decode.Picture(noise(9, 9, 3)))
+    with contextlib.ExitStack() as cdn:
+        port = cdn.enter_context(serving(functools.partial(Cdn, directory=RUNTIME)))
+        there = f"http://127.0.0.1:{port}/"
+        web_page.export_page(models[:1], folder, cdn=there, log=lambda line: None)
         assert not (folder / "runtime").exists()
         with serving(functools.partial(demo.Handler, directory=str(folder))) as port:
-            page.goto(f"http://127.0.0.1:{port}/")
-            assert enlarge(page, tmp_path / "p.png", 2)
+            here = f"http://127.0.0.1:{port}/"
+            page.goto(here)
+            assert enlarge(page, picture, 2)
             assert page.evaluate("crossOriginIsolated")
             monkeypatch.setattr(Cdn, "changed", "ort-wasm-simd-threaded.wasm")
-            page.goto(f"http://127.0.0.1:{port}/")
-            told = refused(page, tmp_path / "p.png")
+            page.goto(here)
+            told = refused(page, picture)
             assert "ort-wasm-simd-threaded.wasm is not the file" in told
             monkeypatch.setattr(Cdn, "changed", None)
+            data = (folder / "models" / "x2.onnx").read_bytes()
             (folder / "models" / "x2.onnx").write_bytes(b"something else")
-            page.goto(f"http://127.0.0.1:{port}/")
-            told = refused(page, tmp_path / "p.png")
+            page.goto(here)
+            told = refused(page, picture)
             assert told.startswith("models/x2.onnx could not be loaded")
+            (folder / "models" / "x2.onnx").write_bytes(data)
+            cdn.close()
+            page.goto(here)
+            assert "there is no connection" in refused(page, picture)
 
 
 def refused(page, path):
