@@ -327,7 +327,7 @@ def run_export(args: argparse.Namespace) -> int:
     one model or of several.
     """
     formats = None if args.formats is None else storage.split_names(args.formats)
-    if formats == [export.PAGE_FORMAT]:
+    if formats and set(formats) == {export.PAGE_FORMAT}:
         return _export_page(args)
     if len(args.models) > 1:
         named = ", ".join(args.models)
