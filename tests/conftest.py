@@ -44,6 +44,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker("system")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Prints what tests have measured, by pytest's fixture `record_property`."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
+
+
 @pytest.fixture(autouse=True)
 def messages():
     """The logger of messages to people as a user's process has it; afterwards as it

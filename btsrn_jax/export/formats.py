@@ -106,7 +106,8 @@ def _read_stablehlo(source, path):
     return call, f"JAX {jax.__version__} on {jax.default_backend()}"
 
 
-def _write_onnx(source, path, tile=False):
+def write_onnx(source: Source, path: pathlib.Path, tile: bool = False) -> None:
+    """Writes an ONNX file; with `tile` the one that does not pad."""
     model, variables, about, half = source
     metadata = {
         "name": about["name"],
@@ -182,7 +183,7 @@ MISSING_FORMS = {
 FORMATS = {
     "safetensors": (FILES["safetensors"], _write_safetensors, _read_safetensors),
     "stablehlo": (FILES["stablehlo"], _write_stablehlo, _read_stablehlo),
-    "onnx": (FILES["onnx"], _write_onnx, _read_onnx),
+    "onnx": (FILES["onnx"], write_onnx, _read_onnx),
     "torch": (FILES["torch"], torch_file.write_torch, torch_file.read_torch),
     "orbax": (FILES["orbax"], _write_orbax, _read_orbax),
 }
@@ -191,7 +192,7 @@ BESIDE = {
     "onnx": [
         (
             BESIDE_FILES["onnx"][0],
-            functools.partial(_write_onnx, tile=True),
+            functools.partial(write_onnx, tile=True),
             _read_onnx_tile,
         )
     ],

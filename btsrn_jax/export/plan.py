@@ -29,6 +29,7 @@ SUFFIXES = {  # of the formats that are one file
     if "." in file and name != "torch"
 }
 NOT_ALONE = (".pth", ".pt", ".ckpt", ".pth.safetensors")  # PyTorch's
+PAGE_FORMAT = "web"  # of `export_page`
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 
 
@@ -98,11 +99,16 @@ def _choose(formats, log):
             log(f"model.onnx is left out: it {ONNX_HINT}")
         return [name for name in FILES if name != "onnx" or has_onnx]
     for name in formats:
+        if name == PAGE_FORMAT:
+            raise InputError(
+                f"the format {name} is a page in a folder of its own: name no other"
+            )
         if name not in FILES:
-            known = ", ".join(FILES)
+            known = ", ".join([*FILES, PAGE_FORMAT])
             raise InputError(f"format {name!r}: one or several of {known}")
     if not formats:
-        raise InputError(f"--formats: no name; one or several of {', '.join(FILES)}")
+        known = ", ".join([*FILES, PAGE_FORMAT])
+        raise InputError(f"--formats: no name; one or several of {known}")
     if "onnx" in formats and not has_onnx:
         raise InputError(f"the format onnx {ONNX_HINT}")
     return list(dict.fromkeys(formats))
@@ -119,10 +125,33 @@ def _check_out(out, force, one_file):
         if not force:
             raise InputError(f"{out} exists; --force replaces it")
         return
-    if not force:
-        raise InputError(f"{out} exists; --force replaces an exported model")
     ours = {inference.CONFIG, CARD, FIGURES, *FILES.values(), *sum(BESIDE.values(), ())}
-    strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
-    if out.is_file() or strange:
-        found = strange[0] if strange else "a file"
-        raise InputError(f"{out} is no exported model (it holds {found}): not replaced")
+
+    def strangers(folder):
+        return sorted({path.name for path in folder.iterdir()} - ours)
+
+    check_replaceable(out, force, "an exported model", strangers)
+
+
+def check_replaceable(
+    out: pathlib.Path,
+    force: bool,
+    what: str,
+    strangers: Callable[[pathlib.Path], list[str]],
+) -> None:
+    """Raises InputError if `out` exists, unless it may be replaced.
+
+    Args:
+      out: a folder that is to be written, or what lies in its place.
+      force: True to replace a folder without strangers.
+      what: it is in words, such as "an exported model".
+      strangers: returns the names of what an export has not written into a folder.
+    """
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise InputError(f"{out} exists; --force replaces {what}")
+    if not out.is_dir():
+        raise InputError(f"{out} is no folder: not replaced")
+    if found := strangers(out):
+        raise InputError(f"{out} is not {what} (it holds {found[0]}): not replaced")
