@@ -5,9 +5,9 @@ weights in the order of the layers. Those programs cut a picture into tiles with
 pixels on each side, feed them to the blob `data`, read the blob `output`, and cut the
 enlarged 10 pixels off. They know the scale from the name of the files or from the user.
 
-So a net enlarges its whole input. It repeats the edge by the halo before it computes:
-an output pixel that lies the halo away from the edge is the network's own, and the
-others are close to it.
+So a net enlarges its whole input, whose edge it mirrors by the halo before it computes:
+of a whole picture it makes the very picture that the network makes, and of a tile with
+at least the halo around it a part of that picture.
 
 The bicubic skip goes through the same transposed convolutions as the features, in
 channels of its own: chaiNNer multiplies the strides of all of them to find the scale.
@@ -30,7 +30,6 @@ FLOAT32, FLOAT16 = 0, 0x01306B47  # tags of a convolution's kernel
 REST = -233  # stands for a size that follows from the input's
 ADD, MULTIPLY = 0, 2  # kinds of BinaryOp
 NEAREST = 1  # a kind of Interp
-REPEAT = 1  # a kind of Padding
 
 # The parts of a BTSRN that are written as layers below.
 FORMS = {
@@ -48,7 +47,7 @@ class Graph:
       half: True to store the kernels of the network's convolutions as float16.
     """
 
-    def __init__(self, half: bool = False) -> None:
+    def __init__(self, half: bool) -> None:
         self.half, self.layers, self.weights = half, [], []
 
     def add(
@@ -66,18 +65,22 @@ class Graph:
         self.layers.append((kind, name, list(inputs), names, parameters or {}))
         return name if outputs == 1 else names
 
-    def convolve(self, x: str, name: str, kernel, bias, step: int = 0, half=None):
-        """Adds a convolution that keeps the size, by zeros around; with `step` a
-        transposed one, whose stride that is.
+    def convolve(self, x: str, name: str, kernel, bias, step: int = 0, exact=False):
+        """Adds a convolution that keeps the size, by zeros around, or a transposed
+        one whose kernel is as large as its stride.
 
         Args:
           kernel: (out, in, side, side).
           bias: (out,).
+          step: the stride of a transposed convolution; 0 for a plain one.
+          exact: True to keep the kernel in float32 in any case.
         """
         outputs, _, side, _ = kernel.shape
         shape = {0: outputs, 1: side, 3: step or 1, 4: 0 if step else side // 2}
         kind = "Deconvolution" if step else "Convolution"
-        self._store(name, kernel, self.half if half is None else half)
+        # An odd number of halves would need filling up, which chaiNNer does not know.
+        half = self.half and not exact and kernel.size % 2 == 0
+        self._store(name, kernel, half)
         self.weights.append(np.ascontiguousarray(bias, "<f4").tobytes())
         return self.add(kind, name, [x], shape | {5: 1, 6: kernel.size})
 
@@ -87,8 +90,7 @@ class Graph:
             values = np.ascontiguousarray(kernel, dtype)
         if half and not np.isfinite(values).all():
             raise InputError(f"{name}: a weight is too large for float16 (--half)")
-        data = values.tobytes()
-        self.weights += [np.array(tag, "<u4").tobytes(), data, bytes(-len(data) % 4)]
+        self.weights += [np.array(tag, "<u4").tobytes(), values.tobytes()]
 
     def crop(self, x: str, name: str, border: int) -> str:
         """Cuts `border` pixels off each side."""
@@ -148,8 +150,7 @@ def build_ncnn(model: Any, variables: Mapping, half: bool = False) -> tuple[str,
     """
     graph = Graph(half)
     data = graph.add("Input", "data")
-    border = dict.fromkeys(range(4), model.halo)
-    padded = graph.add("Padding", "padded", [data], border | {4: REPEAT})
+    padded = _pad_symmetric(graph, data, model.halo)
     build = _vdsr if isinstance(model, network.VDSR) else _btsrn
     x, skip, kernel, bias, cropped = build(graph, model, variables, padded)
     # The last convolution adds the skip, too.
@@ -159,6 +160,27 @@ def build_ncnn(model: Any, variables: Mapping, half: bool = False) -> tuple[str,
     sr = graph.crop(sr, "sr", model.scale * model.halo - cropped)
     graph.add("Clip", "output", [sr], {0: 0.0, 1: 1.0})
     return graph.text(), b"".join(graph.weights)
+
+
+def _pad_symmetric(graph, x, border):
+    """Adds SYMMETRIC padding, which NCNN's Padding does not know.
+
+    It grows by one line of pixels at a time, so that the border may exceed the image.
+    """
+    for axis, kind in ((1, "row"), (2, "column")):
+        for i in range(border):
+            # Line i of the image now lies at 2 i.
+            first, last = (
+                graph.add(
+                    "Crop", f"{kind}{i}_{name}", [x], {9: [a], 10: [b], 11: [axis]}
+                )
+                for name, a, b in (
+                    ("first", 2 * i, 2 * i + 1),
+                    ("last", -2 * i - 1, -2 * i or REST),
+                )
+            )
+            x = graph.add("Concat", f"{kind}{i}", [first, x, last], {0: axis})
+    return x
 
 
 def _btsrn(graph, model, variables, padded):
@@ -222,7 +244,7 @@ def _vdsr(graph, model, variables, padded):
     skip = _upsample(graph, skip, "skip", np.zeros((0, 0, s, s)), [], 1)
     weights = np.zeros((1, COLOURS, 1, 1))
     weights[0, :3, 0, 0] = network.LUMINANCE
-    luminance = graph.convolve(skip, "luminance", weights, [0], half=False)
+    luminance = graph.convolve(skip, "luminance", weights, [0], exact=True)
     x = _shift(graph, luminance)
     for i in range(model.layers):
         x = graph.add("ReLU", f"relu{i}", [x]) if i else x
@@ -244,7 +266,7 @@ def _bicubic_channels(graph, x, scale):
     for colour in range(3):
         kernel[colour, :, :, colour] = np.einsum("ak,bl->abkl", weights, weights)
     kernel = kernel.reshape(-1, 3, 5, 5)
-    return graph.convolve(x, "bicubic", kernel, np.zeros(len(kernel)), half=False)
+    return graph.convolve(x, "bicubic", kernel, np.zeros(len(kernel)), exact=True)
 
 
 def _upsample(graph, x, name, kernel, bias, rest):
