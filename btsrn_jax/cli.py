@@ -144,10 +144,13 @@ def _add_export(add):
     add("model", metavar="MODEL", help=f"{MODEL}.")
     what = "The folder to write, or one file: .onnx, .safetensors or .stablehlo."
     add("output", **PATH, metavar="OUT", help=what)
-    what = "Some of safetensors, stablehlo, onnx, torch, orbax (default: all that can)."
+    what = (
+        "Some of safetensors, stablehlo, onnx, torch, ncnn, orbax (default: all that"
+        " can)."
+    )
     add("--formats", metavar="FORMAT[,FORMAT]", help=what)
     add("--force", **SWITCH, help="Replace an exported model in OUT, or the file.")
-    what = "Store the weights of the ONNX files as float16: half the size."
+    what = "Store the weights of the ONNX and NCNN files as float16: half the size."
     add("--half", **SWITCH, help=what)
     add("--data", metavar="TEXT", help="The training images, for the model card.")
     add("--data-licence", metavar="TEXT", help="The terms of the training images.")
@@ -306,9 +309,9 @@ def run_export(args: argparse.Namespace) -> int:
     """Write a model for others to use.
 
     Takes the parameters of a run that did best in validation (averaged ones, if it
-    keeps them) and writes a folder: safetensors, StableHLO, ONNX, PyTorch, an Orbax
-    checkpoint, config.json, and a model card. Every file is run and compared with the
-    network; where one differs, nothing is written.
+    keeps them) and writes a folder: safetensors, StableHLO, ONNX, PyTorch, NCNN, an
+    Orbax checkpoint, config.json, and a model card. Every file is run and compared with
+    the network; where one differs, nothing is written.
     """
     formats = None if args.formats is None else storage.split_names(args.formats)
     what = args.model, args.output, formats
