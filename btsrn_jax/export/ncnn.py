@@ -8,10 +8,13 @@ So a net enlarges its whole input, whose edge it mirrors by the halo before it c
 a whole picture becomes what the network makes of it, and a tile with at least the halo
 around it a part of that.
 
+realesrgan-ncnn-vulkan is built with few of NCNN's layers: Concat, Convolution, Crop,
+BinaryOp, Interp, PixelShuffle, ReLU, Split and little else. These are enough for all
+but the gated blocks; Upscayl has what those need.
+
 A VALID convolution is one by zeros around here, and each stage is cropped by what the
-zeros have spoilt. The bicubic skip goes through the same transposed convolutions as the
-features, in channels of its own: chaiNNer takes the product of all strides for the
-scale.
+zeros have spoilt. The bicubic skip goes through the same PixelShuffle as the features,
+in channels of its own: chaiNNer takes the product of all of them for the scale.
 """
 
 import pathlib
@@ -25,7 +28,7 @@ from btsrn_jax import network
 from btsrn_jax.errors import InputError
 from btsrn_jax.export.ncnn_graph import REST, Graph, run_ncnn
 
-ADD, MULTIPLY = 0, 2  # kinds of BinaryOp
+ADD, MULTIPLY, MINIMUM = 0, 2, 5  # kinds of BinaryOp
 NEAREST = 1  # a kind of Interp
 COLOURS = 4  # of the skip: the fourth is black, since GPUs take channels by fours
 
@@ -77,7 +80,7 @@ def build_ncnn(model: Any, variables: Mapping, half: bool = False) -> tuple[str,
     both = graph.add("Concat", "both", [x, skip])
     sr = graph.convolve(both, "out", kernel, bias)
     sr = graph.crop(sr, "sr", model.scale * model.halo - cropped)
-    graph.add("Clip", "output", [sr], {0: 0.0, 1: 1.0})
+    _scalar(graph, graph.add("ReLU", "not_below_0", [sr]), "output", MINIMUM, 1.0)
     return graph.files()
 
 
@@ -123,7 +126,7 @@ def _btsrn(graph, model, variables, padded):
         x = graph.crop(x, f"{name}_inside", count)
         return x, graph.crop(skip, f"{name}_skip", count)
 
-    x = conv(_minus_half(graph, padded), "in")
+    x = conv(_scalar(graph, padded, "centred", ADD, -0.5), "in")
     skip = _bicubic_channels(graph, padded, model.scale)
     x, skip = stage(x, skip, "low", model.low_blocks)
     rest = model.scale
@@ -133,9 +136,9 @@ def _btsrn(graph, model, variables, padded):
         rest //= step
         both = graph.add("Concat", f"up{i}_in", [pre(x, f"pre_up{i}"), skip])
         both = _upsample(graph, both, f"up{i}", *weights(f"up{i}"), rest)
-        sizes = {0: [model.features, REST], 1: 0}
-        y, skip = graph.add("Slice", f"up{i}_out", [both], sizes, outputs=2)
-        # chaiNNer counts an Interp in the scale unless a BinaryOp follows at once.
+        y = graph.cut(both, f"up{i}_features", 0, model.features, 0)
+        skip = graph.cut(both, f"up{i}_skip", model.features, REST, 0)
+        # chaiNNer counts an Interp, too, unless a BinaryOp follows at once.
         near = graph.add("Interp", f"near{i}", [x], {0: NEAREST, 1: step, 2: step})
         x = graph.add("BinaryOp", f"sum{i}", [near, y], {0: ADD})
     x, skip = stage(x, skip, "high", model.high_blocks)
@@ -150,7 +153,7 @@ def _vdsr(graph, model, variables, padded):
     skip = _upsample(graph, skip, "skip", np.zeros((0, 0, s, s)), [], 1)
     weights = np.reshape([*network.LUMINANCE, 0], (1, COLOURS, 1, 1))
     x = graph.convolve(skip, "luminance", weights, [0], exact=True)
-    x = _minus_half(graph, x)
+    x = _scalar(graph, x, "centred", ADD, -0.5)
     for i in range(model.layers):
         x = graph.add("ReLU", f"relu{i}", [x]) if i else x
         kernel = np.asarray(params[f"kernel{i}"]).transpose(3, 2, 0, 1)
@@ -159,8 +162,18 @@ def _vdsr(graph, model, variables, padded):
     return x, skip, spread, np.zeros(3), 0
 
 
-def _minus_half(graph, x):
-    return graph.add("BinaryOp", "centred", [x], {0: ADD, 1: 1, 2: -0.5})
+def _scalar(graph, x, name, kind, value):
+    """Adds a BinaryOp of a blob and a number."""
+    return graph.add("BinaryOp", name, [x], {0: kind, 1: 1, 2: value})
+
+
+def _tanh(graph, x, name):
+    """Adds tanh(x) = 2 sigmoid(2 x) - 1, since Upscayl has no TanH."""
+    x = _scalar(graph, x, f"{name}_in", MULTIPLY, 2.0)
+    x = graph.add("Sigmoid", f"{name}_sigmoid", [x])
+    return _scalar(
+        graph, _scalar(graph, x, f"{name}_twice", MULTIPLY, 2.0), name, ADD, -1.0
+    )
 
 
 def _bicubic_channels(graph, x, scale):
@@ -175,7 +188,7 @@ def _bicubic_channels(graph, x, scale):
 
 def _upsample(graph, x, name, kernel, bias, rest):
     """Adds a transposed convolution of the features, which also puts the channels of
-    the skip behind them in their places.
+    the skip behind them in their places: a convolution by 1 x 1 and a PixelShuffle.
 
     Args:
       kernel: (out, in, step, step), of the features.
@@ -189,8 +202,10 @@ def _upsample(graph, x, name, kernel, bias, rest):
     places = places.reshape(COLOURS * rest**2, -1, step, step)
     whole = np.zeros((outputs + len(places), inputs + places.shape[1], step, step))
     whole[:outputs, :inputs], whole[outputs:, inputs:] = kernel, places
-    bias = np.concatenate([bias, np.zeros(len(places))])
-    return graph.convolve(x, name, whole, bias, step)
+    whole = whole.transpose(0, 2, 3, 1).reshape(-1, whole.shape[1], 1, 1)
+    bias = np.repeat([*np.asarray(bias), *np.zeros(len(places))], step * step)
+    y = graph.convolve(x, f"{name}_channels", whole, bias)
+    return graph.add("PixelShuffle", name, [y], {0: step})
 
 
 def _block(graph, model, x, name, pre, conv):
@@ -200,19 +215,21 @@ def _block(graph, model, x, name, pre, conv):
     if model.block == "pixelcnn":
         y = conv(pre(y, f"{name}/pre_up"), f"{name}/up")
     if model.block in ("gated", "gated_pp"):
-        sizes = {0: [REST, REST], 1: 0}
-        a, b = graph.add("Slice", f"{name}/halves", [y], sizes, outputs=2)
-        a = graph.add("TanH", f"{name}/tanh", [a]) if model.block == "gated" else a
+        a = graph.cut(y, f"{name}/a", 0, model.features, 0)
+        b = graph.cut(y, f"{name}/b", model.features, REST, 0)
+        a = _tanh(graph, a, f"{name}/tanh") if model.block == "gated" else a
         b = graph.add("Sigmoid", f"{name}/gate", [b])
         y = graph.add("BinaryOp", f"{name}/gated", [a, b], {0: MULTIPLY})
     return graph.add("BinaryOp", f"{name}/sum", [x, y], {0: ADD})
 
 
 def _normalise(graph, x, path, params, stats):
-    """Adds batch normalisation by the statistics that were learned."""
+    """Adds batch normalisation by the statistics that were learned, as a convolution:
+    neither program has NCNN's BatchNorm."""
     layer, known = _at(params, path), _at(stats, path)
-    graph.add_weights(layer["scale"], known["mean"], known["var"], layer["bias"])
-    return graph.add("BatchNorm", path, [x], {0: len(layer["scale"]), 1: 1e-5})
+    factor = np.asarray(layer["scale"]) / np.sqrt(np.asarray(known["var"]) + 1e-5)
+    shift = np.asarray(layer["bias"]) - factor * np.asarray(known["mean"])
+    return graph.convolve(x, path, np.diag(factor)[..., None, None], shift, exact=True)
 
 
 def _at(tree, path):

@@ -5,7 +5,7 @@ import importlib.util
 import itertools
 import pathlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,39 +33,27 @@ class Graph:
         name: str,
         inputs: Sequence[str] = (),
         parameters: Mapping[int, Any] | None = None,
-        outputs: int = 1,
-    ) -> Any:
-        """Adds a layer.
+    ) -> str:
+        """Adds a layer, and returns the name of its blob, which is its own.
 
         Args:
           kind: NCNN's name of it.
           name: a name of its own; "/" becomes "_".
           inputs: the blobs that it reads.
           parameters: by NCNN's numbers: a number, or a list of whole numbers.
-          outputs: how many blobs it gives.
-
-        Returns:
-          The name of its blob, which is its own; a list of names if there are several.
         """
         name = name.replace("/", "_")
-        names = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
-        self._layers.append((kind, name, list(inputs), names, parameters or {}))
-        return name if outputs == 1 else names
-
-    def add_weights(self, *arrays: Any) -> None:
-        """Adds float32 arrays to the weights of the layer that is added next."""
-        self._weights += [np.ascontiguousarray(a, "<f4").tobytes() for a in arrays]
+        self._layers.append((kind, name, list(inputs), parameters or {}))
+        return name
 
     def convolve(
-        self, x: str, name: str, kernel: Any, bias: Any, step: int = 0, exact=False
+        self, x: str, name: str, kernel: Any, bias: Any, exact: bool = False
     ) -> str:
-        """Adds a convolution that keeps the size, by zeros around, or a transposed one
-        whose kernel is as large as its stride.
+        """Adds a convolution that keeps the size, by zeros around.
 
         Args:
           kernel: (out, in, side, side).
           bias: (out,).
-          step: the stride of a transposed convolution; 0 for a plain one.
           exact: True to keep the kernel in float32 in any case.
 
         Raises:
@@ -80,12 +68,11 @@ class Graph:
                 kernel = kernel.astype("<f2")
             if not np.isfinite(kernel).all():
                 raise InputError(f"{name}: a weight is too large for float16 (--half)")
-        self._weights += [np.array(tag, "<u4").tobytes(), kernel.tobytes()]
-        self.add_weights(bias)
+        arrays = np.array(tag, "<u4"), kernel, np.asarray(bias, "<f4")
+        self._weights += [array.tobytes() for array in arrays]
         outputs, _, side, _ = kernel.shape
-        shape = {0: outputs, 1: side, 3: step or 1, 4: 0 if step else side // 2}
-        kind = "Deconvolution" if step else "Convolution"
-        return self.add(kind, name, [x], shape | {5: 1, 6: kernel.size})
+        shape = {0: outputs, 1: side, 4: side // 2, 5: 1, 6: kernel.size}
+        return self.add("Convolution", name, [x], shape)
 
     def crop(self, x: str, name: str, border: int) -> str:
         """Cuts `border` pixels off each side."""
@@ -104,22 +91,21 @@ class Graph:
         In the text each blob is read once: of one that several layers read, a Split
         makes copies.
         """
-        lines = list(self._lines())
-        blobs = sum(outputs for _, outputs in lines)
-        text = "".join(line for line, _ in lines)
-        return f"{MAGIC}\n{len(lines)} {blobs}\n{text}", b"".join(self._weights)
-
-    def _lines(self) -> Iterable[tuple[str, int]]:
-        inputs_of_all = (inputs for _, _, inputs, _, _ in self._layers)
-        readers, copies = Counter(itertools.chain.from_iterable(inputs_of_all)), {}
-        for kind, name, inputs, outputs, parameters in self._layers:
+        every = itertools.chain.from_iterable(
+            inputs for _, _, inputs, _ in self._layers
+        )
+        readers, copies, lines, blobs = Counter(every), {}, [], 0
+        for kind, name, inputs, parameters in self._layers:
             inputs = [next(copies[x]) if x in copies else x for x in inputs]
-            yield _line(kind, name, inputs, outputs, parameters), len(outputs)
-            for blob in outputs:
-                if readers[blob] > 1:
-                    names = [f"{blob}_copy{i}" for i in range(readers[blob])]
-                    copies[blob] = iter(names)
-                    yield _line("Split", f"{blob}_split", [blob], names, {}), len(names)
+            lines.append(_line(kind, name, inputs, [name], parameters))
+            blobs += 1
+            if readers[name] > 1:
+                names = [f"{name}_copy{i}" for i in range(readers[name])]
+                copies[name] = iter(names)
+                lines.append(_line("Split", f"{name}_split", [name], names, {}))
+                blobs += len(names)
+        text = f"{MAGIC}\n{len(lines)} {blobs}\n" + "".join(lines)
+        return text, b"".join(self._weights)
 
 
 def _line(kind, name, inputs, outputs, parameters):
