@@ -139,7 +139,9 @@ def _btsrn(graph, model, variables, padded):
         y = graph.cut(both, f"up{i}_features", 0, model.features, 0)
         skip = graph.cut(both, f"up{i}_skip", model.features, REST, 0)
         # chaiNNer counts an Interp, too, unless a BinaryOp follows at once.
-        near = graph.add("Interp", f"near{i}", [x], {0: NEAREST, 1: step, 2: step})
+        factor = float(step)  # older NCNN takes a whole number's bits for a float's
+        sizes = {0: NEAREST, 1: factor, 2: factor}
+        near = graph.add("Interp", f"near{i}", [x], sizes)
         x = graph.add("BinaryOp", f"sum{i}", [near, y], {0: ADD})
     x, skip = stage(x, skip, "high", model.high_blocks)
     return pre(x, "pre_out"), skip, *weights("out"), model.valid_border
