@@ -2,6 +2,7 @@
 and, cut into tiles as those do it, our own picture."""
 
 import functools
+import itertools
 import sys
 
 import jax
@@ -154,7 +155,7 @@ def test_chainner_finds_the_scale():
     Interp that no BinaryOp follows."""
     for name in VARIANTS:
         found, scale = layers(ncnn.build_ncnn(*network(name))[0]), 1
-        for layer, after in zip(found, found[1:], strict=False):
+        for layer, after in itertools.pairwise(found):
             scale *= int(layer[4]["0"]) if layer[0] == "PixelShuffle" else 1
             assert layer[0] != "Interp" or after[0] == "BinaryOp"
         assert scale == network(name)[0].scale
