@@ -146,12 +146,12 @@ def _add_export(add):
     add("models", nargs="+", metavar="MODEL", help=what)
     what = "The folder to write, or one file: .onnx, .safetensors or .stablehlo."
     add("output", **PATH, metavar="OUT", help=what)
-    what = "Some of safetensors, stablehlo, onnx, torch, orbax (default: all that can),"
-    what += " or web: a page that enlarges pictures in the browser."
+    what = "Some of safetensors, stablehlo, onnx, torch, ncnn, orbax (default: all that"
+    what += " can), or web: a page that enlarges pictures in the browser."
     add("--formats", metavar="FORMAT[,FORMAT]", help=what)
     _add_runtime_files(add)
     add("--force", **SWITCH, help="Replace an exported model in OUT, or the file.")
-    what = "Store the weights of the ONNX files as float16: half the size."
+    what = "Store the weights of the ONNX and NCNN files as float16: half the size."
     add("--half", **SWITCH, help=what)
     add("--data", metavar="TEXT", help="The training images, for the model card.")
     add("--data-licence", metavar="TEXT", help="The terms of the training images.")
@@ -324,9 +324,9 @@ def run_export(args: argparse.Namespace) -> int:
     """Write a model for others to use.
 
     Takes the parameters of a run that did best in validation (averaged ones, if it
-    keeps them) and writes a folder: safetensors, StableHLO, ONNX, PyTorch, an Orbax
-    checkpoint, config.json, and a model card. Every file is run and compared with the
-    network; where one differs, nothing is written. The format web is a page for the
+    keeps them) and writes a folder: safetensors, StableHLO, ONNX, PyTorch, NCNN, an
+    Orbax checkpoint, config.json, and a model card. Every file is run and compared with
+    the network; where one differs, nothing is written. The format web is a page for the
     browser, of one model or of several.
     """
     formats = None if args.formats is None else storage.split_names(args.formats)

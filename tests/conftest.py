@@ -10,7 +10,13 @@ import logging
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
+
+# The tests may run under nohup. What they start inherits that, and a closed terminal
+# would be nothing to it.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from btsrn_jax import inference, network, storage
-from btsrn_jax.export import torch_file
+from btsrn_jax.export import ncnn, torch_file
 from btsrn_jax.export.plan import BESIDE as BESIDE_FILES
 from btsrn_jax.export.plan import FILES
 
@@ -178,6 +178,7 @@ def _read_orbax(source, path):
 MISSING_FORMS = {
     "onnx": network.missing_onnx_form,
     "torch": torch_file.missing_torch_form,
+    "ncnn": ncnn.missing_ncnn_form,
 }
 # By name: the file, its writer, its reader.
 FORMATS = {
@@ -185,6 +186,7 @@ FORMATS = {
     "stablehlo": (FILES["stablehlo"], _write_stablehlo, _read_stablehlo),
     "onnx": (FILES["onnx"], write_onnx, _read_onnx),
     "torch": (FILES["torch"], torch_file.write_torch, torch_file.read_torch),
+    "ncnn": (FILES["ncnn"], ncnn.write_ncnn, ncnn.read_ncnn),
     "orbax": (FILES["orbax"], _write_orbax, _read_orbax),
 }
 # The files that a format has beside that one, and that are run on their own.

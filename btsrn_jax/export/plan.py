@@ -16,20 +16,28 @@ FILES = {  # of each format, inside the folder of a model
     "stablehlo": "model.stablehlo",
     "onnx": "model.onnx",
     "torch": "model.pth.safetensors",
+    "ncnn": "models",  # the only name of a folder that Upscayl takes
     "orbax": "orbax",
 }
 BESIDE = {  # further files of a format
     "onnx": ("model-tile.onnx",),
     "torch": ("btsrn_torch.py",),
 }
-HALF = ("onnx",)  # the formats that can store float16 weights
+HALF = ("onnx", "ncnn")  # the formats that can store float16 weights
 SUFFIXES = {  # of the formats that are one file
     pathlib.Path(file).suffix: name
     for name, file in FILES.items()
     if "." in file and name != "torch"
 }
-NOT_ALONE = (".pth", ".pt", ".ckpt", ".pth.safetensors")  # PyTorch's
 PAGE_FORMAT = "web"  # of `export_page`
+NOT_ALONE = {  # endings of files that come in pairs
+    (".pth", ".pt", ".ckpt", ".pth.safetensors"): ("torch", "PyTorch"),
+    (".param", ".bin"): ("ncnn", "NCNN"),
+}
+PAIRS = {
+    "torch": f"{FILES['torch']} and {BESIDE['torch'][0]}",
+    "ncnn": f"a .param and a .bin in {FILES['ncnn']}/",
+}
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 
 
@@ -64,12 +72,13 @@ def plan_export(
     out = storage.local(out)
     suffix = out.suffix.lower()
     one_file = SUFFIXES.get(suffix)
-    if out.name.lower().endswith(NOT_ALONE):
-        files = " and ".join([FILES["torch"], *BESIDE["torch"]])
-        raise InputError(
-            f"{out}: for PyTorch there are two files, {files}: name a folder, and"
-            f" --formats torch; one file is a name that ends in {', '.join(SUFFIXES)}"
-        )
+    for endings, (name, program) in NOT_ALONE.items():
+        if out.name.lower().endswith(endings):
+            raise InputError(
+                f"{out}: for {program} there are two files, {PAIRS[name]}: name a"
+                f" folder, and --formats {name}; one file is a name that ends in"
+                f" {', '.join(SUFFIXES)}"
+            )
     if one_file and formats not in (None, [one_file]):
         raise InputError(
             f"{out} is one file, in the format {one_file}, not"
@@ -128,7 +137,14 @@ def _check_out(out, force, one_file):
     ours = {inference.CONFIG, CARD, FIGURES, *FILES.values(), *sum(BESIDE.values(), ())}
 
     def strangers(folder):
-        return sorted({path.name for path in folder.iterdir()} - ours)
+        found = sorted({path.name for path in folder.iterdir()} - ours)
+        models = folder / FILES["ncnn"]  # a user may have put further models there
+        if models.is_dir():
+            names = {path.name for path in models.iterdir()}
+            stem = pathlib.Path(min(names, default="")).stem
+            names -= {f"{stem}.param", f"{stem}.bin"}
+            found += [f"{models.name}/{name}" for name in sorted(names)]
+        return found
 
     check_replaceable(out, force, "an exported model", strangers)
 
