@@ -141,7 +141,10 @@ def _exif_of(image, found, notes):
         with contextlib.suppress(Exception):  # Pillow raises many types
             told = Image.Image.getexif(image) if image.format == "TIFF" else told
             told.get_ifd(exif.EXIF_IFD)
-    if damage:
+    head = (found.exif or b"").removeprefix(b"Exif\0\0")[:4]
+    if head and head not in exif.MAGIC:
+        notes.append("EXIF damaged: not kept")
+    elif damage:
         notes.append("EXIF damaged: kept in part")
     return told
 

@@ -217,5 +217,8 @@ def split_bmp(file: BinaryIO, parts: Parts) -> None:
         file.seek(14 + start)
         if space == b"LINK":
             parts.notes.append("the colour profile in another file is not read")
-        elif length <= MOST:
-            parts.icc = file.read(length) or None
+        else:
+            parts.icc = file.read(min(length, MOST))
+            if len(parts.icc) < length:
+                parts.icc = None
+                parts.notes.append("ICC profile damaged: not kept")

@@ -450,6 +450,19 @@ def test_what_is_of_the_picture_as_it_was_is_said_to_be_gone(
     assert read(tmp_path, name, data).notes == (f"{note} not kept",)
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("a.webp", webp(PIXELS, EXIF=b"garbage"), "EXIF"),
+        ("a.jpg", jpeg(PIXELS, segment(0xE1, b"Exif\0\0garbage")), "EXIF"),
+        ("a.png", png(PIXELS, chunk(b"eXIf", b"garbage")), "EXIF"),
+        ("a.bmp", bmp(PIXELS, 124, b"DEBM", icc=SRGB)[: -len(SRGB)], "ICC profile"),
+    ],
+)
+def test_garbage_is_no_lack_of_a_description(tmp_path, name, data, what):
+    assert read(tmp_path, name, data).notes == (f"{what} damaged: not kept",)
+
+
 def test_missing_strips_of_a_tiff_are_no_black_pixels(tmp_path):
     data = tiff(PIXELS, {257: (4, 1, struct.pack("<I", 48))})
     with pytest.raises(InputError, match="strips of pixels are missing"):
