@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         TABLE_4,
         TABLE_4_MODELS,
     )
-    from btsrn_jax.evaluation.sets import model_label, run_evaluation
+    from btsrn_jax.evaluation.sets import run_evaluation
 
 __all__ = [
     "NEIGHBOURS",
@@ -63,7 +63,6 @@ __all__ = [
     "latest",
     "lr_label",
     "markdown",
-    "model_label",
     "name_without_error",
     "network_upscaler",
     "paper_psnr",
@@ -111,6 +110,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "TABLE_4",
             "TABLE_4_MODELS",
         ],
-        "sets": ["model_label", "run_evaluation"],
+        "sets": ["run_evaluation"],
     },
 )

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from btsrn_jax import inference, storage
 from btsrn_jax.config import SCALES
@@ -117,9 +117,7 @@ def _find_models(source, scales):
             found += have if have and not scales else wanted
         elif part != inference.BICUBIC:
             found.append(part)
-    named = [
-        (model_label(part, found), inference.read_scale(part), part) for part in found
-    ]
+    named = [(_label(part, found), inference.read_scale(part), part) for part in found]
     models = list({model[:2]: model for model in named}.values())  # each once
     wanted = scales or list(dict.fromkeys(s for _, s, _ in models)) or [2]
     for scale in wanted:
@@ -132,7 +130,7 @@ def _find_models(source, scales):
     return sorted(models, key=lambda model: wanted.index(model[1]))
 
 
-def model_label(source: str, found: Sequence[str]) -> str:
+def _label(source, found):
     """Returns as many of the last parts of a path as tell the models apart: a name in
     tables, and of the folder below --save-images."""
     parts, *others = (_parts(name) for name in (source, *found))
@@ -143,7 +141,7 @@ def model_label(source: str, found: Sequence[str]) -> str:
 
 
 def _parts(name):
-    path = storage.local(name)
+    path = pathlib.Path(name)
     return pathlib.Path(os.path.abspath(path)).parts[1:] if path.exists() else (name,)
 
 

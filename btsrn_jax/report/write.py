@@ -74,10 +74,7 @@ def write_report(
     for scale, given in found.items() if sets else ():
         for name, pairs in given.items():
             logger.info(f"{name} x{scale}: {len(pairs)} images, {origin(pairs)}")
-    named = {evaluation.model_label(source, sources): source for source in sources}
-    entries = [
-        dataclasses.replace(load(source), name=name) for name, source in named.items()
-    ]
+    entries = [load(source) for source in dict.fromkeys(sources)]
     with lock.hold(out, "report"):
         _write_all(entries, found, shown, out, sets, ensemble)
 

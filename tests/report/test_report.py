@@ -418,16 +418,6 @@ def test_runs_and_models_become_one_report(tmp_path, exported):
     assert len(found.links) == 14 + len(plots_shown)
 
 
-def test_two_models_of_one_name_are_told_apart(tmp_path):
-    """By as many last parts of their paths as that takes; one given twice is one."""
-    runs = [write_run(tmp_path / x / "run", 33.1) for x in "ab"]
-    other = write_run(tmp_path / "other", 35.3)
-    report.write_report([*runs, other, f"{other}/"], tmp_path / "report")
-    with (tmp_path / "report/models.csv").open(newline="") as file:
-        _, *lines = csv.reader(file)
-    assert [line[0] for line in lines] == ["a/run", "b/run", "other"]
-
-
 def test_mistakes_are_named_before_anything_is_written(tmp_path, exported):
     out = tmp_path / "report"
     broken = tmp_path / "set" / "broken.png"
