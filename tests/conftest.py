@@ -13,10 +13,14 @@ import shutil
 import signal
 import tempfile
 
-# The tests may run under nohup. What they start inherits that, and a closed terminal
-# would be nothing to it.
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# The tests may run under nohup or in the background. What they start would inherit
+# that, and a closed terminal or Ctrl-C would be nothing to it.
+for _ignored, _usual in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+):
+    if signal.getsignal(_ignored) == signal.SIG_IGN:
+        signal.signal(_ignored, _usual)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (

@@ -234,5 +234,5 @@ def run_benchmark(
     if len(specs) == 1 and peer:
         report["ratio"] = report["results"][0]["ratio"]
     if path is not None:
-        path.write_text(storage.to_json(report, 2) + "\n")
+        storage.write(path, storage.to_json(report, 2) + "\n")
     print(table(report))

@@ -104,6 +104,7 @@ def browser(launch):
 def page(browser):
     """An empty page that keeps a list of the addresses it asked, and of its errors."""
     page = browser.new_page(viewport={"width": 1000, "height": 800})
+    page.set_default_timeout(120_000)  # of a busy machine
     page.requests, page.errors = [], []
     page.on("request", lambda request: page.requests.append(request.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
