@@ -27,7 +27,8 @@ def front_matter(about: Mapping) -> str:
       about: what config.json holds.
     """
     tags = [provenance.kind(about).lower(), f"x{about['scale']}", *TAGS]
-    tags += [tag for file, tag in TAGS_OF_FILES.items() if file in about["parity"]]
+    written = {name.partition("/")[0] for name in about["bytes"]}  # or their folders
+    tags += [tag for file, tag in TAGS_OF_FILES.items() if file in written]
     fields = {
         "license": "other",
         "license_name": "see-the-terms-of-the-training-images",
