@@ -159,7 +159,7 @@ def test_the_card_begins_with_what_the_hugging_face_hub_reads(exported):
 def test_the_hubs_index_holds_what_is_known_and_finite():
     figure = {"set": "a: b", "scale": 2, "model": "m", "protocol": "rgb", "images": 1}
     figure |= {"ensemble": 1, "psnr": float("inf"), "ssim": None}
-    about = {"name": "m", "scale": 2, "model": {"name": "vdsr"}, "parity": {}}
+    about = {"name": "m", "scale": 2, "model": {"name": "vdsr"}, "bytes": {}}
     text = hub_metadata.front_matter(about | {"figures": [figure]})
     assert "model-index" not in text
     assert yaml.safe_load(text.strip("-\n"))["tags"][0] == "vdsr"
