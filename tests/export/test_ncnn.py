@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from helpers import runs
 
-import btsrn_jax
-from btsrn_jax import inference
+from btsrn_jax import inference, mesh
 from btsrn_jax.errors import InputError
 from btsrn_jax.export import formats, ncnn, ncnn_graph, write
 from btsrn_jax.network import build
@@ -199,13 +198,17 @@ def grey_levels(a, b):
 @every_scale
 def test_tiles_of_those_programs_make_our_picture_without_a_seam(scale, tmp_path):
     with_ncnn("ncnn")
-    model = btsrn_jax.load_model(f"btsrn-x{scale}")
+    found = inference.load_weights(f"btsrn-x{scale}")
+    config = found.config | {"eval": {"tile": 48}}  # on one device: so it is cheap
+    upscaler = inference.tiled_upscaler(
+        config, mesh.make_mesh(jax.devices()[:1]), False
+    )
+    model = functools.partial(upscaler, found.variables)
     ours = model(photo())
     border = ((PREPADDING, PREPADDING), (PREPADDING, PREPADDING), (0, 0))
     mirrored = model(np.pad(photo(), border, mode="reflect"))
     core = np.s_[scale * PREPADDING : -scale * PREPADDING]
-    inside = np.s_[scale * model.halo : -scale * model.halo]
-    found = inference.load_weights(f"btsrn-x{scale}")
+    inside = np.s_[scale * upscaler.model.halo : -scale * upscaler.model.halo]
     net = build(found.config["model"], scale)
     for half in (False, True):
         files = ncnn.build_ncnn(net, found.variables, half)
