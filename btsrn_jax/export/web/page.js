@@ -41,6 +41,7 @@ $("split").addEventListener("input", () =>
 $("zoom").addEventListener("change", () =>
   $("compare").classList.toggle("zoom", $("zoom").checked),
 );
+choose($("file").files[0]); // while models.json was on its way
 
 function choose(chosen) {
   if (!chosen || busy) return;
