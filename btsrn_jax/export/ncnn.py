@@ -45,12 +45,7 @@ def missing_ncnn_form(model: Any) -> str:
     have."""
     if isinstance(model, network.VDSR):
         return ""
-    if not isinstance(model, network.BTSRN):
-        return f"no NCNN form of {type(model).__name__}"
-    for field, known in FORMS.items():
-        if getattr(model, field) not in known:
-            return f"no NCNN form of {field} {getattr(model, field)}"
-    return ""
+    return network.missing_form(model, "NCNN", FORMS)
 
 
 def build_ncnn(model: Any, variables: Mapping, half: bool = False) -> tuple[str, bytes]:

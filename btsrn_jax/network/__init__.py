@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         build,
         folded_kernel,
         init,
+        missing_form,
         super_resolve,
     )
     from btsrn_jax.network.choices import ACTIVATIONS, BLOCKS, NAMES, NORMS
@@ -60,6 +61,7 @@ __all__ = [
     "geometry_of",
     "init",
     "kept_for_gradient",
+    "missing_form",
     "missing_onnx_form",
     "pad_symmetric",
     "parameter_count",
@@ -77,6 +79,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "build",
             "folded_kernel",
             "init",
+            "missing_form",
             "super_resolve",
         ],
         "choices": ["ACTIVATIONS", "BLOCKS", "NAMES", "NORMS"],

@@ -1,13 +1,11 @@
 """`btsrn demo` as a process, and its server: this computer and that folder alone."""
 
-import contextlib
 import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 from helpers import processes, runs
@@ -26,18 +24,6 @@ def ask(port, path, **headers):
     return answer.status, answer.headers, text
 
 
-@contextlib.contextmanager
-def serving(folder):
-    with demo.Server(folder) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def test_the_server_answers_this_computer_with_that_folder_alone(tmp_path, capfd):
     folder = tmp_path / "page"
     (folder / "models").mkdir(parents=True)
@@ -45,7 +31,7 @@ def test_the_server_answers_this_computer_with_that_folder_alone(tmp_path, capfd
     (folder / "large").write_bytes(bytes(30_000_000))
     (tmp_path / "secret").write_text("elsewhere")
     (folder / "link").symlink_to(tmp_path / "secret")
-    with serving(folder) as port:
+    with processes.serving(demo.Server(folder)) as port:
         code, headers, text = ask(port, "/")
         assert (code, text) == (200, b"<p>here</p>")
         assert headers["Cross-Origin-Opener-Policy"] == "same-origin"

@@ -9,12 +9,11 @@ import io
 import os
 import shutil
 import statistics
-import threading
 import time
 
 import numpy as np
 import pytest
-from helpers import runs
+from helpers import processes, runs
 from helpers.photos import exif_block, noise
 from PIL import Image
 
@@ -44,17 +43,10 @@ pytestmark = [
 ]
 
 
-@contextlib.contextmanager
 def serving(handler):
-    """The port of a server in a thread."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    """The port of a server of HTTP in a thread."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    return processes.serving(server)
 
 
 @pytest.fixture(scope="module")
