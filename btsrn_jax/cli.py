@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_upscale(command(run_upscale))
     _add_evaluate(command(run_evaluate))
     _add_export(command(run_export))
+    _add_demo(command(run_demo))
     _add_report(command(run_report))
     _add_bench(command(run_bench))
     _add_info(command(run_info))
@@ -148,16 +149,33 @@ def _add_evaluate(add):
 
 
 def _add_export(add):
-    add("model", metavar="MODEL", help=f"{MODEL}.")
+    what = f"{MODEL}; for the format web one of each scale."
+    add("models", nargs="+", metavar="MODEL", help=what)
     what = "The folder to write, or one file: .onnx, .safetensors or .stablehlo."
     add("output", **PATH, metavar="OUT", help=what)
-    what = "Some of safetensors, stablehlo, onnx, torch, orbax (default: all that can)."
+    what = "Some of safetensors, stablehlo, onnx, torch, ncnn, orbax (default: all that"
+    what += " can), or web: a page that enlarges pictures in the browser."
     add("--formats", metavar="FORMAT[,FORMAT]", help=what)
+    _add_runtime_files(add)
     add("--force", **SWITCH, help="Replace an exported model in OUT, or the file.")
-    what = "Store the weights of the ONNX files as float16: half the size."
+    what = "Store the weights of the ONNX and NCNN files as float16: half the size."
     add("--half", **SWITCH, help=what)
     add("--data", metavar="TEXT", help="The training images, for the model card.")
     add("--data-licence", metavar="TEXT", help="The terms of the training images.")
+
+
+def _add_runtime_files(add):
+    what = "The folder dist of npm's onnxruntime-web, to be put beside the web page"
+    what += " (default: the page loads it from a CDN)."
+    add("--runtime-files", **FOLDER, help=what)
+
+
+def _add_demo(add):
+    what = f"{MODEL}, one of each scale (default: all released ones)."
+    add("models", nargs="*", metavar="MODEL", help=what)
+    _add_runtime_files(add)
+    what = "The port on 127.0.0.1 (default: one that is free)."
+    add("--port", type=int, default=0, metavar="P", help=what)
 
 
 def _add_report(add):
@@ -322,21 +340,56 @@ def run_export(args: argparse.Namespace) -> int:
     """Write a model for others to use.
 
     Takes the parameters of a run that did best in validation (averaged ones, if it
-    keeps them) and writes a folder: safetensors, StableHLO, ONNX, PyTorch, an Orbax
-    checkpoint, config.json, and a model card. Every file is run and compared with the
-    network; where one differs, nothing is written.
+    keeps them) and writes a folder: safetensors, StableHLO, ONNX, PyTorch, NCNN, an
+    Orbax checkpoint, config.json, and a model card. Every file is run and compared with
+    the network; where one differs, nothing is written. The format web is a page for the
+    browser, of one model or of several.
     """
     formats = None if args.formats is None else storage.split_names(args.formats)
-    what = args.model, args.output, formats
+    if formats and set(formats) == {export.PAGE_FORMAT}:
+        return _export_page(args)
+    if len(args.models) > 1:
+        named = ", ".join(args.models)
+        raise InputError(f"{named}: only --formats web takes several models")
+    if args.runtime_files:
+        raise InputError("--runtime-files is for --formats web alone")
+    what = args.models[0], args.output, formats
     how = {"force": args.force, "half": args.half}
     plan = export.plan_export(*what, **how, log=str)
     _prepare_devices()
     about = {"data": args.data, "data_licence": args.data_licence}
-    try:
-        export.export_model(*what, **how, **about)
-    except export.ParityError as error:
-        return _failed(error)
+    export.export_model(*what, **how, **about)
     print(f"{plan.out}: written" + ", see its README.md" * (not plan.one_file))
+    return 0
+
+
+def _export_page(args):
+    for name in ("half", "data", "data_licence"):
+        if getattr(args, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag} is for models: --formats web does without")
+    what = args.models, args.output, args.runtime_files, args.force
+    plan = export.plan_page(*what)
+    _prepare_devices()
+    export.export_page(*what)
+    print(f"{plan.out}: written, for any server of files")
+    return 0
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Show a page that enlarges pictures in the browser.
+
+    Serves it to this computer alone, and opens it. Nothing of a picture is sent
+    anywhere. Ctrl-C ends it.
+    """
+    models = args.models or inference.released_models()
+    if not models:
+        raise InputError("this package comes without trained models: name one")
+
+    def say(line):
+        print(line, flush=True)
+
+    export.run_demo(models, args.runtime_files, args.port, _prepare_devices, say)
     return 0
 
 

@@ -129,6 +129,8 @@ def missing(place: str | os.PathLike) -> str:
         pass
     except OSError as error:  # in a folder that may not be entered, a circle of links
         return f"cannot find {place}: {error.strerror}"
+    if os.path.islink(path):
+        return f"{place} is a link to {os.readlink(path)}, which is not there"
     parent = next(p for p in (*path.parents, path) if os.path.isdir(p) or p == path)
     rest = path.relative_to(parent).parts
     try:

@@ -10,7 +10,17 @@ import logging
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
+
+# The tests may run under nohup or in the background. What they start would inherit
+# that, and a closed terminal or Ctrl-C would be nothing to it.
+for _ignored, _usual in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+):
+    if signal.getsignal(_ignored) == signal.SIG_IGN:
+        signal.signal(_ignored, _usual)
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -43,6 +53,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "system" in item.path.parts:
             item.add_marker("system")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints what tests have measured, by pytest's fixture `record_property`."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 @pytest.fixture(autouse=True)

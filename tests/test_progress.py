@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import re
+import select
 import sys
 
 from btsrn_jax import progress
@@ -57,8 +58,11 @@ def test_a_terminal_without_a_size_has_a_bar_too(monkeypatch):
         monkeypatch.setattr(sys, "stderr", terminal)
         train()
         terminal.flush()
-        text = os.read(reading, 100_000).decode()
+        text = b""
+        while select.select([reading], [], [], 1)[0]:  # it comes in pieces
+            text += os.read(reading, 100_000)
     os.close(reading)
+    text = text.decode()
     assert "100/100 steps, loss 1, learning rate 0.001, 4 steps/s, 00:00" in text
 
 

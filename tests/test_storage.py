@@ -159,6 +159,13 @@ def test_of_what_is_missing_the_nearest_name_is_suggested(home, place, near):
     assert storage.missing(place) == f"no such file or folder: {place}{hint}"
 
 
+def test_a_link_to_nothing_is_called_so(tmp_path):
+    link = tmp_path / "a.png"
+    link.symlink_to("gone/a.png")
+    text = f"{link} is a link to gone/a.png, which is not there"
+    assert storage.missing(link) == text
+
+
 def test_what_may_not_be_seen_is_not_called_missing(permissions_count):
     pathlib.Path("closed").mkdir(mode=0)
     message = "cannot find closed/x: Permission denied"

@@ -237,7 +237,7 @@ def run_benchmark(
         first = next(iter(commands))
         report["ratio"] = report["results"][0]["peers"][first]["ratio"]
     if path is not None:
-        path.write_text(storage.to_json(report, 2) + "\n")
+        storage.write(path, storage.to_json(report, 2) + "\n")
     print(table(report))
     if commands:
         print(f"\n{peers_table(report)}")

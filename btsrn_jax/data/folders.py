@@ -1,5 +1,7 @@
 """Finds out which HR file belongs to which LR file, in folders as people have them."""
 
+import functools
+import itertools
 import os
 import pathlib
 from typing import NamedTuple
@@ -75,6 +77,8 @@ def find_set(
         hr = outside or hr
         lr = match(hr, lr_files, scale, lr_dir, said)
         hr = {name: path for name, path in hr.items() if name in lr}
+    if lr is None:
+        _check_no_copies(list(hr.values()))
     said = list(dict.fromkeys(said))
     if problems is None:
         raise_together(said)
@@ -252,6 +256,45 @@ def _check_plain(folder, places):
             f"{folder} has {results[0]}/ beside its images, and it is not known what"
             " that is: move one of them to a folder of its own"
         )
+
+
+def _check_no_copies(paths):
+    """Raises InputError where all images of one folder lie, some whole number of times
+    larger, under the same names in another one: they are LR, whatever they are called.
+
+    Only the headers of images are read, and only where the names of two folders agree.
+    """
+    places, size = {}, functools.cache(_size)
+    for path in paths:
+        places.setdefault(path.parent, {})[layouts.stem(path.stem)] = path
+    for small, large in itertools.permutations(places, 2):
+        if not places[small].keys() <= places[large].keys():
+            continue
+        partners = ((path, places[large][n]) for n, path in places[small].items())
+        pairs = (map(size, both) for both in partners)
+        first = _times(*next(pairs))
+        if first and all(_times(*pair) == first for pair in pairs):
+            raise InputError(
+                f"the images of {small} are those of {large}, {first} times smaller:"
+                f" {HINT.format(hr=large)}"
+            )
+
+
+def _size(path):
+    try:
+        return images.image_size(path)
+    except InputError:  # told where its pixels are read
+        return 0, 0
+
+
+def _times(small, large):
+    """Returns how many times larger the second (height, width) is; None if it is not a
+    whole number from 2 on."""
+    if not all(small):
+        return None
+    factors = {b // a for a, b in zip(small, large, strict=True)}
+    (factor,) = factors if len(factors) == 1 else (1,)
+    return factor if factor > 1 else None
 
 
 def raise_together(problems: list[str]) -> None:

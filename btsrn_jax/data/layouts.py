@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 # HR folders of one set: the first that is there is taken. GTmod12 is HR cut to
 # multiples of 12: LR was made from it, but without LR the original is better.
-HR_WITH_LR = ("hr", "gtmod", "original", "gt")
-HR_ALONE = ("hr", "original", "gtmod", "gt")
+HR_WITH_LR = ("hr", "gtmod", "original", "gt", "hq")
+HR_ALONE = ("hr", "original", "gtmod", "gt", "hq")
 # Words that say something only where both are there.
 _TOGETHER = (("h", "l"), ("high", "low"), ("target", "input"), ("gt", "input"))
 SRF = "image_srf_{s}"  # SelfExSR: NAME_SRF_2_HR.png, NAME_SRF_2_LR.png, and results
@@ -21,7 +21,7 @@ RESULTS = re.compile(
     r"|predictions?|visuali[sz]ations?)(?:[_-].*)?"
 )
 _HR = re.compile(
-    r"(?:(?P<set>.+)[_-])?(?P<word>hr|gt|gtmod\d+|originals?|ground[_-]?truth"
+    r"(?:(?P<set>.+)[_-])?(?P<word>(?:hr|gt|hq)s?|gtmod\d+|originals?|ground[_-]?truth"
     r"|high[_-]?res(?:olution)?|hi[_-]?res)(?:[_-]?x\d)?(?:[_-](?:sub|images?|imgs?))?"
 )
 _KAIR = re.compile(r"(?P<set>train|test|val|valid)(?P<role>h|l)")
@@ -32,11 +32,11 @@ _LR = re.compile(
 _SCALE = re.compile(r"(?:^|[_-]|(?<=[a-z]))(?:x(\d)(?:\.0)?|(\d)x)(?=$|[_-])")
 _LR_SCALE = re.compile(r"(?:lr|lq)[a-z]*[_-]?(\d)$")
 _BICUBIC = re.compile(r"bic?(?:ubic)?(?=$|[_\W\dx])")
-# The ends of files' names: NAME_HR, NAME_LR, NAMEx2, NAME_LR2, NAME_SRF_2_LR.
+# The ends of files' names: NAME_HR, NAME/LR, NAMEx2, NAME_LR2, NAME_SRF_2_LR.
 _LR_END = re.compile(
-    r"(?:[_-](?:lr|lq)[a-z]*?[_-]?x?([2-9])?|[_-]?x([2-9])(?:[md]|w\d)?)$"
+    r"(?:[_/-](?:lr|lq)[a-z]*?[_-]?x?([2-9])?|[_-]?x([2-9])(?:[md]|w\d)?)$"
 )
-_END = re.compile(r"(?:[_-](?:hr|gt)|[_-]srf[_-][2-9])$")
+_END = re.compile(r"(?:[_-](?:hr|gt|hq)|[_-]srf[_-][2-9])$")
 
 
 class Role(NamedTuple):

@@ -6,6 +6,8 @@ import pathlib
 from btsrn_jax import images
 from btsrn_jax.data import layouts
 
+# Of names without LR: NAME, NAME_HR, NAME/HR.
+_HR_ENDS = ("", *(a + b for b in ("hr", "gt", "hq") for a in "_-/"))
 Named = dict[str, pathlib.Path]  # by the path in a folder, without the suffix
 
 
@@ -104,7 +106,7 @@ def _split(folder, files):
     partners, hr_names = {}, {name.lower(): name for name in files}
     for name in files:
         ending = layouts.lr_end(name)
-        for end in ("", "_hr", "-hr", "_gt", "-gt") if ending else ():
+        for end in _HR_ENDS if ending else ():
             if ending[0] + end in hr_names:
                 hr_name = hr_names[ending[0] + end]
                 partners.setdefault(hr_name, {})[ending[1]] = name

@@ -72,10 +72,31 @@ def as_text(value: float | None, form: str = ".2f") -> str:
     return "" if value is None else format(value, form)
 
 
-def gain(row: Row, base: Row) -> float | None:
-    """Returns by how many dB a row is above another; None where one has no PSNR."""
-    both = row.psnr is not None and base.psnr is not None
-    return row.psnr - base.psnr if both else None
+def gain(row: Row, base: Row, measured: Iterable[Row] = ()) -> float | None:
+    """Returns by how many dB a row is above another.
+
+    None where one has no PSNR, or where the two are means over different images: what
+    only one of them restores without error is left out of its mean alone.
+
+    Args:
+      row, base: figures of one image, or means of one set.
+      measured: rows of the set's images, of both, as far as they are known.
+    """
+    if row.psnr is None or base.psnr is None:
+        return None
+    if row.image == "mean" and _left_out(row, measured) != _left_out(base, measured):
+        return None
+    return row.psnr - base.psnr
+
+
+def _left_out(mean, rows):
+    of_set = (row for row in rows if row.image != "mean" and _is_of(row, mean))
+    return {row.image for row in of_set if row.psnr == metrics.WITHOUT_ERROR}
+
+
+def _is_of(row, mean):
+    keys = ("set", "scale", "model", "ensemble", "protocol", "lr")
+    return all(getattr(row, key) == getattr(mean, key) for key in keys)
 
 
 def write_csv(path: pathlib.Path, rows: list[Row]) -> None:
@@ -130,12 +151,7 @@ def _mended(row, rows):
     """Returns a mean that was written as infinite, by today's rule."""
     if row.psnr != math.inf:
         return row
-    keys = ("set", "scale", "model", "ensemble", "protocol", "lr")
-    of_set = [
-        r
-        for r in rows
-        if r.image != "mean" and all(getattr(r, k) == getattr(row, k) for k in keys)
-    ]
+    of_set = [r for r in rows if r.image != "mean" and _is_of(r, row)]
     return mean_row(of_set, row.protocol) if of_set else row._replace(psnr=None)
 
 
@@ -221,7 +237,7 @@ def per_image_table(rows: list[Row], baseline: list[Row]) -> str:
     lines = []
     for row, base in zip(rows, baseline, strict=True):
         figures = [as_text(base.psnr), as_text(row.psnr)]
-        figures += [as_text(gain(row, base), "+.2f")]
+        figures += [as_text(gain(row, base, rows + baseline), "+.2f")]
         figures += [as_text(base.ssim, ".4f"), as_text(row.ssim, ".4f")]
         lines.append([row.set, row.image, f"x{row.scale}", row.protocol, *figures])
     label = _label(rows[0])

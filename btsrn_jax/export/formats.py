@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from btsrn_jax import inference, network, storage
-from btsrn_jax.export import torch_file
+from btsrn_jax.export import ncnn, torch_file
 from btsrn_jax.export.plan import BESIDE as BESIDE_FILES
 from btsrn_jax.export.plan import FILES
 
@@ -106,7 +106,8 @@ def _read_stablehlo(source, path):
     return call, f"JAX {jax.__version__} on {jax.default_backend()}"
 
 
-def _write_onnx(source, path, tile=False):
+def write_onnx(source: Source, path: pathlib.Path, tile: bool = False) -> None:
+    """Writes an ONNX file; with `tile` the one that does not pad."""
     model, variables, about, half = source
     metadata = {
         "name": about["name"],
@@ -177,13 +178,15 @@ def _read_orbax(source, path):
 MISSING_FORMS = {
     "onnx": network.missing_onnx_form,
     "torch": torch_file.missing_torch_form,
+    "ncnn": ncnn.missing_ncnn_form,
 }
 # By name: the file, its writer, its reader.
 FORMATS = {
     "safetensors": (FILES["safetensors"], _write_safetensors, _read_safetensors),
     "stablehlo": (FILES["stablehlo"], _write_stablehlo, _read_stablehlo),
-    "onnx": (FILES["onnx"], _write_onnx, _read_onnx),
+    "onnx": (FILES["onnx"], write_onnx, _read_onnx),
     "torch": (FILES["torch"], torch_file.write_torch, torch_file.read_torch),
+    "ncnn": (FILES["ncnn"], ncnn.write_ncnn, ncnn.read_ncnn),
     "orbax": (FILES["orbax"], _write_orbax, _read_orbax),
 }
 # The files that a format has beside that one, and that are run on their own.
@@ -191,7 +194,7 @@ BESIDE = {
     "onnx": [
         (
             BESIDE_FILES["onnx"][0],
-            functools.partial(_write_onnx, tile=True),
+            functools.partial(write_onnx, tile=True),
             _read_onnx_tile,
         )
     ],

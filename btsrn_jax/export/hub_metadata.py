@@ -10,7 +10,11 @@ from btsrn_jax.export.plan import FILES
 TASK = {"type": "image-to-image", "name": "Image super-resolution"}
 TAGS = ("super-resolution", "image-upscaling", "jax", "safetensors")
 # By a file's name in the export, the tag of the programs that open it.
-TAGS_OF_FILES = {FILES["onnx"]: "onnx", FILES["torch"]: "pytorch"}
+TAGS_OF_FILES = {
+    FILES["onnx"]: "onnx",
+    FILES["torch"]: "pytorch",
+    FILES["ncnn"]: "ncnn",
+}
 
 
 def front_matter(about: Mapping) -> str:
@@ -23,7 +27,8 @@ def front_matter(about: Mapping) -> str:
       about: what config.json holds.
     """
     tags = [provenance.kind(about).lower(), f"x{about['scale']}", *TAGS]
-    tags += [tag for file, tag in TAGS_OF_FILES.items() if file in about["bytes"]]
+    written = {name.partition("/")[0] for name in about["bytes"]}  # or their folders
+    tags += [tag for file, tag in TAGS_OF_FILES.items() if file in written]
     fields = {
         "license": "other",
         "license_name": "see-the-terms-of-the-training-images",

@@ -139,6 +139,9 @@ def _use(about, halo):
         FILES["torch"]: f"`{FILES['torch']}` (PyTorch; NCHW), with the network beside"
         ' it: `btsrn_torch.BTSRN.from_file("model.pth.safetensors")(lr)`;'
         " `btsrn_torch.register()` makes spandrel take it, and with it ComfyUI",
+        FILES["ncnn"]: f"`{FILES['ncnn']}` (NCNN: input `data`, output `output`, one"
+        " picture): choose this folder in Upscayl's settings as the one of custom"
+        " models, or hand it to `realesrgan-ncnn-vulkan -m`",
         "orbax": "`orbax`: the arrays for JAX users,"
         ' `orbax.checkpoint.PyTreeCheckpointer().restore("/PATH/orbax")`',
     }

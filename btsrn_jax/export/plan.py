@@ -16,19 +16,28 @@ FILES = {  # of each format, inside the folder of a model
     "stablehlo": "model.stablehlo",
     "onnx": "model.onnx",
     "torch": "model.pth.safetensors",
+    "ncnn": "models",  # the only name of a folder that Upscayl takes
     "orbax": "orbax",
 }
 BESIDE = {  # further files of a format
     "onnx": ("model-tile.onnx",),
     "torch": ("btsrn_torch.py",),
 }
-HALF = ("onnx",)  # the formats that can store float16 weights
+HALF = ("onnx", "ncnn")  # the formats that can store float16 weights
 SUFFIXES = {  # of the formats that are one file
     pathlib.Path(file).suffix: name
     for name, file in FILES.items()
     if "." in file and name != "torch"
 }
-NOT_ALONE = (".pth", ".pt", ".ckpt", ".pth.safetensors")  # PyTorch's
+PAGE_FORMAT = "web"  # of `export_page`
+NOT_ALONE = {  # endings of files that come in pairs
+    (".pth", ".pt", ".ckpt", ".pth.safetensors"): ("torch", "PyTorch"),
+    (".param", ".bin"): ("ncnn", "NCNN"),
+}
+PAIRS = {
+    "torch": f"{FILES['torch']} and {BESIDE['torch'][0]}",
+    "ncnn": f"a .param and a .bin in {FILES['ncnn']}/",
+}
 ONNX_HINT = "needs the package onnx: pip install 'btsrn-jax[onnx]'"
 
 
@@ -63,12 +72,13 @@ def plan_export(
     out = storage.local(out)
     suffix = out.suffix.lower()
     one_file = SUFFIXES.get(suffix)
-    if out.name.lower().endswith(NOT_ALONE):
-        files = " and ".join([FILES["torch"], *BESIDE["torch"]])
-        raise InputError(
-            f"{out}: for PyTorch there are two files, {files}: name a folder, and"
-            f" --formats torch; one file is a name that ends in {', '.join(SUFFIXES)}"
-        )
+    for endings, (name, program) in NOT_ALONE.items():
+        if out.name.lower().endswith(endings):
+            raise InputError(
+                f"{out}: for {program} there are two files, {PAIRS[name]}: name a"
+                f" folder, and --formats {name}; one file is a name that ends in"
+                f" {', '.join(SUFFIXES)}"
+            )
     if one_file and formats not in (None, [one_file]):
         raise InputError(
             f"{out} is one file, in the format {one_file}, not"
@@ -98,11 +108,16 @@ def _choose(formats, log):
             log(f"model.onnx is left out: it {ONNX_HINT}")
         return [name for name in FILES if name != "onnx" or has_onnx]
     for name in formats:
+        if name == PAGE_FORMAT:
+            raise InputError(
+                f"the format {name} is a page in a folder of its own: name no other"
+            )
         if name not in FILES:
-            known = ", ".join(FILES)
+            known = ", ".join([*FILES, PAGE_FORMAT])
             raise InputError(f"format {name!r}: one or several of {known}")
     if not formats:
-        raise InputError(f"--formats: no name; one or several of {', '.join(FILES)}")
+        known = ", ".join([*FILES, PAGE_FORMAT])
+        raise InputError(f"--formats: no name; one or several of {known}")
     if "onnx" in formats and not has_onnx:
         raise InputError(f"the format onnx {ONNX_HINT}")
     return list(dict.fromkeys(formats))
@@ -119,10 +134,40 @@ def _check_out(out, force, one_file):
         if not force:
             raise InputError(f"{out} exists; --force replaces it")
         return
-    if not force:
-        raise InputError(f"{out} exists; --force replaces an exported model")
     ours = {inference.CONFIG, CARD, FIGURES, *FILES.values(), *sum(BESIDE.values(), ())}
-    strange = [] if out.is_file() else sorted({p.name for p in out.iterdir()} - ours)
-    if out.is_file() or strange:
-        found = strange[0] if strange else "a file"
-        raise InputError(f"{out} is no exported model (it holds {found}): not replaced")
+
+    def strangers(folder):
+        found = sorted({path.name for path in folder.iterdir()} - ours)
+        models = folder / FILES["ncnn"]  # a user may have put further models there
+        if models.is_dir():
+            names = {path.name for path in models.iterdir()}
+            stem = pathlib.Path(min(names, default="")).stem
+            names -= {f"{stem}.param", f"{stem}.bin"}
+            found += [f"{models.name}/{name}" for name in sorted(names)]
+        return found
+
+    check_replaceable(out, force, "an exported model", strangers)
+
+
+def check_replaceable(
+    out: pathlib.Path,
+    force: bool,
+    what: str,
+    strangers: Callable[[pathlib.Path], list[str]],
+) -> None:
+    """Raises InputError if `out` exists, unless it may be replaced.
+
+    Args:
+      out: a folder that is to be written, or what lies in its place.
+      force: True to replace a folder without strangers.
+      what: it is in words, such as "an exported model".
+      strangers: returns the names of what an export has not written into a folder.
+    """
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise InputError(f"{out} exists; --force replaces {what}")
+    if not out.is_dir():
+        raise InputError(f"{out} is no folder: not replaced")
+    if found := strangers(out):
+        raise InputError(f"{out} is not {what} (it holds {found[0]}): not replaced")

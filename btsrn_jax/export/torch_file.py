@@ -35,12 +35,7 @@ def missing_torch_form(model: Any) -> str:
     "" if it has all."""
     if isinstance(model, network.VDSR):
         return "no PyTorch form of vdsr: its scale cannot be read off its weights"
-    if not isinstance(model, network.BTSRN):
-        return f"no PyTorch form of {type(model).__name__}"
-    for field, known in FORMS.items():
-        if getattr(model, field) not in known:
-            return f"no PyTorch form of {field} {getattr(model, field)}"
-    return ""
+    return network.missing_form(model, "PyTorch", FORMS)
 
 
 def state_dict(model: Any, variables: Mapping) -> dict[str, np.ndarray]:

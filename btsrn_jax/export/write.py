@@ -28,7 +28,7 @@ from btsrn_jax import (
     storage,
     training,
 )
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import Failure, InputError
 from btsrn_jax.export import model_card, provenance
 from btsrn_jax.export.formats import BESIDE, FORMATS, MISSING_FORMS, Source, reference
 from btsrn_jax.export.plan import CARD, FIGURES, FILES, HALF, SUFFIXES, plan_export
@@ -51,7 +51,7 @@ UNKNOWN = {
 }
 
 
-class ParityError(RuntimeError):
+class ParityError(Failure):
     """An exported file does not compute what the network computes."""
 
 
@@ -111,15 +111,19 @@ def export_model(
                     raise InputError(f"{out} exists by now: nothing was changed there")
                 (made / FILES[formats[0]]).replace(out)
             else:
-                _put(made, out, force)
+                put_folder(made, out, force)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     return loaded.about
 
 
-def _put(made, out, force):
+def put_folder(made: pathlib.Path, out: pathlib.Path, force: bool) -> None:
     """Moves the new directory to its place. What another export has put there meanwhile
-    is replaced if `force` is True; else the new one is refused."""
+    is replaced if `force` is True; else the new one is refused, by InputError.
+
+    Args:
+      made: the new directory. What is replaced is left beside it.
+    """
     for number in itertools.count():
         if force:
             with contextlib.suppress(FileNotFoundError):

@@ -141,7 +141,10 @@ def _exif_of(image, found, notes):
         with contextlib.suppress(Exception):  # Pillow raises many types
             told = Image.Image.getexif(image) if image.format == "TIFF" else told
             told.get_ifd(exif.EXIF_IFD)
-    if damage:
+    head = (found.exif or b"").removeprefix(b"Exif\0\0")[:4]
+    if head and head not in exif.MAGIC:
+        notes.append("EXIF damaged: not kept")
+    elif damage:
         notes.append("EXIF damaged: kept in part")
     return told
 
@@ -185,9 +188,8 @@ def _colours_of(image, found, told, grey):
     if icc and icc[16:20] not in (b"GRAY" if grey else b"RGB ", b"RGB "):
         icc = None
         found.notes.append("ICC profile dropped (not for these channels)")
-    if image.format != "PNG":
-        chunks = {}
-    elif icc:  # it comes before the others, but for cICP
+    chunks = {name: data for name, data in chunks.items() if name in png.COLOUR_CHUNKS}
+    if icc:  # it comes before the others, but for cICP
         chunks = {k: v for k, v in chunks.items() if k in (b"cICP", b"mDCV", b"cLLI")}
     with found.optional("the meaning of colours"), _warnings_to([]):
         if image.format == "BMP" and not icc and found.colour:
@@ -198,6 +200,8 @@ def _colours_of(image, found, told, grey):
             made = profiles.of_png(chunks, grey)
         if made is None and not icc:
             made = profiles.of_exif(told, grey)
+    if made and image.format not in ("PNG", "BMP", "TIFF") and b"cICP" in chunks:
+        made = made[0], made[1] and "nclx"  # what these formats call it
     if icc and made and not made[0]:  # HDR, and a profile for who does not know it
         made = None
     elif icc and made:

@@ -5,6 +5,7 @@ import math
 
 from PIL import Image
 
+MAGIC = (b"II*\0", b"MM\0*")  # it is a TIFF without pixels
 ORIENTATION, EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x0112, 0x8769, 0x8825, 0xA005
 WIDTH, HEIGHT = 0xA002, 0xA003
 # The tags of the main directory that describe the photograph. The others would be

@@ -202,15 +202,15 @@ def mark_outputs(folder: pathlib.Path) -> None:
     later command takes them for its input when it walks a folder above. Where that is
     impossible, nothing happens: writing the pictures will tell why.
 
-    A folder that is there already may hold pictures of the user's: it is left as it is,
-    and of the path below it the first folder that is missing is marked.
+    A folder that holds something already may hold pictures of the user's: it is left
+    as it is, and of the path below it the first folder that is missing is marked.
     """
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
-    if missing:
-        text = "Written by btsrn: no input, unless this very folder is named.\n"
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            storage.write(missing[-1] / OUTPUTS, text)
+    text = "Written by btsrn: no input, unless this very folder is named.\n"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if missing or not os.listdir(folder):
+            storage.write((missing or [folder])[-1] / OUTPUTS, text)
 
 
 def read_image(path: pathlib.Path, notes: list[str] | None = None) -> np.ndarray:

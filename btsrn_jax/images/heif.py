@@ -1,6 +1,7 @@
 """HEIC and AVIF: read where Pillow, or its plug-in pillow-heif, can decode them."""
 
 import importlib.util
+import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -57,6 +58,16 @@ def describe(image: Image.Image, found: Parts) -> None:
     found.exif = image.info.get("exif") or None
     found.xmp = image.info.get("xmp") or None
     found.frames = getattr(image, "n_frames", 1)
+    found.file.seek(0)
+    head = found.file.read(4096)
+    at = head.find(b"colrnclx") + 8
+    if at > 7 and not found.icc and len(head) > at + 6:
+        # Code points as in PNG's cICP; 2 is for unknown, which is taken as sRGB.
+        primaries, curve = struct.unpack_from(">2H", head, at)
+        primaries, curve = primaries % 256, curve % 256
+        codes = 1 if primaries == 2 else primaries, 13 if curve == 2 else curve
+        if codes != (1, 13):
+            found.colour[b"cICP"] = bytes([*codes, 0, 1])
 
 
 def _can_read(kind):

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from btsrn_jax.images.parts import (
+    CREDENTIALS,
     PHOTOSHOP_HEADER,
     XMP_HEADER,
     Parts,
@@ -79,6 +80,8 @@ def _take(marker, data, parts, icc, resources):
         parts.frames = _mpf_count(data[4:])
     elif marker == 0xE2 and data.startswith(b"urn:iso:std:iso:ts:21496:"):
         parts.notes.append("gain map not kept")
+    elif marker == 0xEB and data.startswith(b"JP") and b"c2pa" in data:
+        parts.notes.append(CREDENTIALS)
     elif marker == 0xED and data.startswith(PHOTOSHOP_HEADER):
         resources.append(data[len(PHOTOSHOP_HEADER) :])
 

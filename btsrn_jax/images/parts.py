@@ -19,6 +19,8 @@ MOST = 64 * 2**20
 
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 PHOTOSHOP_HEADER = b"Photoshop 3.0\0"
+# They certify the picture as it was; here it becomes another one.
+CREDENTIALS = "content credentials not kept"
 XMP_KEYWORD = "XML:com.adobe.xmp"
 
 
@@ -182,6 +184,8 @@ def split_webp(file: BinaryIO, parts: Parts) -> None:
                 parts.notes.append(f"{field.upper()} damaged: not kept")
             elif data:
                 setattr(parts, field, data)
+        elif name == b"C2PA":
+            parts.notes.append(CREDENTIALS)
         elif name in (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
             if name == b"VP8X" and data:  # no bits for what is left out
                 data = bytes([data[0] & ~0x2C]) + data[1:]
@@ -213,5 +217,8 @@ def split_bmp(file: BinaryIO, parts: Parts) -> None:
         file.seek(14 + start)
         if space == b"LINK":
             parts.notes.append("the colour profile in another file is not read")
-        elif length <= MOST:
-            parts.icc = file.read(length) or None
+        else:
+            parts.icc = file.read(min(length, MOST))
+            if len(parts.icc) < length:
+                parts.icc = None
+                parts.notes.append("ICC profile damaged: not kept")

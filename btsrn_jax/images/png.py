@@ -7,6 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from btsrn_jax.images.parts import (
+    CREDENTIALS,
     MOST,
     PHOTOSHOP_HEADER,
     XMP_HEADER,
@@ -52,6 +53,8 @@ def split(file: BinaryIO, parts: Parts) -> None:
         if name in (b"IHDR", b"IDAT", b"IEND") or (name == b"PLTE" and palette):
             stretches.append((at, at + 12 + length))
             pixels |= name == b"IDAT"
+        elif name == b"caBX":
+            parts.notes.append(CREDENTIALS)
         elif name in _OPTIONAL and not (pixels and name == b"tRNS"):
             with parts.optional("text" if name in _TEXT else name.decode()):
                 if at + 12 + length > end or length > MOST:

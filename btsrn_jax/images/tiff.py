@@ -8,11 +8,12 @@ from typing import BinaryIO
 from PIL import TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from btsrn_jax.images.parts import MOST, Parts, iptc_of
+from btsrn_jax.images.parts import CREDENTIALS, MOST, Parts, iptc_of
 
 BITS, COMPRESSION, PHOTOMETRIC, SAMPLES = 258, 259, 262, 277
 PLANAR, EXTRA, FORMAT = 284, 338, 339
 XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
+_CREDENTIALS, _PLACE = 52545, {33550, 33922, 34264, 34735}
 _COLOUR = {301, 318, 319}  # transfer function, white point, primaries
 # What tells how the pixels lie in the file.
 _LAYOUT = {256, 257, BITS, COMPRESSION, PHOTOMETRIC, 266, 273, SAMPLES, 278, 279}
@@ -176,6 +177,10 @@ def _describe(parts, tags):
         x, y = (float(tags.get(tag, 0)) for tag in (282, 283))
         if unit and 0 < x < math.inf and 0 < y < math.inf:
             parts.dpi = x * unit, y * unit
+    if _CREDENTIALS in tags:
+        parts.notes.append(CREDENTIALS)
+    if _PLACE & set(tags):
+        parts.notes.append("place on a map (GeoTIFF) not kept")
     for tag in _COLOUR & set(tags):
         with parts.optional("colour tags"):
             parts.colour[tag] = tuple(float(value) for value in tags[tag])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         build,
         folded_kernel,
         init,
+        missing_form,
         super_resolve,
     )
     from btsrn_jax.network.choices import ACTIVATIONS, BLOCKS, NAMES, NORMS
@@ -31,13 +32,19 @@ if TYPE_CHECKING:
         upsamplings,
     )
     from btsrn_jax.network.onnx_graph import build_onnx, missing_onnx_form
-    from btsrn_jax.network.ops import bicubic_skip, crop, pad_symmetric
-    from btsrn_jax.network.vdsr import VDSR
+    from btsrn_jax.network.ops import (
+        bicubic_skip,
+        bicubic_weights,
+        crop,
+        pad_symmetric,
+    )
+    from btsrn_jax.network.vdsr import LUMINANCE, VDSR
 
 __all__ = [
     "ACTIVATIONS",
     "BLOCKS",
     "BTSRN",
+    "LUMINANCE",
     "NAMES",
     "NORMS",
     "SKIP_MARGIN",
@@ -45,6 +52,7 @@ __all__ = [
     "VDSR_FEATURES",
     "Compute",
     "bicubic_skip",
+    "bicubic_weights",
     "build",
     "build_onnx",
     "crop",
@@ -53,6 +61,7 @@ __all__ = [
     "geometry_of",
     "init",
     "kept_for_gradient",
+    "missing_form",
     "missing_onnx_form",
     "pad_symmetric",
     "parameter_count",
@@ -70,6 +79,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "build",
             "folded_kernel",
             "init",
+            "missing_form",
             "super_resolve",
         ],
         "choices": ["ACTIVATIONS", "BLOCKS", "NAMES", "NORMS"],
@@ -81,7 +91,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
         "geometry": ["SKIP_MARGIN", "VDSR_FEATURES", "geometry_of", "upsamplings"],
         "onnx_graph": ["build_onnx", "missing_onnx_form"],
-        "ops": ["bicubic_skip", "crop", "pad_symmetric"],
-        "vdsr": ["VDSR"],
+        "ops": ["bicubic_skip", "bicubic_weights", "crop", "pad_symmetric"],
+        "vdsr": ["LUMINANCE", "VDSR"],
     },
 )

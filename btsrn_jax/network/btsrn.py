@@ -44,6 +44,25 @@ def _no_form(part, name, known):
     return InputError(f"no {part} of kind {name!r}: {hint}")
 
 
+def missing_form(model: Any, form: str, forms: Mapping[str, tuple]) -> str:
+    """Returns what of a network another form of it lacks; "" for nothing.
+
+    Args:
+      model: a network.
+      form: what the form is called, such as "ONNX".
+      forms: the names that it knows, by the field of `BTSRN`.
+
+    Returns:
+      Such as "no ONNX form of block X".
+    """
+    if not isinstance(model, BTSRN):
+        return f"no {form} form of {type(model).__name__}"
+    for field, known in forms.items():
+        if getattr(model, field) not in known:
+            return f"no {form} form of {field} {getattr(model, field)}"
+    return ""
+
+
 class Compute(NamedTuple):
     """How the arithmetic is done: it decides rounding and speed alone.
 

@@ -152,12 +152,7 @@ def missing_onnx_form(model: Any) -> str:
     here; "" if it can be."""
     if isinstance(model, vdsr.VDSR):
         return ""
-    if not isinstance(model, btsrn.BTSRN):
-        return f"no ONNX form of {type(model).__name__}"
-    for field, known in FORMS.items():
-        if getattr(model, field) not in known:
-            return f"no ONNX form of {field} {getattr(model, field)}"
-    return ""
+    return btsrn.missing_form(model, "ONNX", FORMS)
 
 
 def _super_resolve(graph, model, variables, padded, clip):

@@ -107,7 +107,9 @@ def table3(entries: Sequence[ReportedModel]) -> Table | None:
                 line = [f"x{row.scale}", entry.name, set_label(row), f"{row.psnr:.2f}"]
                 line += [f"{paper:.2f}", f"{row.psnr - paper:+.2f}"]
                 base = _baseline(entry, row)
-                gain = evaluation.as_text(base and evaluation.gain(row, base), "+.2f")
+                known = entry.rows + entry.baseline
+                won = base and evaluation.gain(row, base, known)
+                gain = evaluation.as_text(won, "+.2f")
                 lines.append([*line, gain, f"{paper - paper_bicubic:+.2f}"])
                 used.append(entry)
     if not lines:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -230,8 +231,9 @@ def _write_files(out, sections, crops, title):
     """Writes the tables, curves and crops, and the two documents that show them all."""
     markdown, fragments = [f"# {title}"], []
     for table, _, lines, heading in sections:
-        with (out / f"{table.name}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([table.header, *table.lines])
+        lines_of_csv = io.StringIO()
+        csv.writer(lines_of_csv).writerows([table.header, *table.lines])
+        storage.write(out / f"{table.name}.csv", lines_of_csv.getvalue())
         text = evaluation.markdown(table.header, table.lines)
         markdown += [f"## {table.title}", text, *table.notes]
         if table.commands:
@@ -239,7 +241,7 @@ def _write_files(out, sections, crops, title):
         parts = [html_page.table(table)]
         curves = plots.curves(lines, heading)
         if curves:
-            (out / f"{table.name}.svg").write_text(curves)
+            storage.write(out / f"{table.name}.svg", curves)
             markdown.append(f"![{html_page.CURVES}]({table.name}.svg)")
             parts.append(html_page.curves(curves))
         fragments.append((table.title, parts))
@@ -251,5 +253,5 @@ def _write_files(out, sections, crops, title):
     for i, row in enumerate(crops, 1):
         images.write_image(out / f"figure5-{i}.png", images.side_by_side([row.row], 2))
         markdown += [f"### {row.name}", f"![{row.name}](figure5-{i}.png)"]
-    (out / "report.md").write_text("\n\n".join(markdown) + "\n")
-    (out / "index.html").write_text(html_page.render(title, fragments))
+    storage.write(out / "report.md", "\n\n".join(markdown) + "\n")
+    storage.write(out / "index.html", html_page.render(title, fragments))

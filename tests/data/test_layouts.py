@@ -43,6 +43,8 @@ PAIRS = [
     ("HR/a.png", "LQ/a.png"),
     ("GT/a.png", "LQ/a.png"),
     ("gt/a.png", "lq/a.png"),
+    ("HQ/a.png", "LQ/a.png"),
+    ("HRs/a.png", "LRs/a.png"),
     ("hr/a.png", "lr/a.png"),
     ("Hr/a.png", "Lr/X2/ax2.png"),
     ("HR/a.png", "LR/x2/a.png"),
@@ -77,6 +79,9 @@ PAIRS = [
     ("a_HR.png", "a_LR.png"),
     ("a.png", "ax2.png"),
     ("a_GT.png", "a_LQ.png"),
+    ("a_HQ.png", "a_LQ.png"),
+    ("a/HR.png", "a/LR.png"),
+    ("a/gt.png", "a/lq.png"),
     ("Image_SRF_2/a_SRF_2_HR.png", "Image_SRF_2/a_SRF_2_LR.png"),
 ]
 
@@ -209,6 +214,25 @@ def test_lr_given_goes_before_lr_that_is_there(tmp_path, hr):
     make(tmp_path, "low/a.png")
     (file,) = folders.find_set(tmp_path / "set", 2, lr_dir=tmp_path / "low")
     assert (file.hr, file.lr) == (tmp_path / "set" / hr, tmp_path / "low/a.png")
+
+
+@pytest.mark.parametrize("times", [2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("large", "small"),
+    [("sharp", "blur"), ("label", "data"), ("clean", "noisy"), ("x/a", "y/a")],
+)
+def test_smaller_copies_of_the_images_are_no_hr(tmp_path, large, small, times):
+    """Folders of no known name, one of which can only be LR."""
+    names = [f"{place}/{name}.png" for place in (small, large) for name in "ab"]
+    make(tmp_path, *names, size=(8, 10))
+    assert len(found(tmp_path)) == 4  # of one size: frames of a film, say
+    make(tmp_path, *names[2:], size=(8 * times + 1, 10 * times))
+    text = refused(tmp_path, 2)
+    assert f"{times} times smaller" in text
+    assert f"give {tmp_path / large} itself" in text
+    assert len(found(tmp_path / small)) == 2
+    make(tmp_path, names[3], size=(9, 9))  # so it was chance
+    assert len(found(tmp_path)) == 4
 
 
 def test_lr_given_inside_a_plain_set_is_not_hr(tmp_path):

@@ -292,6 +292,25 @@ def test_a_set_of_such_images_has_no_mean_and_every_table_of_it_is_finite(tmp_pa
     assert text == "bicubic 100.00 dB (ntire)"
 
 
+def test_means_over_different_images_have_no_gain():
+    """Of two models one restores `a`, and the other `b`."""
+    rows, base = [
+        [
+            figures.Row("val", name, 2, model, 0, "ntire", psnr, 0.9)
+            for name, psnr in zip(("a", "b", "mean"), values, strict=True)
+        ]
+        for model, values in (
+            ("btsrn", (100.0, 34.0, 34.0)),
+            ("bicubic", (31.0, 33.0, 32.0)),
+        )
+    ]
+    assert figures.gain(rows[1], base[1], rows + base) == 1
+    assert figures.gain(rows[2], base[2], rows + base) is None
+    last = figures.per_image_table(rows, base).splitlines()[-1]
+    assert "+2.00" not in last
+    assert figures.gain(base[2], rows[2]) == -2  # it is not known
+
+
 def test_an_image_below_the_window_of_ssim_has_none_and_leaves_the_mean_alone():
     small = measure([pair(noise(26, 30), name="s")])  # 10 x 14 inside the border
     assert [row.ssim for row in small] == [None, None]

@@ -281,7 +281,10 @@ def test_half_without_a_format_that_has_it_is_refused(tmp_path, capsys, chosen):
     assert exit.value.code == 2
     said = capsys.readouterr().err
     names = chosen.replace(",", ", ")
-    assert said == f"error: --half: of {names} none stores float16 weights; onnx can\n"
+    assert (
+        said
+        == f"error: --half: of {names} none stores float16 weights; onnx, ncnn can\n"
+    )
     assert not list(tmp_path.iterdir())
 
 

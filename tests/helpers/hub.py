@@ -5,7 +5,8 @@ import hashlib
 import http.server
 import json
 import re
-import threading
+
+from helpers import processes
 
 JSON = {"Content-Type": "application/json"}
 
@@ -76,11 +77,6 @@ def serving(models):
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield hub, f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with processes.serving(server) as port:
+        yield hub, f"http://127.0.0.1:{port}"

@@ -1,7 +1,9 @@
 """Runs in processes of their own: waiting for them, looking at what they leave."""
 
+import contextlib
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -9,6 +11,19 @@ import pytest
 from btsrn_jax import checkpoint
 
 LATE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@contextlib.contextmanager
+def serving(server):
+    """Yields the port of a server of `socketserver`, which answers in a thread."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def free_port():

@@ -426,6 +426,43 @@ def test_of_several_pictures_in_a_jpeg_the_first_is_read_and_no_trace_of_others_
         assert decode.read_picture(tmp_path / name).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "note"),
+    [
+        ("a.png", png(PIXELS, chunk(b"caBX", b"jumb")), "content credentials"),
+        (
+            "a.jpg",
+            jpeg(PIXELS, segment(0xEB, b"JP\0\1\0\0\0\1jumbc2pa")),
+            "content credentials",
+        ),
+        ("a.webp", webp(PIXELS, C2PA=b"jumb"), "content credentials"),
+        ("a.tif", tiff(PIXELS, {52545: (7, 4, b"jumb")}), "content credentials"),
+        (
+            "geo.tif",
+            tiff(PIXELS, {33550: (12, 3, bytes(24))}),
+            "place on a map (GeoTIFF)",
+        ),
+    ],
+)
+def test_what_is_of_the_picture_as_it_was_is_said_to_be_gone(
+    tmp_path, name, data, note
+):
+    assert read(tmp_path, name, data).notes == (f"{note} not kept",)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("a.webp", webp(PIXELS, EXIF=b"garbage"), "EXIF"),
+        ("a.jpg", jpeg(PIXELS, segment(0xE1, b"Exif\0\0garbage")), "EXIF"),
+        ("a.png", png(PIXELS, chunk(b"eXIf", b"garbage")), "EXIF"),
+        ("a.bmp", bmp(PIXELS, 124, b"DEBM", icc=SRGB)[: -len(SRGB)], "ICC profile"),
+    ],
+)
+def test_garbage_is_no_lack_of_a_description(tmp_path, name, data, what):
+    assert read(tmp_path, name, data).notes == (f"{what} damaged: not kept",)
+
+
 def test_missing_strips_of_a_tiff_are_no_black_pixels(tmp_path):
     data = tiff(PIXELS, {257: (4, 1, struct.pack("<I", 48))})
     with pytest.raises(InputError, match="strips of pixels are missing"):

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import pathlib
+import struct
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from helpers.photos import noise
 from PIL import Image, features
 
 from btsrn_jax.errors import InputError
-from btsrn_jax.images import decode, heif
+from btsrn_jax.images import decode, encode, heif
 from btsrn_jax.images import files as images
 from btsrn_jax.inference import jobs, upscale
 
@@ -48,6 +49,35 @@ def test_avif_in_a_folder_becomes_png(tmp_path):
     assert work.passed_over == []
     with pytest.raises(InputError, match=r"cannot write .*x\.avif: one of \.png"):
         jobs.plan_files([source / "a.avif"], tmp_path / "x.avif")
+
+
+@needs_avif
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ((12, 13), "nclx"),
+        ((9, 16), "nclx"),
+        ((1, 13), ""),
+        ((2, 2), ""),
+        ((1, 4), "nclx"),
+    ],
+)
+def test_colours_by_the_codes_of_a_file_are_kept(tmp_path, codes, said):
+    """As those of PNG's cICP, of which they are the model."""
+    file = io.BytesIO()
+    Image.fromarray(noise(20, 30, 3)).save(file, "AVIF")
+    before, after = file.getvalue().split(b"colrnclx")
+    marked = before + b"colrnclx" + struct.pack(">2H", *codes) + after[4:]
+    (tmp_path / "a.avif").write_bytes(marked)
+    picture = decode.read_picture(tmp_path / "a.avif")
+    assert picture.colours == said
+    chunk = b"cICP" + bytes([*codes, 0, 1])
+    hdr = codes == (9, 16)  # no profile can say it
+    assert (picture.icc is not None) == (bool(said) and not hdr)
+    assert encode.write_picture(tmp_path / "a.png", picture) == []
+    assert chunk in (tmp_path / "a.png").read_bytes() or not said
+    lost = encode.write_picture(tmp_path / "a.jpg", picture)
+    assert lost == ["colours by nclx dropped (JPEG has no room for it)"] * hdr
 
 
 def test_what_cannot_be_decoded_says_what_to_do(tmp_path, monkeypatch):

@@ -86,6 +86,16 @@ def test_a_folder_of_outputs_is_marked_where_it_is_new(tmp_path):
     assert names(tmp_path / "out") == ["x2/m/z.png"]
 
 
+def test_an_empty_folder_is_marked_too_where_outputs_go_there(tmp_path):
+    touch(tmp_path, "a.png")
+    for place in ("out", "deep/x2"):
+        (tmp_path / place).mkdir(parents=True)
+        for _ in range(2):
+            images.mark_outputs(tmp_path / place)
+            touch(tmp_path, f"{place}/a.png")
+    assert names(tmp_path) == ["a.png"]
+
+
 def test_linked_folders_are_followed_once_and_never_in_a_circle(tmp_path, caplog):
     home = touch(tmp_path / "home", "b/one.png")
     touch(tmp_path / "far", "two.png", "deep/three.png")

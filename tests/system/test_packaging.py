@@ -86,6 +86,8 @@ def test_the_wheel_holds_modules_configs_weights_and_licence(built):
         f"btsrn_jax/pretrained/btsrn-x2/{name}"
         for name in ("config.json", "model.safetensors", "README.md", "figures.csv")
     }
+    page = (ROOT / "btsrn_jax" / "export" / "web").iterdir()
+    wanted |= {p.relative_to(ROOT).as_posix() for p in page}
     assert wanted <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if "test" in name]
