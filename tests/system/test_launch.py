@@ -389,3 +389,42 @@ def test_gpu_pods_find_each_other_by_the_jobsets_names(manifest):
 def test_the_manifest_passes_yamllint():
     files = [str(LAUNCH / "gke_jobset.yaml"), str(tiny.ROOT / "tests")]
     subprocess.run([linter("yamllint"), "--strict", *files], check=True)
+
+
+def test_the_dockerfile_passes_hadolint():
+    subprocess.run([linter("hadolint"), str(LAUNCH / "Dockerfile")], check=True)
+
+
+def test_what_the_image_copies_is_there_and_installs(tmp_path):
+    """The image's two steps with pip, but for what they download."""
+    lines = (tiny.ROOT / ".dockerignore").read_text().splitlines()
+    kept = [line[1:] for line in lines if line.startswith("!")]
+    for name in kept:
+        source, to = tiny.ROOT / name, tmp_path / "image" / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, to) if source.is_dir() else shutil.copy(source, to)
+    run = {"cwd": tmp_path / "image", "check": True, "capture_output": True}
+    install = ["-m", "pip", "install", "--no-deps", "--no-build-isolation", "."]
+    target = tmp_path / "site"
+    subprocess.run([sys.executable, *install, "--target", target], **run)
+    assert (target / "btsrn_jax" / "configs" / "x4.py").is_file()
+    assert (target / "btsrn_jax" / "pretrained" / "btsrn-x4").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "need"), [("cpu", "openvino"), ("cuda", "cuda"), ("tpu", "tpu")]
+)
+def test_the_image_installs_the_package_and_its_extra(accelerator, need):
+    script = [sys.executable, LAUNCH / "requirements.py", accelerator]
+    done = subprocess.run(script, cwd=tiny.ROOT, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert "flax>=" in done.stdout
+    assert need in done.stdout
+    assert len(set(lines)) == len(lines)
+
+
+def test_an_unknown_accelerator_is_one_line_that_lists_the_extras():
+    script = [sys.executable, LAUNCH / "requirements.py", "gpu"]
+    done = subprocess.run(script, cwd=tiny.ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no extra 'gpu' in pyproject.toml: cuda, tpu")
