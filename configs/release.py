@@ -47,10 +47,11 @@ bicubic 32.26), after 500 steps of 4 patches of 36 LR pixels, one run each:
     the same, 7,948 of 13,000 steps, without candidates and
     with smaller copies of the images (0.75, 0.55) beside them 29.40, Kodak 28.64
 
-The longer run at x4 had learned its images by heart: 0.8 dB more on CID22's than the
-weights before it, and less on others. Which of the two changes mends that was not
-measured. Whoever trains for more than some thousand steps on few images should make
-both: --config.train.candidates=1, and a folder of smaller copies.
+The longer run at x4 seems to have learned its images by heart: 0.8 dB more on CID22's
+than the weights before it, and less on others. Which of the two changes mends that,
+or whether it is the fewer steps, was not measured. Whoever trains for more than some
+thousand steps on few images should make both: --config.train.candidates=1, and a folder
+of smaller copies.
 
 The bound and the warm-up brought nothing and are left out. The averages bring nothing
 after a decay to 0 (x4, 3,000 steps: 29.22 with and without), but 0.13 dB halfway: they
