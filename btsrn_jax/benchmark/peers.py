@@ -15,8 +15,8 @@ NAMES = (TORCH, ONNXRUNTIME, OPENVINO)
 def find_peers(names: list[str], mode: str) -> dict[str, list[str]]:
     """Returns the commands of the peers' workers by their labels.
 
-    onnxruntime and OpenVINO are measured twice: on the whole image, as their users run
-    an exported model, and as our runtimes, "NAME tiles".
+    onnxruntime and OpenVINO are measured twice, both times in float32: on the whole
+    image, and as our runtimes, "NAME tiles".
 
     Raises:
       InputError: a name is unknown, its package is missing, or it cannot train.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from btsrn_jax import images, storage
+from btsrn_jax import images, machine, storage
 from btsrn_jax.data import div2k, folders
 from btsrn_jax.data.set_naming import DIV2K, SAMPLES, is_reserved, set_names
 from btsrn_jax.errors import InputError
@@ -237,7 +237,7 @@ def check_set(pairs: list[Pair], scale: int, ignored: int = 0) -> list[str]:
 
     pairs = [pair for pair in pairs if pair.files is not None]
     problems, said = [], {}
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool:
         work = pool.map(check, pairs)
         bar = progress_bar(work, "checking images", len(pairs), unit="image", delay=2)
         for pair, (problem, notes) in zip(pairs, bar, strict=True):

@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -52,7 +51,7 @@ def load_training(
         except InputError as error:
             return name_image(error, pair)
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool:
         work = pool.map(load, pairs)
         bar = progress_bar(work, "reading images", len(pairs), unit="image", delay=2)
         problems = []
