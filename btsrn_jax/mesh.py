@@ -16,10 +16,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from btsrn_jax import machine, storage
 from btsrn_jax.errors import Failure, InputError, first_line
 
-# With this flag convolutions run as fast as the machine's matrix products. XLA aborts
-# the process at a flag it does not know, hence only versions that were tried.
-CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
-CPU_FLAG_VERSIONS = ("0.10.2",)
+# What XLA leaves to YNNPACK, its fast routines, by the version of JAX. In 0.10 products
+# beside the convolutions halve the time of inference; in 0.12 sums and activations too
+# save a tenth of training and inference (docs/speed.md). XLA aborts the process at a
+# flag it does not know, hence only versions that were tried.
+CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+CPU_FUSIONS = {"0.10.2": "individual_dot", "0.12.0.1": "dot,eltwise"}
 
 
 class NoDevices(Failure):
@@ -103,8 +105,9 @@ def prepare() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if machine.has_accelerator():
         return
-    if jax.__version__ in CPU_FLAG_VERSIONS and CPU_FLAG.split("=")[0] not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {CPU_FLAG}".strip()
+    fusions = CPU_FUSIONS.get(jax.__version__)
+    if fusions and CPU_FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {CPU_FLAG}={fusions}".strip()
 
 
 def keep_compiled() -> None:
