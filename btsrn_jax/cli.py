@@ -142,6 +142,12 @@ def _add_evaluate(add):
     add("--data-dir", **DATA_DIR)
     what = "The LR images of the one set: a folder of them, or one that has X2, X3, X4."
     add("--lr", **FOLDER, help=f"{what} Default: those that lie beside HR, or made.")
+    what = (
+        "Degrade LR with blur:WIDTH, noise:SIGMA, jpeg:QUALITY, or several in order, as"
+        " in blur:0.6+jpeg:75; clean is LR as it is. Each set is measured with each."
+    )
+    many = {"nargs": "+", "action": "extend", "default": []}
+    add("--degrade", **many, metavar="HOW[,HOW]", help=what)
     add("--csv", **FILE, help="Write every figure to this CSV file.")
     add("--save-images", **FOLDER, help="Write the upscaled images to this folder.")
     add("--memory-gb", **MEMORY)
@@ -332,6 +338,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         before=_prepare_devices,
         lr=args.lr,
         runtime=args.runtime,
+        degrade=args.degrade,
     )
     return 0
 
