@@ -41,7 +41,7 @@ def run(inputs, out, function=bicubic, lines=None, output=PLAIN, **options):
     lines = [] if lines is None else lines
     work = jobs.plan_files(inputs, out, output, **options)
     model = models.Model("test", SCALE, 0, function, "")
-    return upscale.upscale_files(work, lambda scale: model, None, lines.append), lines
+    return upscale.upscale_files(work, lambda *_: model, None, lines.append), lines
 
 
 def tree(folder):
