@@ -403,7 +403,7 @@ def test_a_size_takes_the_next_scale_that_reaches_it(photos, tmp_path):
     """Of a family of models; 16 bits are kept by the resizing, too."""
     asked = []
 
-    def open_model(scale):
+    def open_model(scale, quality):
         asked.append(scale)
         return models.bicubic_model(scale)
 
