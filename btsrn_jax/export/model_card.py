@@ -55,7 +55,7 @@ def _purpose(about):
     if not inference.is_photo_model(name):
         return []
     return [
-        f"{provenance.purpose(name).capitalize()}. On clean pictures it is below"
+        f"This model is {provenance.purpose(name)}. On clean pictures it is below"
         f" `{inference.FAMILY}-x{about['scale']}`."
     ]
 

@@ -92,16 +92,12 @@ def describe_data(config: Mapping) -> str:
 
 
 def describe_degradation(config: Mapping) -> str:
-    """Returns what a run did to its LR patches, by the fields of `data.degradation`
-    that it changed: ", then degraded: jpeg.probability 0.8"; "" for nothing."""
-    section = "data.degradation."
-    usual = schema.flatten(json.loads(json.dumps(schema.defaults().to_dict())))
-    changed = [
-        f"{name.removeprefix(section)} {value}"
-        for name, value in schema.flatten(config).items()
-        if name.startswith(section) and value != usual.get(name)
-    ]
-    return f", then degraded: {', '.join(changed)}" if changed else ""
+    """Returns what a run did to its LR patches, by the fields of `data.degradation`:
+    ", then degraded: jpeg 0.8, jpeg_quality [30, 98]"; "" for nothing."""
+    fields = schema.flatten(config["data"].get("degradation", {}))
+    on = [name for name, value in fields.items() if "_" not in name and value]
+    said = [f"{n} {value}" for n, value in fields.items() if n.partition("_")[0] in on]
+    return f", then degraded: {', '.join(said)}" if said else ""
 
 
 def training_command(config: Mapping) -> str:

@@ -140,7 +140,7 @@ def test_the_card_of_a_photo_model_says_what_it_is_for(released):
     for name in ("btsrn-x2", "btsrn-x2-photo"):
         card = (released / name / "README.md").read_text()
         photo = name.endswith("-photo")
-        assert ("For photographs with JPEG blocks" in card) == photo
+        assert ("This model is for photographs with JPEG" in card) == photo
         assert ("it is below `btsrn-x2`." in card) == photo
         assert ('"jpeg-artifacts"' in card) == photo
         fields = json.loads(card.partition("```json\n")[2].partition("```")[0])
