@@ -242,6 +242,20 @@ def test_cards_and_reports_keep_them_apart():
     assert [line[6] for line in tables.overview([both]).lines] == ["27.00", "30.93"]
 
 
+def test_a_card_tells_how_the_patches_of_training_were_degraded():
+    section = {
+        "blur": 0.0,
+        "blur_width": [0.2, 0.8],
+        "jpeg": 0.8,
+        "jpeg_quality": [9, 98],
+    }
+    said = provenance.describe_degradation({"data": {"degradation": section}})
+    assert said == ", then degraded: jpeg 0.8, jpeg_quality [9, 98]"
+    off = {"data": {"degradation": section | {"jpeg": 0.0}}}
+    assert provenance.describe_degradation(off) == ""
+    assert provenance.describe_degradation({"data": {}}) == ""
+
+
 def test_the_table_of_photographs_has_a_column_for_each_family_of_models():
     def measured(gain):
         rows = [CLEAN, JPEG, row(set="Set5", psnr=37.0), JPEG._replace(ensemble=1)]

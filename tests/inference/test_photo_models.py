@@ -127,6 +127,15 @@ def test_a_photo_model_is_found_by_name_only(photos, capsys):
         models.find_model("auto", 5)
 
 
+def test_the_page_of_all_released_models_has_the_clean_one_of_each_scale(
+    photos, capsys
+):
+    pytest.importorskip("onnx")
+    with pytest.raises(SystemExit):  # for its port, once models were found to be fine
+        cli.main(["demo", "--port=70000"])
+    assert "--port 70000" in capsys.readouterr().err
+
+
 def test_models_are_listed_with_what_they_are_for(photos, capsys):
     with pytest.raises(SystemExit):
         cli.main(["models"])
