@@ -92,12 +92,13 @@ def upscale_files(
 
 def _about_model(job, model, tell_model):
     """Returns phrases: the model of a picture, or which one would suit it better."""
-    quality = [str(job.quality)] if job.quality else []
     if tell_model:
+        quality = [str(job.quality)] if job.quality else []
         return [*quality, f"by {model.name}"]
     better = suited_photo_model(model.scale, job.quality)
-    plain = model.name in released_models() and not is_photo_model(model.name)
-    return [f"{quality[0]}: {better} would suit it"] if better and plain else []
+    if not better or is_photo_model(model.name) or model.name not in released_models():
+        return []  # of a model of one's own it is not known what it is for
+    return [f"{job.quality}: {better} would suit it"]
 
 
 def _upscale_one(job, model, work, progress, how):
