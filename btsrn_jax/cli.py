@@ -109,7 +109,9 @@ def _add_upscale(add):
     add("inputs", **PATH, nargs="+", metavar="IN", help=what)
     what = "A file for one picture, else a folder; - for standard output."
     add("output", **PATH, metavar="OUT", help=what)
-    add("--model", help=f"{MODEL}, or bicubic (default: the released one).")
+    what = ", bicubic, or auto: the released one, for JPEGs the photo model where it"
+    what += " suits their quality (default: the released one)."
+    add("--model", help=MODEL + what)
     add("--scale", type=int, help="2, 3 or 4 (default: the model's, or 2).")
     more = " A little better, eight times slower. Default: off."
     add("--ensemble", **SWITCHES, default=False, help=ENSEMBLE + more)
@@ -142,6 +144,12 @@ def _add_evaluate(add):
     add("--data-dir", **DATA_DIR)
     what = "The LR images of the one set: a folder of them, or one that has X2, X3, X4."
     add("--lr", **FOLDER, help=f"{what} Default: those that lie beside HR, or made.")
+    what = (
+        "Degrade LR with blur:WIDTH, noise:SIGMA, jpeg:QUALITY, or several in order, as"
+        " in blur:0.6+jpeg:75; clean is LR as it is. Each set is measured with each."
+    )
+    many = {"nargs": "+", "action": "extend", "default": []}
+    add("--degrade", **many, metavar="HOW[,HOW]", help=what)
     add("--csv", **FILE, help="Write every figure to this CSV file.")
     add("--save-images", **FOLDER, help="Write the upscaled images to this folder.")
     add("--memory-gb", **MEMORY)
@@ -295,9 +303,9 @@ def run_upscale(args: argparse.Namespace) -> int:
         inference.find_model(args.model, args.scale)
 
         @functools.cache
-        def open_model(scale):
+        def open_model(source, scale):
             model = inference.open_model(
-                args.model,
+                source,
                 scale,
                 args.ensemble,
                 args.memory_gb,
@@ -305,15 +313,20 @@ def run_upscale(args: argparse.Namespace) -> int:
                 before=_prepare_devices,
             )
             logger.info(model.about)
+            if auto and not inference.photo_model(scale):
+                logger.info(f"auto: no photo model of x{scale} comes with this package")
             return model
 
-        families = None, inference.FAMILY, inference.BICUBIC
+        auto = args.model == inference.AUTO
+        families = None, inference.FAMILY, inference.BICUBIC, inference.AUTO
         named = args.model not in families  # it has one scale, whatever is wanted
 
-        def open_for(scale):
-            return open_model(args.scale if named else scale or 2)
+        def open_for(scale, quality):
+            scale = args.scale if named else scale or 2
+            source = inference.find_model(args.model, scale, quality)
+            return open_model(source, scale)
 
-        return inference.upscale_files(work, open_for, args.scale, log)
+        return inference.upscale_files(work, open_for, args.scale, log, auto)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -332,6 +345,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         before=_prepare_devices,
         lr=args.lr,
         runtime=args.runtime,
+        degrade=args.degrade,
     )
     return 0
 
@@ -382,7 +396,8 @@ def run_demo(args: argparse.Namespace) -> int:
     Serves it to this computer alone, and opens it. Nothing of a picture is sent
     anywhere. Ctrl-C ends it.
     """
-    models = args.models or inference.released_models()
+    released = inference.released_models()
+    models = args.models or [m for m in released if not inference.is_photo_model(m)]
     if not models:
         raise InputError("this package comes without trained models: name one")
 
@@ -397,12 +412,12 @@ def run_models(args: argparse.Namespace) -> int:
     """List the models that come with this package.
 
     That is what --model takes, how good each model is (beside bicubic and the paper),
-    and what it was trained on.
+    what it is for, and what it was trained on.
     """
     for name in inference.released_models():
         about = inference.read_config(inference.find_folder(name)[0])
         print(f"{name}  x{about['scale']}  {export.summary(about)}")
-        print(f"    {export.history(about)}")
+        print(f"    {export.purpose(name)}; {export.history(about)}")
     if not inference.released_models():
         print("this package comes without trained models")
     return 0

@@ -6,14 +6,15 @@ import re
 import jax
 from PIL import Image
 
-from btsrn_jax.inference import released_models
-from btsrn_jax.report import released_tables
+from btsrn_jax.inference import is_photo_model, released_models
+from btsrn_jax.report import photographs, released_tables
 from btsrn_jax.report import write as report
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "btsrn_jax"
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "docs" / "results.md").read_text()
+PHOTOS = (ROOT / "docs" / "photos.md").read_text()
 SHELL = "".join(re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
 COMMAND_ONE = next(line for line in SHELL.splitlines() if "btsrn_jax.main" in line)
 
@@ -72,8 +73,8 @@ def test_the_first_line_with_pytest_installs_and_runs_all_tests():
 
 
 def test_the_results_are_those_of_the_models_in_the_package():
-    entries = [report.load(name) for name in released_models()]
-    benchmark, *others = released_tables(entries)
+    models = [name for name in released_models() if not is_photo_model(name)]
+    benchmark, *others = released_tables(list(map(report.load, models)))
     marked = re.search(r"<!-- results:begin -->(.*)<!-- results:end -->", README, re.S)
     header, _, *lines = rows(marked[1])
     assert (header, lines) == (benchmark.header, benchmark.lines)
@@ -83,8 +84,16 @@ def test_the_results_are_those_of_the_models_in_the_package():
         assert written[start + 2 : start + 2 + len(table.lines)] == table.lines
 
 
+def test_the_page_of_photographs_has_the_figures_of_the_models_in_the_package():
+    table = photographs.degraded_table(list(map(report.load, released_models())))
+    written = rows(PHOTOS)
+    start = written.index(table.header)
+    assert written[start + 2 : start + 2 + len(table.lines)] == table.lines
+
+
 def test_each_training_command_stands_in_a_block_below_the_table():
-    blocks = re.findall(r"^```sh\n(.*?)^```", RESULTS, re.MULTILINE | re.DOTALL)
+    pages = RESULTS + PHOTOS
+    blocks = re.findall(r"^```sh\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
     joined = [" ".join(block.replace("\\\n", " ").split()) for block in blocks]
     for name in released_models():
         assert report.load(name).config["training_command"] in joined

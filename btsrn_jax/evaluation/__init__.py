@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from btsrn_jax.evaluation.degrading import CLEAN
     from btsrn_jax.evaluation.evaluate import (
         Upscaler,
         bicubic_upscaler,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         Row,
         as_text,
         gain,
+        input_label,
         latest,
         lr_label,
         markdown,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from btsrn_jax.evaluation.sets import run_evaluation
 
 __all__ = [
+    "CLEAN",
     "NEIGHBOURS",
     "PUBLISHED",
     "SAME_SETS",
@@ -60,6 +63,7 @@ __all__ = [
     "crop_row",
     "evaluate_set",
     "gain",
+    "input_label",
     "latest",
     "lr_label",
     "markdown",
@@ -77,6 +81,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "degrading": ["CLEAN"],
         "evaluate": [
             "Upscaler",
             "bicubic_upscaler",
@@ -89,6 +94,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "Row",
             "as_text",
             "gain",
+            "input_label",
             "latest",
             "lr_label",
             "markdown",

@@ -13,6 +13,7 @@ import numpy as np
 from btsrn_jax import images, inference, metrics, storage
 from btsrn_jax.data import Pair, check_pair, lr_origin
 from btsrn_jax.errors import InputError
+from btsrn_jax.evaluation.degrading import Degradation, degradation_name, degrade
 from btsrn_jax.evaluation.figures import (
     Row,
     as_text,
@@ -50,11 +51,12 @@ def evaluate_set(
     protocols: Iterable[str],
     save_images: pathlib.Path | None = None,
     progress: bool = True,
+    degradation: Degradation = (),
 ) -> list[Row]:
     """Measures every image of a set under every protocol.
 
-    LR that is not given is made from HR by `imresize`. Protocols that crop HR alike
-    share one upscaled image.
+    LR that is not given is made from HR by `imresize`, and either is then degraded, if
+    that is asked for. Protocols that crop HR alike share one upscaled image.
 
     Args:
       set_name: for the rows.
@@ -62,14 +64,16 @@ def evaluate_set(
       protocols: names of `metrics.PROTOCOLS`.
       save_images: a folder for the upscaled images, as PNG.
       progress: whether to show a bar.
+      degradation: of `parse_degradations`.
 
     Returns:
       A row per image and protocol, then the mean of each protocol.
     """
     rules = {name: metrics.get_protocol(name) for name in protocols}
-    rows, lr_from = [], lr_origin(pairs)
+    rows, name = [], degradation_name(degradation)
+    made = {"lr": lr_origin(pairs), "degradation": name}
     bar = progress_bar(
-        desc=set_name,
+        desc=f"{set_name} {name}".rstrip(),
         total=len(pairs),
         bar_format="{l_bar}{bar}| {n:.2f}/{total} images, {remaining} left",
         delay=2,
@@ -77,8 +81,8 @@ def evaluate_set(
         leave=False,
     )
     for number, pair in enumerate(pairs):
-        found, sr = _evaluate_pair(set_name, pair, upscaler, rules, bar)
-        rows += [row._replace(lr=lr_from) for row in found]
+        found, sr = _evaluate_pair(set_name, pair, upscaler, rules, bar, degradation)
+        rows += [row._replace(**made) for row in found]
         if save_images:
             images.mark_outputs(save_images)
             images.write_image(save_images / f"{pair.name}.png", sr)
@@ -87,7 +91,7 @@ def evaluate_set(
     return rows + [mean_row(rows, protocol) for protocol in rules]
 
 
-def _evaluate_pair(set_name, pair, upscaler, rules, bar):
+def _evaluate_pair(set_name, pair, upscaler, rules, bar, degradation):
     """Returns the rows of one image, and the upscaled image of the first protocol, at
     most of HR's size."""
     lr_given, hr_full = pair.load()
@@ -102,6 +106,7 @@ def _evaluate_pair(set_name, pair, upscaler, rules, bar):
         if size not in upscaled:
             if lr is None:
                 lr = imresize(hr, 1 / upscaler.scale)
+            lr = degrade(lr, degradation, pair.name)
             start = bar.n
 
             def advance(done, total, start=start):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from btsrn_jax import metrics, storage
 from btsrn_jax.data import is_hr_name
 from btsrn_jax.errors import InputError
+from btsrn_jax.evaluation.degrading import CLEAN
 from btsrn_jax.evaluation.paper import SAME_SETS, TABLE_4, TABLE_4_MODELS
 
 
@@ -24,6 +25,8 @@ class Row(NamedTuple):
       ssim: None for images that are smaller than its window.
       lr: Where the LR images came from: "imresize", a folder, or "div2k/CONFIG"; ""
         where it is not known, as in older files.
+      degradation: What was done to the LR images then, such as "jpeg:75"; "" for
+        nothing.
     """
 
     set: str
@@ -35,6 +38,7 @@ class Row(NamedTuple):
     psnr: float | None
     ssim: float | None
     lr: str = ""
+    degradation: str = ""
 
 
 REQUIRED = len(Row._fields) - len(Row._field_defaults)  # columns of any CSV
@@ -58,7 +62,8 @@ def name_without_error(rows: Iterable[Row]) -> list[str]:
     found = {}
     for row in rows:
         if row.image != "mean" and row.psnr == metrics.WITHOUT_ERROR:
-            where = f"{row.set} x{row.scale}, {row.protocol}, {_label(row)}"
+            degraded = f" {row.degradation}" * bool(row.degradation)
+            where = f"{row.set}{degraded} x{row.scale}, {row.protocol}, {_label(row)}"
             found.setdefault(where, []).append(row.image)
     return [
         f"{where}: no error in {', '.join(names)}; counted as"
@@ -95,7 +100,7 @@ def _left_out(mean, rows):
 
 
 def _is_of(row, mean):
-    keys = ("set", "scale", "model", "ensemble", "protocol", "lr")
+    keys = ("set", "scale", "model", "ensemble", "protocol", "lr", "degradation")
     return all(getattr(row, key) == getattr(mean, key) for key in keys)
 
 
@@ -174,7 +179,8 @@ def to_row(figure: Mapping) -> Row:
 
 def latest(rows: Iterable[Row]) -> list[Row]:
     """Returns the last row of each thing that was measured: of the model, under
-    whatever name, and of bicubic. With other LR images another thing is measured."""
+    whatever name, and of bicubic. With LR images of another origin, or degraded in
+    another way, another thing is measured."""
     found = {}
     for row in rows:
         model = "bicubic" if row.model == "bicubic" else ""
@@ -191,6 +197,13 @@ def lr_label(row: Row) -> str:
     return "/".join([last] if in_set else [*parent, last])
 
 
+def input_label(row: Row) -> str:
+    """Returns what a row's LR images are, if not those of imresize, in words that
+    follow the set's name: ", LR of LR_bicubic/X2, jpeg:75"."""
+    lr, degradation = lr_label(row), row.degradation
+    return f", LR of {lr}" * bool(lr) + f", {degradation}" * bool(degradation)
+
+
 def paper_set(name: str) -> str:
     """Returns the paper's name of a set: "B100" for "BSD100", "Set5" for "Set5/HR"."""
     parent, _, last = name.rpartition("/")
@@ -202,28 +215,31 @@ def paper_psnr(row: Row, model: str = "btsrn") -> float | None:
     """Returns the figure in Table 4 of the paper for the set, scale and protocol of a
     mean; None where there is none. `model` is one of TABLE_4_MODELS."""
     name = paper_set(row.set)
-    if row.protocol != "benchmark" or name not in TABLE_4:
+    if row.protocol != "benchmark" or row.degradation or name not in TABLE_4:
         return None
     return TABLE_4[name][TABLE_4_MODELS.index(model)][row.scale - 2]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Returns the means as a Markdown table: a line per scale, set, protocol and model,
-    with the paper's figures beside them if there are any."""
+    """Returns the means as a Markdown table: a line per scale, set, protocol,
+    degradation and model, with the paper's figures beside them if there are any."""
     means = [row for row in rows if row.image == "mean"]
-    for field in ("protocol", "set", "scale"):  # each in the order of its first row
+    # Each in the order of its first row; the last one counts most.
+    for field in ("degradation", "protocol", "set", "scale"):
         order = list(dict.fromkeys(getattr(row, field) for row in means))
         means.sort(key=lambda row, f=field, o=order: o.index(getattr(row, f)))
     header = ["set", "scale", "protocol", "model", "PSNR", "SSIM"]
     with_paper = any(paper_psnr(row) for row in means)
     with_lr = any(lr_label(row) for row in means)
-    header[2:2] = ["LR"] if with_lr else []
+    degraded = any(row.degradation for row in means)
+    header[2:2] = ["LR"] * with_lr + ["degradation"] * degraded
     header += ["paper's PSNR"] if with_paper else []
     lines = []
     for row in means:
         line = [row.set, f"x{row.scale}", row.protocol, _label(row)]
         line += [as_text(row.psnr), as_text(row.ssim, ".4f")]
-        line[2:2] = [lr_label(row) or "imresize"] if with_lr else []
+        line[2:2] = [row.degradation or CLEAN] * degraded
+        line[2:2] = [lr_label(row) or "imresize"] * with_lr
         if with_paper:
             named = (name for name in TABLE_4_MODELS if name in row.model.lower())
             value = paper_psnr(row, next(named, "btsrn"))

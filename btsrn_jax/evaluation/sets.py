@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from btsrn_jax import inference, storage
 from btsrn_jax.config import SCALES
@@ -15,7 +15,7 @@ from btsrn_jax.data import (
     set_names,
 )
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate, figures
+from btsrn_jax.evaluation import degrading, evaluate, figures
 from btsrn_jax.metrics import PROTOCOLS, get_protocol, most_ignored
 from btsrn_jax.progress import logger
 
@@ -33,6 +33,7 @@ def run_evaluation(
     before: Callable[[], None] = lambda: None,
     lr: pathlib.Path | None = None,
     runtime: str = "jax",
+    degrade: Sequence[str] = (),
 ) -> list[figures.Row]:
     """Measures models on sets: `btsrn evaluate`. The table goes to standard output.
 
@@ -48,15 +49,19 @@ def run_evaluation(
       ensemble: whether networks average over the eight flips and rotations.
       data_dir: where DIV2K was prepared.
       csv: a file for every figure.
-      save_images: a folder for the upscaled images: SET/xSCALE/MODEL/NAME.png.
+      save_images: a folder for the upscaled images: SET/xSCALE/MODEL/NAME.png, where
+        LR was degraded SET/xSCALE/MODEL/jpeg-75/NAME.png.
       memory_gb: as of `inference.open_model`.
       before: called once all is checked, before JAX is loaded.
       lr: the folder of the LR images of the one set that is given.
       runtime: as of `inference.open_model`.
+      degrade: what is done to the LR images, as `degrading.parse_degradations` takes
+        it: each set is measured with each. Nothing by default.
 
     Returns:
       The rows of the CSV.
     """
+    degradations = degrading.parse_degradations(degrade) or [()]
     inference.choose_runtime(runtime)
     protocols = list(PROTOCOLS) if "all" in protocols else protocols
     if not storage.split_names(source):
@@ -97,10 +102,18 @@ def run_evaluation(
         upscaler = evaluate.Upscaler(label, scale, averaged, model.upscale)
         for name in names:
             folder = save_images and save_images / name / f"x{scale}" / label
-            pairs = found[scale, name]
-            rows += evaluate.evaluate_set(name, pairs, upscaler, protocols, folder)
-            if csv:
-                figures.write_csv(csv, rows)
+            for degradation in degradations:
+                way = degrading.degradation_name(degradation).replace(":", "-")
+                rows += evaluate.evaluate_set(
+                    name,
+                    found[scale, name],
+                    upscaler,
+                    protocols,
+                    folder and folder / way,
+                    degradation=degradation,
+                )
+                if csv:
+                    figures.write_csv(csv, rows)
     for line in figures.name_without_error(rows):
         logger.info(line)
     print(figures.table(rows))

@@ -10,7 +10,12 @@ import lazy_loader
 if TYPE_CHECKING:
     from btsrn_jax.export.demo import run_demo
     from btsrn_jax.export.plan import PAGE_FORMAT, plan_export
-    from btsrn_jax.export.provenance import history, summary, training_command
+    from btsrn_jax.export.provenance import (
+        history,
+        purpose,
+        summary,
+        training_command,
+    )
     from btsrn_jax.export.torch_file import torch_network
     from btsrn_jax.export.web_page import export_page
     from btsrn_jax.export.web_plan import plan_page
@@ -23,6 +28,7 @@ __all__ = [
     "history",
     "plan_export",
     "plan_page",
+    "purpose",
     "run_demo",
     "summary",
     "torch_network",
@@ -34,7 +40,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "demo": ["run_demo"],
         "plan": ["PAGE_FORMAT", "plan_export"],
-        "provenance": ["history", "summary", "training_command"],
+        "provenance": ["history", "purpose", "summary", "training_command"],
         "torch_file": ["torch_network"],
         "web_page": ["export_page"],
         "web_plan": ["plan_page"],

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 
-from btsrn_jax import storage
+from btsrn_jax import inference, storage
 from btsrn_jax.export import provenance
 from btsrn_jax.export.plan import FILES
 
 TASK = {"type": "image-to-image", "name": "Image super-resolution"}
 TAGS = ("super-resolution", "image-upscaling", "jax", "safetensors")
+PHOTO_TAGS = ["photo", "jpeg-artifacts", "denoising"]
 # By a file's name in the export, the tag of the programs that open it.
 TAGS_OF_FILES = {
     FILES["onnx"]: "onnx",
@@ -27,6 +28,7 @@ def front_matter(about: Mapping) -> str:
       about: what config.json holds.
     """
     tags = [provenance.kind(about).lower(), f"x{about['scale']}", *TAGS]
+    tags += PHOTO_TAGS * inference.is_photo_model(about["name"])
     written = {name.partition("/")[0] for name in about["bytes"]}  # or their folders
     tags += [tag for file, tag in TAGS_OF_FILES.items() if file in written]
     fields = {
@@ -58,16 +60,16 @@ def _results(about):
             if value is not None and math.isfinite(value):
                 name = f"{metric.upper()}{unit} ({how})"
                 entry = {"type": metric, "value": value, "name": name}
-                key = figure["set"], figure.get("lr")
+                key = figure["set"], provenance.measured_on(figure)
                 found.setdefault(key, []).append(entry)
     return [
         {
             "task": TASK,
             "dataset": {
                 "type": name,
-                "name": f"{name} x{about['scale']}" + (f", LR of {lr}" if lr else ""),
+                "name": f"{name} x{about['scale']}{label.removeprefix(name)}",
             },
             "metrics": metrics,
         }
-        for (name, lr), metrics in found.items()
+        for (name, label), metrics in found.items()
     ]

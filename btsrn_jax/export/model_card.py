@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 
-from btsrn_jax import evaluation, network, storage
+from btsrn_jax import evaluation, inference, network, storage
 from btsrn_jax.export import hub_metadata, provenance
 from btsrn_jax.export.plan import FILES
 
@@ -33,6 +33,7 @@ def render(about: Mapping, config: str) -> str:
         f" {network.parameter_count(model):,} parameters:"
         " *Balanced Two-Stage Residual Networks for Image Super-Resolution*"
         f" (Fan et al., CVPR Workshops 2017), by BTSRN-JAX {about['version']}.",
+        *_purpose(about),
         "## Training",
         _training(about),
         "## Figures",
@@ -46,6 +47,17 @@ def render(about: Mapping, config: str) -> str:
         "```json\n" + storage.to_json(openmodeldb(about), 2) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _purpose(about):
+    """Returns a paragraph for a model that is not for all pictures."""
+    name = about["name"]
+    if not inference.is_photo_model(name):
+        return []
+    return [
+        f"This model is {provenance.purpose(name)}. On clean pictures it is below"
+        f" `{inference.FAMILY}-x{about['scale']}`."
+    ]
 
 
 def _training(about):
@@ -71,7 +83,7 @@ def _figures(about):
     header += ["paper's PSNR"]
     cells = [
         [
-            line["set"] + (f", LR of {line['lr']}" if line.get("lr") else ""),
+            provenance.measured_on(line),
             str(line["images"]),
             line["protocol"],
             evaluation.as_text(line["bicubic"]),
@@ -158,7 +170,7 @@ def openmodeldb(about: Mapping) -> dict:
     Of the exported files it knows PyTorch's and ONNX. `author`, `license` and `urls`
     are left to whoever publishes the model.
     """
-    model = about["model"]
+    model, photo = about["model"], inference.is_photo_model(about["name"])
     kind, size = provenance.kind(about), [f"{model['features']}nf"]
     if kind == "BTSRN":
         blocks = sum(model[f"{stage}_blocks"] for stage in ("low", "mid", "high"))
@@ -167,8 +179,10 @@ def openmodeldb(about: Mapping) -> dict:
         "name": about["name"],
         "author": "",
         "license": "",
-        "tags": ["general-upscaler", "photo", "research"],
-        "description": f"{kind} x{about['scale']}, trained on {about['data']}.",
+        "tags": ["general-upscaler", "photo", "research"] + ["jpeg", "denoise"] * photo,
+        "description": f"{kind} x{about['scale']}"
+        + f" {provenance.purpose(about['name'])}" * photo
+        + f", trained on {about['data']}.",
         "date": about.get("date"),
         "architecture": kind.lower(),
         "size": size,
@@ -189,7 +203,7 @@ def openmodeldb(about: Mapping) -> dict:
         "trainingIterations": about["step"],
         "trainingBatchSize": about["batch_size"],
         "trainingHRSize": about["patch"],
-        "trainingOTF": False,
+        "trainingOTF": photo,  # degraded on the fly
         "dataset": about["data"],
         "images": [],
     }

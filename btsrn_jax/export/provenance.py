@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from btsrn_jax import config as schema
-from btsrn_jax import evaluation
+from btsrn_jax import evaluation, inference
 from btsrn_jax.data import SAMPLES_TRAIN
 from btsrn_jax.errors import InputError
 
@@ -46,6 +46,7 @@ def run_provenance(config: Mapping, step: int, metrics: Sequence[Mapping]) -> di
     data, train = config["data"], config["train"]
     by_imresize = data["source"] != "div2k" and not data["lr_dir"]
     track = data["track"] if data["source"] == "div2k" else "own LR images"
+    track = "bicubic" if by_imresize else track
     lines = [line for line in metrics if line["step"] == step]
     validation = {
         name.removeprefix("psnr_"): value
@@ -56,7 +57,7 @@ def run_provenance(config: Mapping, step: int, metrics: Sequence[Mapping]) -> di
     if not validation and any("score" in line for line in lines):
         validation = {config["eval"]["protocol"]: None}  # no image had an error
     known = {
-        "track": "bicubic" if by_imresize else track,
+        "track": track + describe_degradation(config),
         "step": step,
         "averaged": bool(train["ema"]),
         "data": describe_data(config),
@@ -88,6 +89,15 @@ def describe_data(config: Mapping) -> str:
     if config["train"]["init_from"]:
         text += f"; started from {pathlib.Path(config['train']['init_from']).name}"
     return text
+
+
+def describe_degradation(config: Mapping) -> str:
+    """Returns what a run did to its LR patches, by the fields of `data.degradation`:
+    ", then degraded: jpeg 0.8, jpeg_quality [30, 98]"; "" for nothing."""
+    fields = schema.flatten(config["data"].get("degradation", {}))
+    on = [name for name, value in fields.items() if "_" not in name and value]
+    said = [f"{n} {value}" for n, value in fields.items() if n.partition("_")[0] in on]
+    return f", then degraded: {', '.join(said)}" if said else ""
 
 
 def training_command(config: Mapping) -> str:
@@ -155,12 +165,13 @@ def shown_path(value: Any) -> str:
 
 def figures(rows: list[evaluation.Row]) -> list[dict]:
     """Returns the means among rows, and of how many images each is the mean."""
-    keys = ("set", "scale", "model", "ensemble", "protocol", "lr")
+    keys = ("set", "scale", "model", "ensemble", "protocol", "lr", "degradation")
     count = collections.Counter(tuple(getattr(row, k) for k in keys) for row in rows)
     return [
-        {k: getattr(row, k) for k in (*keys[:-1], "psnr", "ssim")}
+        {k: getattr(row, k) for k in (*keys[:-2], "psnr", "ssim")}
         | {"images": count[tuple(getattr(row, k) for k in keys)] - 1}
         | ({"lr": evaluation.lr_label(row)} if evaluation.lr_label(row) else {})
+        | ({"degradation": row.degradation} if row.degradation else {})
         for row in rows
         if row.image == "mean"
     ]
@@ -171,6 +182,7 @@ def summary(about: Mapping) -> str:
     "30.51 dB on Set5 (benchmark; bicubic 28.41, the paper 31.85)"."""
     lines = compared(about)
     lines = [line for line in lines if line["psnr"] is not None]
+    lines = [line for line in lines if not line.get("degradation")] or lines
     lines = [line for line in lines if not line["ensemble"]] or lines
     used = {line["protocol"] for line in lines}
     chosen = next((name for name in PROTOCOLS if name in used), None)
@@ -181,9 +193,13 @@ def summary(about: Mapping) -> str:
             known = {"bicubic": line["bicubic"], "the paper": line["paper"]}
             beside = ", ".join(f"{k} {v:.2f}" for k, v in known.items() if v)
             how += f"; {beside}" if beside else ""
-            lr = f", LR of {line['lr']}" if line.get("lr") else ""
-            parts.append(f"{line['psnr']:.2f} dB on {line['set']}{lr} ({how})")
+            parts.append(f"{line['psnr']:.2f} dB on {measured_on(line)} ({how})")
     return ", ".join(parts) or "no figures"
+
+
+def measured_on(figure: Mapping) -> str:
+    """Returns the set of a figure, and what its LR images are if not of imresize."""
+    return figure["set"] + evaluation.input_label(evaluation.to_row(figure))
 
 
 def describe_step(about: Mapping) -> str:
@@ -206,6 +222,13 @@ def history(about: Mapping) -> str:
     return f"{steps} steps (the paper: {PAPER_STEPS:,}) on {about.get('data')}"
 
 
+def purpose(name: str) -> str:
+    """Returns what a model of that name is for."""
+    if inference.is_photo_model(name):
+        return "for photographs with JPEG blocks, noise or a little blur"
+    return "for clean pictures"
+
+
 def kind(about: Mapping) -> str:
     """Returns the name of the architecture: BTSRN or VDSR."""
     return "VDSR" if about["model"].get("name") == "vdsr" else "BTSRN"
@@ -216,7 +239,7 @@ def compared(about: Mapping) -> list[dict]:
     and with the paper's (`bicubic`, `paper`; None where there is none)."""
     known = [f for f in about.get("figures", []) if f["scale"] == about["scale"]]
     bicubic = {
-        (f["set"], f["protocol"], f.get("lr")): f["psnr"]
+        (measured_on(f), f["protocol"]): f["psnr"]
         for f in known
         if f["model"] == "bicubic"
     }
@@ -226,7 +249,7 @@ def compared(about: Mapping) -> list[dict]:
             row = evaluation.to_row(figure)
             lines.append(
                 figure
-                | {"bicubic": bicubic.get((row.set, row.protocol, figure.get("lr")))}
+                | {"bicubic": bicubic.get((measured_on(figure), row.protocol))}
                 | {"paper": evaluation.paper_psnr(row, kind(about).lower())}
             )
     return lines

@@ -9,7 +9,12 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from btsrn_jax.images.crops import busiest_square, side_by_side
-    from btsrn_jax.images.decode import SUFFIXES, image_size, read_picture
+    from btsrn_jax.images.decode import (
+        SUFFIXES,
+        image_size,
+        jpeg_quality,
+        read_picture,
+    )
     from btsrn_jax.images.encode import check_writable, write_picture
     from btsrn_jax.images.files import (
         as_rgb,
@@ -21,16 +26,19 @@ if TYPE_CHECKING:
     )
     from btsrn_jax.images.heif import readable_suffixes
     from btsrn_jax.images.picture import Picture
+    from btsrn_jax.images.quantisation import JpegQuality
     from btsrn_jax.images.views import turn, turn_back
 
 __all__ = [
     "SUFFIXES",
+    "JpegQuality",
     "Picture",
     "as_rgb",
     "busiest_square",
     "check_writable",
     "find_images",
     "image_size",
+    "jpeg_quality",
     "mark_outputs",
     "read_image",
     "read_picture",
@@ -47,7 +55,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "crops": ["busiest_square", "side_by_side"],
-        "decode": ["SUFFIXES", "image_size", "read_picture"],
+        "decode": ["SUFFIXES", "image_size", "jpeg_quality", "read_picture"],
         "encode": ["check_writable", "write_picture"],
         "files": [
             "as_rgb",
@@ -59,6 +67,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
         "heif": ["readable_suffixes"],
         "picture": ["Picture"],
+        "quantisation": ["JpegQuality"],
         "views": ["turn", "turn_back"],
     },
 )

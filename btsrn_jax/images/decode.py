@@ -33,6 +33,7 @@ from btsrn_jax.errors import InputError, first_line
 from btsrn_jax.images import exif, heif, jpeg, parts, png, profiles, xmp
 from btsrn_jax.images.picture import Picture
 from btsrn_jax.images.pixels import pixels_of
+from btsrn_jax.images.quantisation import JpegQuality, quality_of
 from btsrn_jax.images.tiff import TiffImage
 
 # Larger files are refused by their header, since a few bytes can claim 2^62 pixels.
@@ -131,6 +132,17 @@ def image_size(path: pathlib.Path) -> tuple[int, int]:
     with _opened(path) as file:
         _, image, found = _open(file, [])
         return image.size if _orientation(image, found) >= 5 else image.size[::-1]
+
+
+def jpeg_quality(path: pathlib.Path) -> JpegQuality | None:
+    """Returns the quality of a JPEG file, from its header alone; None for any other.
+
+    Raises:
+      InputError: as `image_size`.
+    """
+    with _opened(path) as file:
+        kind, image, _ = _open(file, [])
+        return quality_of(image.quantization) if kind == "JPEG" else None
 
 
 def _exif_of(image, found, notes):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from btsrn_jax.inference.hub import in_hub
     from btsrn_jax.inference.jobs import STREAM, Output, plan_files, standard_streams
     from btsrn_jax.inference.models import (
+        AUTO,
         BICUBIC,
         FAMILY,
         Model,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         load_model,
         open_model,
         open_weights,
+        photo_model,
     )
     from btsrn_jax.inference.runtimes import (
         GraphUpscaler,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         CONFIG,
         WEIGHTS,
         find_folder,
+        is_photo_model,
         load_weights,
         read_arrays,
         read_config,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AUTO",
     "BICUBIC",
     "CHECKPOINTS",
     "CONFIG",
@@ -59,11 +63,13 @@ __all__ = [
     "find_folder",
     "find_model",
     "in_hub",
+    "is_photo_model",
     "load_model",
     "load_weights",
     "open_model",
     "open_runtime",
     "open_weights",
+    "photo_model",
     "plan_files",
     "read_arrays",
     "read_config",
@@ -82,6 +88,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "hub": ["in_hub"],
         "jobs": ["STREAM", "Output", "plan_files", "standard_streams"],
         "models": [
+            "AUTO",
             "BICUBIC",
             "FAMILY",
             "Model",
@@ -90,6 +97,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "load_model",
             "open_model",
             "open_weights",
+            "photo_model",
         ],
         "runtimes": [
             "GraphUpscaler",
@@ -105,6 +113,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "CONFIG",
             "find_folder",
             "WEIGHTS",
+            "is_photo_model",
             "load_weights",
             "read_arrays",
             "read_config",

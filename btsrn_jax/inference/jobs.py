@@ -104,6 +104,9 @@ class Job(NamedTuple):
     megapixels: float = 0.0
     """Of the input."""
 
+    quality: images.JpegQuality | None = None
+    """Of the input, if it is a JPEG."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Work:

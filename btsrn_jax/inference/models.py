@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from btsrn_jax import network, storage
+from btsrn_jax import images, network, storage
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError
 from btsrn_jax.inference import graphs, photo, runtimes, weights
@@ -18,6 +18,8 @@ from btsrn_jax.progress import logger
 
 BICUBIC = "bicubic"
 FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
+AUTO = "auto"  # of these or of the photo models, by the quality of each JPEG
+PHOTO_BELOW = 92  # the quality of a JPEG from which on the photo model suits it no more
 DTYPES = (np.uint8, np.uint16)
 
 
@@ -90,15 +92,38 @@ def load_model(
     Raises InputError (a ValueError) where there is no such model, or it is damaged, or
     the runtime that is named cannot compute it.
     """
+    if source == AUTO:
+        raise InputError("auto chooses by the files of btsrn upscale: name a model")
     return open_model(storage.expand(source), None, ensemble, runtime=runtime)
 
 
-def find_model(source: str | None, scale: int | None) -> str:
+def photo_model(scale: int) -> str | None:
+    """Returns the name of the released photo model of a scale; None without one."""
+    name = f"{FAMILY}-x{scale}{weights.PHOTO}"
+    return name if name in weights.released_models() else None
+
+
+def suited_photo_model(scale: int, quality: images.JpegQuality | None) -> str | None:
+    """Returns the name of the photo model that suits a picture, or None.
+
+    Args:
+      scale: of the model.
+      quality: of the JPEG that the picture is; None for any other picture.
+    """
+    suits = quality is not None and quality.value < PHOTO_BELOW
+    return photo_model(scale) if suits else None
+
+
+def find_model(
+    source: str | None, scale: int | None, quality: images.JpegQuality | None = None
+) -> str:
     """Returns the name or folder to load a model from. Loads neither it nor JAX.
 
     Args:
-      source: a name, a directory or a run; by default the released model of the scale.
+      source: a name, a directory or a run; by default the released model of the scale;
+        "auto" for that model, or the photo model where it suits the picture.
       scale: 2, 3 or 4; None for that of the model, or 2 where none is named.
+      quality: of the JPEG that the picture is, for "auto".
 
     Raises InputError where there is no such model, or it has another scale.
     """
@@ -106,6 +131,8 @@ def find_model(source: str | None, scale: int | None) -> str:
         raise InputError(f"scale {scale}: one of 2, 3, 4")
     if source == BICUBIC:
         return source
+    if source == AUTO:
+        source = suited_photo_model(scale or 2, quality)
     if source in (None, FAMILY):
         source = f"{FAMILY}-x{scale or 2}"
     _check_scale(source, {"scale": weights.read_scale(source)}, scale)

@@ -13,8 +13,9 @@ from btsrn_jax import images
 from btsrn_jax.config import SCALES
 from btsrn_jax.errors import InputError, first_line
 from btsrn_jax.inference.jobs import SHOWN, Job, Work
-from btsrn_jax.inference.models import Model
+from btsrn_jax.inference.models import Model, suited_photo_model
 from btsrn_jax.inference.photo import resize_picture, upscale_picture
+from btsrn_jax.inference.weights import is_photo_model, released_models
 from btsrn_jax.progress import logger, progress_bar
 
 _WORTH_SAYING = 5  # seconds: a shorter wait is not announced
@@ -22,21 +23,24 @@ _WORTH_SAYING = 5  # seconds: a shorter wait is not announced
 
 def upscale_files(
     work: Work,
-    open_model: Callable[[int | None], Model],
+    open_model: Callable[[int | None, images.JpegQuality | None], Model],
     scale: int | None = None,
     log: Callable[[str], None] = print,
+    tell_model: bool = False,
 ) -> int:
     """Upscales picture files.
 
     Args:
       work: of `plan_files`.
-      open_model: open_model(scale) returns a model of that scale if there is a choice,
-        else the one that there is; of None, the one that is taken by default. It is
-        called for every picture. The model may raise InputError or MemoryError for a
-        picture that it cannot upscale.
+      open_model: open_model(scale, quality) returns a model of that scale if there is a
+        choice, else the one that there is; of None, the one that is taken by default.
+        The quality is that of the picture if it is a JPEG, else None. It is called for
+        every picture. The model may raise InputError or MemoryError for a picture that
+        it cannot upscale.
       scale: of the model for all pictures; None for the default, or, where the size of
         the output is given, for the next scale that reaches it.
       log: takes one line per file, and a summary where there are several.
+      tell_model: True if the line of each file names its model.
 
     Returns:
       The exit code: 0, or 1 where a picture failed; the others are done nevertheless.
@@ -66,7 +70,9 @@ def upscale_files(
         for job in jobs:
             progress.begin(job)
             try:
-                line = _upscale_one(job, open_model(job.scale), work, progress)
+                model = open_model(job.scale, job.quality)
+                how = _about_model(job, model, tell_model)
+                line = _upscale_one(job, model, work, progress, how)
                 written += 1
             except (InputError, OSError, MemoryError) as error:
                 failures.append(_reason(job, error))
@@ -84,7 +90,18 @@ def upscale_files(
     return 1 if failures else 0
 
 
-def _upscale_one(job, model, work, progress):
+def _about_model(job, model, tell_model):
+    """Returns phrases: the model of a picture, or which one would suit it better."""
+    if tell_model:
+        quality = [str(job.quality)] if job.quality else []
+        return [*quality, f"by {model.name}"]
+    better = suited_photo_model(model.scale, job.quality)
+    if not better or is_photo_model(model.name) or model.name not in released_models():
+        return []  # of a model of one's own it is not known what it is for
+    return [f"{job.quality}: {better} would suit it"]
+
+
+def _upscale_one(job, model, work, progress, how):
     """Reads, upscales and writes one picture; returns the line that tells of it."""
     begun = time.monotonic()
     picture = images.read_picture(job.source)
@@ -110,7 +127,7 @@ def _upscale_one(job, model, work, progress):
         if present and not any(phrase.startswith(name) for phrase in lost)
     ]
     seconds = time.monotonic() - begun
-    about = [f"{w} x {h}", *picture.notes, *kept, *lost, f"{seconds:.1f} s"]
+    about = [f"{w} x {h}", *how, *picture.notes, *kept, *lost, f"{seconds:.1f} s"]
     return f"{job.source} -> {job.target}: {', '.join(about)}"
 
 
@@ -140,14 +157,16 @@ def _measure(job, output, open_model, scale):
         raise InputError(f"it has {w} x {h} pixels: that would not be enlarging")
     if scale is None and factor is not None:
         scale = next((s for s in SCALES if s >= factor), max(SCALES))
-    scale = open_model(scale).scale
+    quality = images.jpeg_quality(job.source)
+    scale = open_model(scale, quality).scale
     if factor is not None and factor > scale:
         raise InputError(
             f"{w} x {h} pixels, {factor:.3g} times larger: at most {scale} times"
         )
     size = output.size_of(h, w) or (scale * h, scale * w)
     images.check_writable(job.target, *size)
-    return job._replace(scale=scale, size=size, megapixels=h * w / 1e6)
+    known = {"scale": scale, "size": size, "quality": quality}
+    return job._replace(megapixels=h * w / 1e6, **known)
 
 
 class _Progress:

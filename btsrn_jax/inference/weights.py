@@ -25,6 +25,7 @@ from btsrn_jax.inference import hub, tensor_file
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoints"  # `checkpoint.FOLDER`, of a module that loads JAX
+PHOTO = "-photo"  # how the names of photo models end: btsrn-x2-photo
 RELEASED = pathlib.Path(__file__).parents[1] / "pretrained"
 # What config.json must hold, what it may hold, and what one of its figures holds.
 NEEDED = {"scale": int, "model": dict}
@@ -43,6 +44,7 @@ FIGURE = {
     **dict.fromkeys(("scale", "ensemble", "images"), int),
     **dict.fromkeys(("psnr", "ssim"), int | float | None),  # None: see evaluation.Row
 }
+OF_LR = ("lr", "degradation")  # what a figure may hold besides: texts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,6 +162,12 @@ def released_models() -> list[str]:
     return sorted(path.parent.name for path in RELEASED.glob(f"*/{WEIGHTS}"))
 
 
+def is_photo_model(name: str) -> bool:
+    """Returns True for the name of a model that was trained for photographs with JPEG
+    blocks and noise. It is taken by its name or by "auto" only."""
+    return name.endswith(PHOTO)
+
+
 def read_config(folder: pathlib.Path) -> dict:
     """Reads the config.json of an exported model, or what its model.safetensors says if
     `folder` is that file. Loads no JAX.
@@ -193,6 +201,9 @@ def _check(config, path):
             has = isinstance(figure, dict) and name in figure
             if not has or not isinstance(figure[name], kind):
                 raise InputError(f"{path} is damaged: figures[{i}] has no {name}")
+        for name in OF_LR:
+            if not isinstance(figure.get(name, ""), str):
+                raise InputError(f"{path} is damaged: figures[{i}] has another {name}")
     # The rules are those of a training config with this network in it.
     whole = schema.defaults().to_dict()
     whole["scale"], whole["model"] = config["scale"], whole["model"] | config["model"]

@@ -186,14 +186,14 @@ def _setting(config):
 
 
 def final(run: ReportedModel) -> list[evaluation.Row]:
-    """Returns the means of a run's best checkpoint, one a set: without the ensemble,
-    under the protocol that the run was validated with."""
+    """Returns the means of a run's best checkpoint, one a set: without the ensemble and
+    without degradation, under the protocol that the run was validated with."""
     protocol = run.config["eval"]["protocol"]
     rows = {
         r.set: r
         for r in run.rows
         if r.image == "mean" and not r.ensemble and r.protocol == protocol
-        if r.psnr is not None
+        if r.psnr is not None and not r.degradation
     }
     return list(rows.values())
 

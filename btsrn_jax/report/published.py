@@ -54,7 +54,8 @@ def _mean(entries, set_name, scale, protocol, ensemble, field="rows"):
         for row in getattr(entry, field):
             name = evaluation.paper_set(row.set)
             key = (name, row.image, row.scale, row.protocol, row.ensemble)
-            if key == (set_name, "mean", scale, protocol, ensemble):
+            asked = (set_name, "mean", scale, protocol, ensemble)
+            if key == asked and not row.degradation:
                 return evaluation.as_text(row.psnr)
     return ""
 

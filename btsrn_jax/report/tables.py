@@ -102,11 +102,11 @@ def table3(entries: Sequence[ReportedModel]) -> Table | None:
             continue
         for row in entry.rows:
             ntire = row.image == "mean" and row.ensemble and row.protocol == "ntire"
-            if ntire and row.psnr is not None:
+            if ntire and row.psnr is not None and not row.degradation:
                 paper, paper_bicubic = evaluation.TABLE_3[row.scale]
                 line = [f"x{row.scale}", entry.name, set_label(row), f"{row.psnr:.2f}"]
                 line += [f"{paper:.2f}", f"{row.psnr - paper:+.2f}"]
-                base = _baseline(entry, row)
+                base = find_baseline(entry, row)
                 known = entry.rows + entry.baseline
                 won = base and evaluation.gain(row, base, known)
                 gain = evaluation.as_text(won, "+.2f")
@@ -128,21 +128,20 @@ def table3(entries: Sequence[ReportedModel]) -> Table | None:
     )
 
 
-def _baseline(entry, row):
+def find_baseline(entry: ReportedModel, row: evaluation.Row) -> evaluation.Row | None:
     """Returns bicubic's figure beside a row, or None."""
     keys = ("set", "image", "scale", "protocol")
 
     def measured(row):
-        return *(getattr(row, key) for key in keys), evaluation.lr_label(row)
+        return *(getattr(row, key) for key in keys), evaluation.input_label(row)
 
     same = (b for b in entry.baseline if measured(b) == measured(row))
     return next(same, None)
 
 
 def set_label(row: evaluation.Row) -> str:
-    """Returns a set's name, and where its LR images came from if not from imresize."""
-    lr = evaluation.lr_label(row)
-    return f"{row.set}, LR of {lr}" if lr else row.set
+    """Returns a set's name, and what its LR images are if not those of imresize."""
+    return row.set + evaluation.input_label(row)
 
 
 def table4(entries: Sequence[ReportedModel]) -> Table | None:
@@ -169,7 +168,7 @@ def table4(entries: Sequence[ReportedModel]) -> Table | None:
             place = names.index(entry.name)
             line = evaluation.paper_set(row.set), row.scale
             cells.setdefault((system, place, *line), row)
-            base = _baseline(entry, row)
+            base = find_baseline(entry, row)
             if base and base.psnr is not None:
                 cells.setdefault(("bicubic", 0, *line), base)
     columns = [
@@ -271,7 +270,7 @@ def overview(entries: Sequence[ReportedModel]) -> Table:
         size = f"{network.parameter_count(built):,}"
         means = [row for row in entry.rows if row.image == "mean"]
         for row in means:
-            base = _baseline(entry, row)
+            base = find_baseline(entry, row)
             line = [entry.name, f"x{row.scale}", size, set_label(row), row.protocol]
             line += ["yes" if row.ensemble else "no"]
             figures = (base and base.psnr, ".2f"), (row.psnr, ".2f"), (row.ssim, ".4f")

@@ -26,7 +26,14 @@ from btsrn_jax.data import (
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
 from btsrn_jax.progress import logger
-from btsrn_jax.report import experiments, html_page, plots, published, tables
+from btsrn_jax.report import (
+    experiments,
+    html_page,
+    photographs,
+    plots,
+    published,
+    tables,
+)
 from btsrn_jax.report.tables import ReportedModel
 
 METRICS = "metrics.jsonl"  # `training.METRICS`, of a module that loads JAX
@@ -210,7 +217,11 @@ def _sections(entries):
     runs = [entry for entry in entries if "train" in entry.config]
     sections = experiments.find(runs)
     shown = [run for study in sections for run in study.runs]
-    found = (tables.table3(entries), tables.table4(entries))
+    found = (
+        photographs.degraded_table(entries),
+        tables.table3(entries),
+        tables.table4(entries),
+    )
     found = [*published.released_tables(entries), *filter(None, found)]
     sections += map(experiments.Study, found)
     differences = tables.compared(entries)

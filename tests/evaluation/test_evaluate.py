@@ -174,7 +174,7 @@ def test_the_csv_has_a_row_for_each_image_and_protocol_and_their_means(tmp_path)
     figures.write_csv(path, rows)
     with path.open(newline="") as file:
         lines = list(csv.reader(file))
-    header = "set,image,scale,model,ensemble,protocol,psnr,ssim,lr"
+    header = "set,image,scale,model,ensemble,protocol,psnr,ssim,lr,degradation"
     assert lines[0] == header.split(",")
     assert [line[1] for line in lines[1:]] == (
         ["a/b", "a/b", "c, d", "c, d", "mean", "mean"]

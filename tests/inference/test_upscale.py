@@ -41,7 +41,7 @@ def run(inputs, out, function=bicubic, lines=None, output=PLAIN, **options):
     lines = [] if lines is None else lines
     work = jobs.plan_files(inputs, out, output, **options)
     model = models.Model("test", SCALE, 0, function, "")
-    return upscale.upscale_files(work, lambda scale: model, None, lines.append), lines
+    return upscale.upscale_files(work, lambda *_: model, None, lines.append), lines
 
 
 def tree(folder):
@@ -403,7 +403,7 @@ def test_a_size_takes_the_next_scale_that_reaches_it(photos, tmp_path):
     """Of a family of models; 16 bits are kept by the resizing, too."""
     asked = []
 
-    def open_model(scale):
+    def open_model(scale, quality):
         asked.append(scale)
         return models.bicubic_model(scale)
 

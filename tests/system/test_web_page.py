@@ -159,7 +159,7 @@ def test_the_page_makes_the_pictures_of_btsrn_upscale(
         found = decode.read_picture(tmp_path / "web.png")
         work = inference.plan_files([path], tmp_path / "ours.png", force=True)
         assert (
-            inference.upscale_files(work, lambda s: model, scale, lambda line: 0) == 0
+            inference.upscale_files(work, lambda *_: model, scale, lambda line: 0) == 0
         )
         wanted = decode.read_picture(tmp_path / "ours.png")
         assert found.pixels.shape[:2] == wanted.pixels.shape[:2], path.name
@@ -249,7 +249,7 @@ def test_a_gpu_that_agrees_computes_the_picture(launch, models, monkeypatch, tmp
         assert page.text_content("#runs") == "WebGPU"
     work = inference.plan_files([path], target)
     model = inference.load_model(models[0])
-    assert inference.upscale_files(work, lambda s: model, 2, lambda line: 0) == 0
+    assert inference.upscale_files(work, lambda *_: model, 2, lambda line: 0) == 0
     found, wanted = (np.asarray(Image.open(f)) for f in (io.BytesIO(made), target))
     assert np.abs(found.astype(int) - wanted).max() <= 1
 
