@@ -113,7 +113,9 @@ def _check_allowed(name, value):
     field = FIELDS[name]
     if field.allowed is None or value is None:
         return
-    if not isinstance(field.allowed, Range):
+    if field.type is tuple and isinstance(field.allowed, Range):
+        _check_range(name, value)
+    elif not isinstance(field.allowed, Range):
         if value not in field.allowed:
             raise InputError(f"config.{name} is {value!r}: {field.describe_allowed()}")
     elif not field.allowed.low <= value <= field.allowed.high:  # nan fails, too
@@ -147,6 +149,21 @@ def nearest_fields(name: str) -> list[str]:
             same = [f for f in leaves[leaf] if f == f"{section}.{leaf}"]
             return same or leaves[leaf]
     return []
+
+
+def _check_range(name, value):
+    """Checks a field that is a range itself, (low, high)."""
+    field = FIELDS[name]
+    kind = type(field.default[0])
+    kinds = (int,) if kind is int else (int, float)
+    fits = len(value) == 2 and all(type(number) in kinds for number in value)
+    low, high = field.allowed
+    if not fits or not low <= value[0] <= value[1] <= high:  # nan fails, too
+        whole = "whole numbers, " if kind is int else ""
+        raise InputError(
+            f"config.{name} is {value!r}: {whole}{field.describe_allowed()},"
+            " and low is not above high"
+        )
 
 
 def _check_model(config):
