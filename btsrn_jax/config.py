@@ -53,13 +53,13 @@ def defaults() -> ConfigDict:
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
     """Returns every leaf by its dotted name, such as {"train.steps": 1000}, in the
-    order of the config."""
+    order of the config. Lists become tuples: JSON knows only lists."""
     flat = {}
     for name, value in config.items():
         if isinstance(value, (Mapping, ConfigDict)):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
+            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
     return flat
 
 
@@ -154,15 +154,12 @@ def nearest_fields(name: str) -> list[str]:
 def _check_range(name, value):
     """Checks a field that is a range itself, (low, high)."""
     field = FIELDS[name]
-    kind = type(field.default[0])
-    kinds = (int,) if kind is int else (int, float)
+    kinds = (int, type(field.default[0]))
     fits = len(value) == 2 and all(type(number) in kinds for number in value)
     low, high = field.allowed
     if not fits or not low <= value[0] <= value[1] <= high:  # nan fails, too
-        whole = "whole numbers, " if kind is int else ""
         raise InputError(
-            f"config.{name} is {value!r}: {whole}{field.describe_allowed()},"
-            " and low is not above high"
+            f"config.{name} is {value!r}: {field.describe_allowed()}, low at most high"
         )
 
 
@@ -304,12 +301,8 @@ def _changes(old, new):
     return {
         name: f"config.{name} was {old[name]!r}, now {new[name]!r}"
         for name in FIELDS
-        if _plain(old[name]) != _plain(new[name])
+        if old[name] != new[name]
     }
-
-
-def _plain(value):
-    return list(value) if isinstance(value, tuple) else value  # as JSON has it
 
 
 def to_help() -> str:

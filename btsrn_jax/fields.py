@@ -81,10 +81,12 @@ class Field:
             return "true or false"
         if self.allowed is None:
             return ""
-        if isinstance(self.allowed, Range) and self.type is tuple:
-            return "(low, high), both from {:.10g} to {:.10g}".format(*self.allowed)
         if isinstance(self.allowed, Range):
-            return "from {:.10g} to {:.10g}".format(*self.allowed)
+            words = "from {:.10g} to {:.10g}".format(*self.allowed)
+            if self.type is not tuple:
+                return words
+            kind = "whole numbers" if type(self.default[0]) is int else "numbers"
+            return f"(low, high), {kind} {words}"
         return f"one of {', '.join(map(str, self.allowed))}"
 
 

@@ -168,33 +168,36 @@ def squares(images: jax.Array, corners: jax.Array, side: int) -> jax.Array:
 
 def draw(key: jax.Array, wanted: Degradation, side: int) -> Draw:
     """Draws what is done to one patch of `side` pixels."""
-    keys = iter(jax.random.split(key, 16))
+    # One array of draws for all: each call of jax.random takes a while to compile.
+    chances = iter(jax.random.uniform(jax.random.fold_in(key, 0), (16,)))
 
     def happens(probability):
-        return jax.random.uniform(next(keys)) < probability
+        return next(chances) < probability
 
-    def between(limits, shape=()):
-        return jax.random.uniform(next(keys), shape, minval=limits[0], maxval=limits[1])
+    def between(low, high):
+        return low + next(chances) * (high - low)
 
-    unit, first = jpeg_artefacts.UNIT, wanted.first_place(side)
-    count = unit if wanted.jpeg else 1
-    place = first + jax.random.randint(next(keys), (2,), 0, count)
+    def whole(low, count):
+        return low + jnp.floor(next(chances) * count).astype(jnp.int32)
+
+    first, count = wanted.first_place(side), jpeg_artefacts.UNIT if wanted.jpeg else 1
+    place = jnp.stack([whole(first, count) for _ in range(2)])
     blurred, uneven = happens(wanted.blur), happens(wanted.blur_uneven)
-    widths = between(wanted.blur_width, (2,))
+    widths = jnp.stack([between(*wanted.blur_width) for _ in range(2)])
     widths = jnp.where(uneven, widths, widths[0])
-    kernel = gaussian(widths, between((0, math.pi)), wanted.radius)
-    level = jnp.where(happens(wanted.noise), between(wanted.noise_level), 0.0)
+    kernel = gaussian(widths, between(0, math.pi), wanted.radius)
+    noisy, level = happens(wanted.noise), between(*wanted.noise_level)
     low, high = wanted.jpeg_quality
-    quality = jax.random.randint(next(keys), (2,), low, high + 1).max()
+    qualities = [whole(low, high - low + 1) for _ in range(2)]
     return Draw(
         place=place,
         kernel=jnp.where(blurred, kernel, gaussian(jnp.zeros(2), 0.0, wanted.radius)),
-        level=level,
+        level=jnp.where(noisy, level, 0.0),
         shot=happens(wanted.noise_shot),
         grey=happens(wanted.noise_grey),
-        quality=jnp.where(happens(wanted.jpeg), quality, 0),
+        quality=jnp.where(happens(wanted.jpeg), jnp.maximum(*qualities), 0),
         subsampled=happens(wanted.jpeg_subsampled),
-        noise_key=next(keys),
+        noise_key=jax.random.fold_in(key, 1),
     )
 
 

@@ -34,7 +34,7 @@ def psnr(a, b):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def originals():
     """Returns photographs and noise, all of one size."""
     noise = np.random.default_rng(0).integers(0, 256, (160, 192, 3), np.uint8)
     flat = np.full_like(noise, (200, 30, 90))
@@ -44,11 +44,11 @@ def pictures():
 
 @pytest.mark.parametrize("subsampled", [False, True])
 @pytest.mark.parametrize("quality", [10, 30, 49, 50, 75, 85, 95, 100])
-def test_jpeg_is_what_pillow_saves_and_reads(pictures, quality, subsampled):
-    count = len(pictures)
+def test_jpeg_is_what_pillow_saves_and_reads(originals, quality, subsampled):
+    count = len(originals)
     settings = jnp.full(count, quality), jnp.full(count, subsampled)
-    ours = np.asarray(save_and_read(pictures, *settings))
-    for clean, image in zip(pictures, ours, strict=True):
+    ours = np.asarray(save_and_read(originals, *settings))
+    for clean, image in zip(originals, ours, strict=True):
         theirs = by_pillow(clean, quality, subsampled).astype(int)
         apart = np.abs(image - theirs)
         assert apart.mean() <= 0.01
@@ -127,14 +127,14 @@ def test_without_any_probability_patches_are_as_they_were():
 
 
 @pytest.mark.parametrize("widths", [(0.5, 0.5), (0.8, 0.3), (2.0, 0.7)])
-def test_blur_is_the_gaussian_of_scipy_along_its_axes(pictures, widths):
+def test_blur_is_the_gaussian_of_scipy_along_its_axes(originals, widths):
     down, across = widths
     radius = int(np.ceil(4 * max(widths)))
     kernel = degradation.gaussian(jnp.array([across, down]), 0.0, radius)
-    kernels = jnp.stack([kernel] * len(pictures))
-    ours = degradation.blur(pictures.astype(np.float32), kernels)
+    kernels = jnp.stack([kernel] * len(originals))
+    ours = degradation.blur(originals.astype(np.float32), kernels)
     theirs = ndimage.gaussian_filter(
-        pictures.astype(np.float64), (0, down, across, 0), radius=radius
+        originals.astype(np.float64), (0, down, across, 0), radius=radius
     )[:, radius:-radius, radius:-radius]
     np.testing.assert_allclose(ours, theirs, atol=2e-3)
 
