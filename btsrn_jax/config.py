@@ -53,13 +53,13 @@ def defaults() -> ConfigDict:
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
     """Returns every leaf by its dotted name, such as {"train.steps": 1000}, in the
-    order of the config."""
+    order of the config. Lists become tuples: JSON knows only lists."""
     flat = {}
     for name, value in config.items():
         if isinstance(value, (Mapping, ConfigDict)):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
+            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
     return flat
 
 
@@ -113,7 +113,9 @@ def _check_allowed(name, value):
     field = FIELDS[name]
     if field.allowed is None or value is None:
         return
-    if not isinstance(field.allowed, Range):
+    if field.type is tuple and isinstance(field.allowed, Range):
+        _check_range(name, value)
+    elif not isinstance(field.allowed, Range):
         if value not in field.allowed:
             raise InputError(f"config.{name} is {value!r}: {field.describe_allowed()}")
     elif not field.allowed.low <= value <= field.allowed.high:  # nan fails, too
@@ -147,6 +149,18 @@ def nearest_fields(name: str) -> list[str]:
             same = [f for f in leaves[leaf] if f == f"{section}.{leaf}"]
             return same or leaves[leaf]
     return []
+
+
+def _check_range(name, value):
+    """Checks a field that is a range itself, (low, high)."""
+    field = FIELDS[name]
+    kinds = (int, type(field.default[0]))
+    fits = len(value) == 2 and all(type(number) in kinds for number in value)
+    low, high = field.allowed
+    if not fits or not low <= value[0] <= value[1] <= high:  # nan fails, too
+        raise InputError(
+            f"config.{name} is {value!r}: {field.describe_allowed()}, low at most high"
+        )
 
 
 def _check_model(config):
@@ -287,12 +301,8 @@ def _changes(old, new):
     return {
         name: f"config.{name} was {old[name]!r}, now {new[name]!r}"
         for name in FIELDS
-        if _plain(old[name]) != _plain(new[name])
+        if old[name] != new[name]
     }
-
-
-def _plain(value):
-    return list(value) if isinstance(value, tuple) else value  # as JSON has it
 
 
 def to_help() -> str:

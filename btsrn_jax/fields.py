@@ -24,6 +24,9 @@ class Range(NamedTuple):
     high: float
 
 
+PROBABILITY = Range(0.0, 1.0)
+
+
 class Role(enum.Enum):
     """What a field is to a training run, and hence where a change of it matters."""
 
@@ -42,7 +45,8 @@ class Field:
       default: The value of the paper's x4 setting. None stands for a whole number that
         follows from the data.
       allowed: A tuple of the values that the field may have, a `Range` of numbers, or
-        None for anything of the default's type.
+        None for anything of the default's type. A field whose default is two numbers,
+        with a `Range`, is a range itself: (low, high), both of them in it.
       help: What the field does, in plain sentences.
       role: What the field is to a training run.
       places: True if the field names files or folders, where ~ is the home directory.
@@ -78,7 +82,11 @@ class Field:
         if self.allowed is None:
             return ""
         if isinstance(self.allowed, Range):
-            return "from {:.10g} to {:.10g}".format(*self.allowed)
+            words = "from {:.10g} to {:.10g}".format(*self.allowed)
+            if self.type is not tuple:
+                return words
+            kind = "whole numbers" if type(self.default[0]) is int else "numbers"
+            return f"(low, high), {kind} {words}"
         return f"one of {', '.join(map(str, self.allowed))}"
 
 
@@ -178,6 +186,55 @@ FIELDS = {
         ("auto", "device", "host"),
         "Where decoded images are kept. auto is the device if they fit.",
         Role.CONDUCT,
+    ),
+    "data.degradation.blur": Field(
+        0.0,
+        PROBABILITY,
+        "Probability that an LR patch is blurred. Blur comes first, then noise, then"
+        " JPEG (docs/training.md).",
+    ),
+    "data.degradation.blur_width": Field(
+        (0.2, 0.8),
+        Range(0.0, 8.0),
+        "Standard deviation of the Gaussian blur in LR pixels.",
+    ),
+    "data.degradation.blur_uneven": Field(
+        0.5,
+        PROBABILITY,
+        "Share of blurs with two widths, along axes that are turned at random.",
+    ),
+    "data.degradation.noise": Field(
+        0.0, PROBABILITY, "Probability that an LR patch gets noise."
+    ),
+    "data.degradation.noise_level": Field(
+        (0.0, 6.0),
+        Range(0.0, 128.0),
+        "Standard deviation of the noise in grey levels of 255.",
+    ),
+    "data.degradation.noise_shot": Field(
+        0.5,
+        PROBABILITY,
+        "Share of noise whose variance grows with brightness, as of photons; its level"
+        " is that of middle grey. Other noise is the same everywhere.",
+    ),
+    "data.degradation.noise_grey": Field(
+        0.5,
+        PROBABILITY,
+        "Share of noise that is the same in all channels.",
+    ),
+    "data.degradation.jpeg": Field(
+        0.0, PROBABILITY, "Probability that an LR patch is saved as JPEG."
+    ),
+    "data.degradation.jpeg_quality": Field(
+        (30, 98),
+        Range(1, 100),
+        "Quality as of libjpeg and Pillow, the higher of two even draws.",
+    ),
+    "data.degradation.jpeg_subsampled": Field(
+        0.75,
+        PROBABILITY,
+        "Share of JPEG whose colours have half the size (4:2:0); the others keep all"
+        " of it (4:4:4).",
     ),
     "train.seed": Field(
         0, Range(0, 2**32 - 1), "Seed of initialisation and batches.", Role.REPEAT

@@ -1,6 +1,7 @@
 """Claims of fields.py and config.py: the table, its rules, and every config file."""
 
 import importlib.util
+import json
 import pathlib
 import subprocess
 import sys
@@ -22,6 +23,7 @@ FILES = {
     "x4.py": (None, "bicubic", "unknown"),
     "quickstart.py": (None,),
     "release.py": ("x2", "x3", "x4", "x2,fast", "x3,fast", "x4,fast"),
+    "photo.py": ("x2", "x3", "x4"),
 }
 
 
@@ -94,18 +96,22 @@ def test_the_page_on_the_config_is_the_one_that_the_table_gives():
 
 def test_one_entry_in_the_table_makes_a_field_also_in_a_new_section(monkeypatch):
     saved = schema.defaults().to_dict()
-    noise = Field(0.0, Range(0, 50), "Noise added to LR.")
-    monkeypatch.setitem(FIELDS, "data.degradation.noise", noise)
+    cutout = Field(0.0, Range(0, 50), "Side of a hole in LR.")
+    monkeypatch.setitem(FIELDS, "data.augmentation.cutout", cutout)
     config = schema.defaults()
     assert schema.contradictions(saved, config) == []
-    config.data.degradation.noise = 60.0
-    assert message(config) == "config.data.degradation.noise is 60.0: from 0 to 50"
+    config.data.augmentation.cutout = 60.0
+    assert message(config) == "config.data.augmentation.cutout is 60.0: from 0 to 50"
     assert schema.contradictions(saved, config) == [
-        "config.data.degradation.noise was 0.0, now 60.0"
+        "config.data.augmentation.cutout was 0.0, now 60.0"
     ]
-    assert "data.degradation.noise?" in schema.unknown_field("data.degradation.noize")
-    assert "  --config.data.degradation.noise=0.0\n" in schema.to_help()
-    assert "| `data.degradation.noise` | `0.0` | from 0 to 50 |" in schema.to_markdown()
+    assert "data.augmentation.cutout?" in schema.unknown_field(
+        "data.degradation.cutuot"
+    )
+    assert "  --config.data.augmentation.cutout=0.0\n" in schema.to_help()
+    assert (
+        "| `data.augmentation.cutout` | `0.0` | from 0 to 50 |" in schema.to_markdown()
+    )
 
 
 def test_the_roles_of_fields_say_what_compares_and_repeats_runs():
@@ -176,7 +182,9 @@ def test_the_papers_configs_have_the_papers_settings(file, scale, lr_patch):
     assert load(file, "unknown").data.track == "unknown"
 
 
-@pytest.mark.parametrize("file", ["x2.py", "x3.py", "x4.py", "quickstart.py"])
+@pytest.mark.parametrize(
+    "file", ["x2.py", "x3.py", "x4.py", "quickstart.py", "photo.py"]
+)
 def test_an_unknown_argument_is_named(file):
     with pytest.raises(InputError, match="nonsense"):
         load(file, "nonsense")
@@ -208,6 +216,45 @@ def test_an_unknown_argument_is_named(file):
 def test_an_impossible_value_is_named_with_what_was_expected(config, parts):
     text = message(config)
     assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "parts"),
+    [
+        *((name, 1.5, ["1.5: from 0 to 1"]) for name in ("blur", "noise", "jpeg")),
+        ("jpeg", -0.1, ["-0.1: from 0 to 1"]),
+        ("noise_grey", float("nan"), ["nan: from 0 to 1"]),
+        ("jpeg_quality", (90, 40), ["(90, 40)", "from 1 to 100, low at most high"]),
+        ("jpeg_quality", (0, 40), ["(0, 40)", "(low, high), whole numbers from 1"]),
+        ("jpeg_quality", (40, 101), ["(40, 101)"]),
+        ("jpeg_quality", (40.5, 90), ["(40.5, 90)", "whole numbers"]),
+        ("jpeg_quality", (40,), ["(40,)", "(low, high)"]),
+        ("jpeg_quality", ("a", "b"), ["('a', 'b')"]),
+        ("noise_level", (5.0, 1.0), ["(5.0, 1.0)", "low at most high"]),
+        ("noise_level", (0.0, float("nan")), ["nan", "numbers from 0 to 128"]),
+        ("blur_width", (-1.0, 1.0), ["(-1.0, 1.0)", "from 0 to 8"]),
+        ("blur_width", (0.2, 0.8, 1.0), ["(0.2, 0.8, 1.0)"]),
+    ],
+)
+def test_a_degradation_that_cannot_be_is_refused(field, value, parts):
+    config = schema.defaults()
+    config.data.degradation[field] = value
+    text = message(config)
+    assert text.startswith(f"config.data.degradation.{field} is ")
+    assert all(part in text for part in parts), text
+
+
+def test_a_degradation_may_be_a_single_value_and_does_not_change_on_resume():
+    config = changed(train_steps=10, train_decay_steps=1)
+    config.data.degradation.update(jpeg=0.5, jpeg_quality=(75, 75), noise_level=(2, 2))
+    schema.validate(config)
+    saved = json.loads(json.dumps(config.to_dict()))  # with lists
+    assert schema.contradictions(saved, config) == []
+    config.data.degradation.jpeg_quality = (75, 80)
+    (line,) = schema.contradictions(saved, config)
+    assert line == "config.data.degradation.jpeg_quality was (75, 75), now (75, 80)"
+    del saved["data"]["degradation"]  # of a run that is older than the section
+    assert len(schema.contradictions(saved, config)) == 3
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest_sizes():

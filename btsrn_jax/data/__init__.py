@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from btsrn_jax.data import div2k, host_store, sampler
+    from btsrn_jax.data import degradation, div2k, host_store, sampler
     from btsrn_jax.data.datasets import (
         SAMPLES_TRAIN,
         Pair,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         sample_pairs,
         training_pairs,
     )
+    from btsrn_jax.data.degradation import Degradation
     from btsrn_jax.data.feeder import Batches, open_batches
     from btsrn_jax.data.folders import raise_together
     from btsrn_jax.data.host_store import load_store
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
 __all__ = [
     "SAMPLES_TRAIN",
     "Batches",
+    "Degradation",
     "Pair",
     "check_pair",
     "check_set",
+    "degradation",
     "div2k",
     "evaluation_set",
     "evaluation_sets",
@@ -56,7 +59,7 @@ __all__ = [
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
-    submodules=["div2k", "host_store", "sampler"],
+    submodules=["degradation", "div2k", "host_store", "sampler"],
     submod_attrs={
         "datasets": [
             "SAMPLES_TRAIN",
@@ -72,6 +75,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "sample_pairs",
             "training_pairs",
         ],
+        "degradation": ["Degradation"],
         "feeder": ["Batches", "open_batches"],
         "folders": ["raise_together"],
         "host_store": ["load_store"],

@@ -23,6 +23,7 @@ class PatchRecipe(Protocol):
     candidates: int
     side: int
     target: int
+    margin: int
 
 
 class Batches(Protocol):
@@ -130,18 +131,19 @@ def cut_for_devices(
     Only the rows that this process's own devices hold are cut.
     """
     n, k = recipe.batch_size, recipe.candidates
-    side, target = recipe.side, recipe.target
+    side, target, margin = recipe.side, recipe.target, recipe.margin
     drawn = draw_on_host(store, recipe.seed, step, k * n, side)
 
     @functools.cache  # a device asks for lr, hr and turn of the same rows
     def cut(start, stop):
         rows = slice(start, stop)
-        return host_store.cut(store, drawn, side, target, rows, k)
+        return host_store.cut(store, drawn, side, target, rows, k, margin)
 
     def rows(index, field):
         return cut(index[0].start, index[0].stop)[field]
 
-    shapes = (n, side, side, 3), (n, target, target, 3), (n,)
+    whole = side + 2 * margin
+    shapes = (n, whole, whole, 3), (n, target, target, 3), (n,)
     parts = (
         jax.make_array_from_callback(
             shape, mesh.split(devices), functools.partial(rows, field=field)

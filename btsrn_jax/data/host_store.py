@@ -266,6 +266,7 @@ def cut(
     target: int,
     rows: slice,
     candidates: int = 1,
+    margin: int = 0,
 ) -> sampler.Patches:
     """Cuts some rows of a batch, as NumPy; otherwise as `sampler.cut`.
 
@@ -275,6 +276,7 @@ def cut(
       side, target: pixels a side, of LR and of HR patches.
       rows: of the batch, which ones to cut.
       candidates: see `sampler.batch`.
+      margin: LR pixels around a patch, as of `sampler.cut`.
     """
     begin, end, _ = rows.indices(len(drawn.image) // candidates)
     mine = slice(candidates * begin, candidates * end)
@@ -282,7 +284,7 @@ def cut(
     if candidates > 1:
         lr = _squares(store, 1, drawn, 0, side)
         drawn = sampler.most_detailed(drawn, lr, candidates, store.scale, target)
-    lr = _squares(store, 1, drawn, 0, side)
+    lr = _squares(store, 1, drawn, -margin, side + 2 * margin)
     border = (store.scale * side - target) // 2
     hr = _squares(store, store.scale, drawn, border, target)
     return sampler.Patches(lr, hr, drawn.turn)
@@ -299,4 +301,8 @@ def _square(store, scale, image, top, left, border, side):
     whole = (store.lr if scale == 1 else store.hr)[start : start + 3 * scale**2 * h * w]
     whole = whole.reshape(scale * h, scale * w, 3)
     top, left = scale * top + border, scale * left + border
-    return whole[top : top + side, left : left + side]
+    if border >= 0:
+        return whole[top : top + side, left : left + side]
+    places = np.arange(side)
+    rows = sampler.mirror(top + places, scale * h)
+    return whole[rows[:, None], sampler.mirror(left + places, scale * w)]

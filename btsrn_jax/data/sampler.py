@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from btsrn_jax import images
+from btsrn_jax.data.degradation import Degradation, degrade
 
 
 class Index(NamedTuple):
@@ -51,7 +52,8 @@ class Patches(NamedTuple):
     """Squares that the host has cut already, not yet turned."""
 
     lr: jax.Array
-    """(B, side, side, 3) uint8."""
+    """(B, side + 2 margin, side + 2 margin, 3) uint8; the margin is 0 but for patches
+    that are to be degraded."""
 
     hr: jax.Array
     """(B, target, target, 3) uint8."""
@@ -184,18 +186,22 @@ def most_detailed(
 
 
 def cut(
-    store: Store, drawn: Draw, side: int, target: int
+    store: Store, drawn: Draw, side: int, target: int, margin: int = 0
 ) -> tuple[jax.Array, jax.Array]:
     """Cuts the patches of a draw from a store on the device, not yet turned.
 
     Returns:
-      lr: (B, side, side, 3) uint8.
+      lr: (B, side + 2 margin, side + 2 margin, 3) uint8. Beyond the border of an image
+        lies its mirror image.
       hr: (B, target, target, 3) uint8, the centre of the enlarged patch.
     """
     scale = store.hr.shape[0] // store.lr.shape[0]
     border = (scale * side - target) // 2
     top = store.index.offset[drawn.image] + drawn.top
-    lr = _squares(store.lr, top, drawn.left, side)
+    if margin:
+        lr = _with_margin(store, drawn, side, margin)
+    else:
+        lr = _squares(store.lr, top, drawn.left, side)
     top, left = scale * top + border, scale * drawn.left + border
     return lr, _squares(store.hr, top, left, target)
 
@@ -211,6 +217,25 @@ def _squares(rows, top, left, side):
     return squares.reshape(-1, side, side, 3)
 
 
+def _with_margin(store, drawn, side, margin):
+    index = store.index
+    places = jnp.arange(-margin, side + margin)
+    tops, lefts = drawn.top[:, None] + places, drawn.left[:, None] + places
+    rows = mirror(tops, index.height[drawn.image][:, None])
+    columns = mirror(lefts, index.width[drawn.image][:, None])
+    bands = store.lr[index.offset[drawn.image][:, None] + rows]  # (B, side, 3 width)
+    columns = (3 * columns[:, :, None] + jnp.arange(3)).reshape(len(columns), -1)
+    squares = jnp.take_along_axis(bands, columns[:, None], 2)
+    return squares.reshape(*rows.shape, -1, 3)
+
+
+def mirror(places: jax.Array | np.ndarray, size: jax.Array | int) -> jax.Array:
+    """Returns which of `size` pixels are seen at `places`, any whole numbers, if the
+    image is followed by its mirror image over and over."""
+    places = places % (2 * size)
+    return places.__array_namespace__().minimum(places, 2 * size - 1 - places)
+
+
 def batch(
     source: Store | Patches,
     seed: int,
@@ -220,6 +245,7 @@ def batch(
     target: int,
     divided: jax.sharding.Sharding | None = None,
     candidates: int = 1,
+    degradation: Degradation | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the batch of a step, float32 in [0, 1] and turned.
 
@@ -229,11 +255,13 @@ def batch(
       target: as of `cut`.
       divided: sharding of the batch. Without it every device would cut all patches.
       candidates: patches drawn for each that is taken, see `most_detailed`.
+      degradation: what is done to LR, after the turn; None: nothing.
 
     Returns:
       lr: (B, side, side, 3).
       hr: (B, target, target, 3).
     """
+    margin = degradation.margin(side) if degradation else 0
     if isinstance(source, Patches):
         lr, hr, turns = source
     else:
@@ -246,10 +274,15 @@ def batch(
                 source, drawn, side, target
             )  # HR is not used here, so XLA drops it
             drawn = most_detailed(drawn, lr, candidates, scale, target)
-        lr, hr = cut(source, drawn, side, target)
+        lr, hr = cut(source, drawn, side, target, margin)
         turns = drawn.turn
     turn = jax.vmap(images.turn)
-    return tuple(turn(x, turns).astype(jnp.float32) / 255 for x in (lr, hr))
+    lr, hr = (turn(x, turns) for x in (lr, hr))
+    if degradation:
+        # `draw` takes the first four keys of a step.
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 4)
+        lr = degrade(lr, side, degradation, key, divided)
+    return tuple(x.astype(jnp.float32) / 255 for x in (lr, hr))
 
 
 def steps_per_pass(sizes: list[tuple[int, int]], batch_size: int) -> int:

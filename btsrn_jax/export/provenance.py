@@ -5,7 +5,6 @@ Nothing is read here but the configs that come with the package.
 
 import collections
 import importlib.util
-import json
 import pathlib
 import shlex
 import time
@@ -86,6 +85,10 @@ def describe_data(config: Mapping) -> str:
         text = f"photographs that come with scikit-image: {names}"
     else:
         text = f"a folder of images, {pathlib.Path(data['hr_dir']).name}"
+    done = data.get("degradation", {})  # a run may be older than this section
+    degraded = [name for name in ("blur", "noise", "jpeg") if done.get(name)]
+    if degraded:
+        text += f"; LR images degraded at random by {', '.join(degraded)}"
     if config["train"]["init_from"]:
         text += f"; started from {pathlib.Path(config['train']['init_from']).name}"
     return text
@@ -154,7 +157,7 @@ def _shipped_config(name, argument):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     found = module.get_config(argument or None).to_dict()
-    return schema.flatten(json.loads(json.dumps(found)))  # lists, as in a run's config
+    return schema.flatten(found)
 
 
 def shown_path(value: Any) -> str:

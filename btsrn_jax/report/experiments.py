@@ -178,7 +178,7 @@ def _belongs(kind, config):
 
 def _setting(config):
     """Returns what comparable runs have in common, as text."""
-    flat = schema.flatten(config)
+    flat = schema.flatten(schema.defaults()) | schema.flatten(config)
     for name in [*NOT_SETTINGS, *(f"model.{name}" for name in VARIED)]:
         flat.pop(name, None)
     kept = {n: v for n, v in flat.items() if not n.startswith("eval.")}

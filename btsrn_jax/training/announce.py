@@ -24,7 +24,8 @@ def describe(
     devices: Mesh,
     workdir: pathlib.Path,
 ) -> str:
-    """Returns what is about to happen, in five lines, or six with a warning.
+    """Returns what is about to happen: five lines, one more if LR patches are degraded,
+    and one more with a warning.
 
     Args:
       config: resolved.
@@ -45,6 +46,7 @@ def describe(
         f"data: {len(sizes)} images, {megapixels:.1f} HR megapixels; a pass is"
         f" {_steps(one_pass)} of {train.batch_size} patches (one every 84 pixels,"
         " upright and turned)",
+        describe_degradation(config.data.degradation),
         f"schedule: {_steps(train.steps)}, {train.steps / one_pass:.3g} passes;"
         f" {describe_rate(train)}",
         warn_of_rate(train),
@@ -54,6 +56,26 @@ def describe(
         f" {_watch(workdir)}",
     ]
     return "\n".join(filter(None, lines))
+
+
+def describe_degradation(section: Mapping) -> str:
+    """Returns how often and how much LR patches are degraded, in a line; "" if they
+    are not.
+
+    Args:
+      section: `data.degradation` of a config.
+    """
+    kinds = {
+        "blur": ("blur_width", "of {:g} to {:g} LR pixels"),
+        "noise": ("noise_level", "of {:g} to {:g} grey levels"),
+        "jpeg": ("jpeg_quality", "of quality {:g} to {:g}"),
+    }
+    parts = [
+        f"{kind} {words.format(*section[limits])} ({section[kind]:.3g} of patches)"
+        for kind, (limits, words) in kinds.items()
+        if section[kind]
+    ]
+    return f"LR patches are degraded: {', '.join(parts)}" if parts else ""
 
 
 def describe_rate(train: Mapping) -> str:

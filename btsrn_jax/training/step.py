@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from btsrn_jax import inference, mesh, network, trees
-from btsrn_jax.data import sampler
+from btsrn_jax.data import Degradation, degradation, sampler
 from btsrn_jax.errors import InputError
 
 
@@ -73,6 +73,14 @@ class Recipe:
     parts: int
     """How many parts the batch is computed in, one after the other."""
 
+    degradation: Degradation | None = None
+    """What is done to LR patches."""
+
+    @property
+    def margin(self) -> int:
+        """LR pixels that are cut around a patch, because degrading it needs them."""
+        return self.degradation.margin(self.side) if self.degradation else 0
+
 
 LOSSES = {
     "mse": lambda error: jnp.mean(error**2),
@@ -101,7 +109,9 @@ def train_step(
     """
     r = recipe
     size = r.batch_size, r.side, r.target
-    lr, hr = sampler.batch(data, r.seed, state.step, *size, divided, r.candidates)
+    lr, hr = sampler.batch(
+        data, r.seed, state.step, *size, divided, r.candidates, r.degradation
+    )
 
     def loss_of(params, lr, hr):
         variables = {"params": params, **state.model_state}
@@ -254,6 +264,7 @@ def make_recipe(config: ConfigDict, devices: Mesh) -> Recipe:
         side=side,
         target=model.output_size(side),
         parts=train.batch_size if by_patch else 1,
+        degradation=degradation.from_config(config.data.degradation),
     )
 
 

@@ -20,7 +20,7 @@ from btsrn_jax.errors import InputError
 def recipe(**fields):
     """Returns what a recipe of training says about its patches."""
     sizes = {"seed": 0, "batch_size": 8, "side": 8, "target": 10}
-    return types.SimpleNamespace(**sizes | {"candidates": 1} | fields)
+    return types.SimpleNamespace(**sizes | {"candidates": 1, "margin": 0} | fields)
 
 
 @pytest.fixture
@@ -31,13 +31,17 @@ def store(tmp_path):
     return found
 
 
+@pytest.mark.parametrize("degraded", [None, tiny.DEGRADED])
 @pytest.mark.parametrize(("devices", "candidates"), [(1, 1), (8, 1), (1, 3), (8, 3)])
-def test_both_ways_give_equal_batches(store, devices, candidates):
+def test_both_ways_give_equal_batches(store, devices, candidates, degraded):
     on = mesh.make_mesh(jax.devices()[:devices])
-    batch = functools.partial(sampler.batch, candidates=candidates)
+    more = {"candidates": candidates, "degradation": degraded}
+    batch = functools.partial(sampler.batch, **more)
     quick = {"xla_backend_optimization_level": 0}  # of integers, almost
     batch = jax.jit(batch, static_argnums=(1, 3, 4, 5), compiler_options=quick)
-    batches = feeder.open_batches(store, recipe(candidates=candidates), on, 3, 6)
+    margin = degraded.margin(8) if degraded else 0
+    asked = recipe(candidates=candidates, margin=margin)
+    batches = feeder.open_batches(store, asked, on, 3, 6)
     for step in range(3, 6):
         patches = batches(step)
         assert patches.lr.sharding.is_equivalent_to(mesh.split(on), 4)

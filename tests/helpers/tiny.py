@@ -12,12 +12,25 @@ import numpy as np
 from PIL import Image
 
 from btsrn_jax import config as schema
-from btsrn_jax.data import sampler
+from btsrn_jax.data import degradation, sampler
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = ((20, 30), (12, 9), (8, 40))  # of LR images, height and width
 # With photos of these a run is the very program that a step on `store` is.
 HR_SIZES = tuple((2 * h, 2 * w) for h, w in SIZES)
+# All that can be done to a patch, often.
+DEGRADED = degradation.Degradation(
+    blur=0.5,
+    blur_width=(0.2, 0.8),
+    blur_uneven=0.5,
+    noise=0.5,
+    noise_level=(1.0, 6.0),
+    noise_shot=0.5,
+    noise_grey=0.5,
+    jpeg=0.8,
+    jpeg_quality=(30, 98),
+    jpeg_subsampled=0.75,
+)
 
 
 def config(**train):

@@ -49,6 +49,16 @@ def test_the_learning_rate_in_words_is_the_schedules_own(settings, words):
         assert float(schedule(settings.steps)) == pytest.approx(0, abs=1e-9)
 
 
+def test_a_run_says_what_is_done_to_its_patches():
+    section = resolved().data.degradation
+    assert announce.describe_degradation(section) == ""
+    section.update(noise=0.3, noise_level=(0, 6), jpeg=0.8)
+    assert announce.describe_degradation(section) == (
+        "LR patches are degraded: noise of 0 to 6 grey levels (0.3 of patches),"
+        " jpeg of quality 30 to 98 (0.8 of patches)"
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "first"),
     [

@@ -70,12 +70,13 @@ def test_devices_share_the_work_and_agree_with_one(devices):
 
 
 @functools.cache
-def compiled(devices):
+def compiled(devices, degraded=None):
     """The step at a size where its convolutions dominate, the batch in one piece."""
     config = tiny.config(patch=32)
     config.model.features, config.model.bottleneck = 32, 16
     on = mesh.make_mesh(jax.devices()[:devices])
-    recipe = dataclasses.replace(train.make_recipe(config, on), parts=1)
+    recipe = train.make_recipe(config, on)
+    recipe = dataclasses.replace(recipe, parts=1, degradation=degraded)
     state = jax.eval_shape(lambda: train.create_state(recipe, on))
     store = tiny.store([(20, 30), (16, 40)])
     return train.compile_step(recipe, on).lower(state, store).compile()
@@ -86,8 +87,9 @@ def test_each_of_eight_devices_does_an_eighth_of_the_arithmetic():
     assert flops[8] == pytest.approx(flops[1] / 8, rel=0.1)
 
 
-def test_the_gradients_are_summed_once_and_nothing_is_gathered():
-    text = compiled(8).as_text()
+@pytest.mark.parametrize("degraded", [None, tiny.DEGRADED])
+def test_the_gradients_are_summed_once_and_nothing_is_gathered(degraded):
+    text = compiled(8, degraded).as_text()
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
     found = re.findall(rf" ({kinds})(?:-start)?\(", text)
     assert found == ["all-reduce"]
@@ -95,6 +97,17 @@ def test_the_gradients_are_summed_once_and_nothing_is_gathered():
     arrays = len(re.findall(r"f32\[", operands))
     parameters = jax.tree.leaves(trained(1).states[0].params)
     assert arrays == len(parameters) + 1  # and the loss
+
+
+def test_a_config_without_degradation_has_a_step_without_it():
+    on = mesh.make_mesh(jax.devices()[:1])
+    config = tiny.config()
+    assert train.make_recipe(config, on).degradation is None
+    assert train.make_recipe(config, on).margin == 0
+    config.data.degradation.jpeg = 0.5
+    recipe = train.make_recipe(config, on)
+    assert recipe.degradation.jpeg_quality == (30, 98)
+    assert recipe.margin == recipe.degradation.margin(recipe.side) > 0
 
 
 def test_the_step_is_traced_once():
