@@ -34,6 +34,7 @@ ORDER = [
     "trees",
     "network",
     "fields",
+    "schedules",
     "config",
     "checkpoint",
     "images",
