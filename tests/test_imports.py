@@ -25,6 +25,7 @@ ORDER = [
     "errors",
     "storage",
     "progress",
+    "owner",
     "lock",
     "streams",
     "resize",
