@@ -20,7 +20,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from btsrn_jax import storage
+from btsrn_jax import schedules, storage
 from btsrn_jax.errors import InputError
 from btsrn_jax.fields import FIELDS, TITLES, Range, Role
 from btsrn_jax.fields import SCALES as SCALES  # for those who use the config
@@ -33,8 +33,13 @@ FREE_ON_RESUME = tuple(name for name, field in FIELDS.items() if field.free_on_r
 NOT_SETTINGS = ("devices", *(n for n, field in FIELDS.items() if not field.identity))
 NOT_TRAINING = tuple(n for n, field in FIELDS.items() if field.role is Role.CONDUCT)
 STUDIED = tuple(n for n, field in FIELDS.items() if field.role is Role.STUDIED)
-EXTENDABLE = "train.steps"  # on resume, if the course of the rate stays as it was
 MOVABLE = "data.lr_dir"  # on resume, but not from or to "", or the LR images are others
+# What else may change on resume, if the rate of the steps made stays as it was.
+SOMETIMES = {
+    "train.steps": "exponential: if `decay_steps` stays; wsd: before the decay",
+    "train.decay_share": "before the decay",
+    MOVABLE: "from one folder to another",
+}
 # Scores of two validations compare only if these are equal.
 SCORING = ("eval.sets", "eval.protocol", "eval.max_images", "eval.dtype")
 
@@ -212,16 +217,7 @@ def _check_training(config, devices):
             f"config.train.batch_size {train.batch_size} does not divide over"
             f" {devices} devices: {sizes}"
         )
-    if train.warmup_steps and train.schedule != "cosine":
-        raise InputError(
-            "config.train.warmup_steps needs config.train.schedule=cosine, not"
-            f" {train.schedule}"
-        )
-    if train.steps is not None and train.warmup_steps >= train.steps:
-        raise InputError(
-            f"config.train.warmup_steps {train.warmup_steps} leaves nothing of"
-            f" {train.steps} steps"
-        )
+    schedules.check(train)
 
 
 def resolve_steps(config: ConfigDict, steps_per_pass: int) -> ConfigDict:
@@ -265,28 +261,23 @@ def resolve_places(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def contradictions(saved: Mapping, config: Mapping) -> list[str]:
+def contradictions(saved: Mapping, config: Mapping, made: int = 0) -> list[str]:
     """Compares the config that a run was started with to the one it is continued with.
 
     Args:
       saved: the run's own config, resolved; it may be older than some of the fields.
       config: the new config, resolved.
+      made: the steps that the run has made.
 
     Returns:
       One "config.NAME was X, now Y" for each field that may not change on resume.
     """
     # A field that is younger than the run had its default then.
     old, new = flatten(defaults()) | flatten(saved), flatten(config)
-    same_decay = old["train.decay_steps"] == new["train.decay_steps"]
-    # Under cosine decay the length is part of the schedule.
-    may_extend = same_decay and new["train.schedule"] == "exponential"
-    may_move = bool(old[MOVABLE]) == bool(new[MOVABLE])
-    return [
-        text
-        for name, text in _changes(old, new).items()
-        if not (may_move if name == MOVABLE else FIELDS[name].free_on_resume)
-        and not (name == EXTENDABLE and may_extend)
-    ]
+    free = {*FREE_ON_RESUME, *schedules.free_lengths(old, new, made)} - {MOVABLE}
+    if bool(old[MOVABLE]) == bool(new[MOVABLE]):
+        free.add(MOVABLE)
+    return [text for name, text in _changes(old, new).items() if name not in free]
 
 
 def rescored(saved: Mapping, config: Mapping) -> list[str]:
@@ -329,10 +320,7 @@ def to_markdown() -> str:
             page.append(f"\n## {TITLES.get(section, section)}\n\n{_HEADER}")
         default = "from the data" if field.default is None else f"`{field.default!r}`"
         resume = "yes" if field.free_on_resume else "no"
-        if name == EXTENDABLE:
-            resume = "if `decay_steps` stays"
-        if name == MOVABLE:
-            resume = "from one folder to another"
+        resume = SOMETIMES.get(name, resume)
         cells = [f"`{name}`", default, field.describe_allowed(), field.help, resume]
         page.append(f"| {' | '.join(cells)} |")
     return "\n".join(page) + "\n"

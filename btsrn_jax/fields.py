@@ -252,7 +252,8 @@ FIELDS = {
         None,
         Range(1, _LAST_STEP),
         "Steps of the run; by default 16 passes over the data. On resume it may change"
-        " if the schedule is exponential and decay_steps stays as it was.",
+        " where that leaves the rate of the steps made as it was: under exponential if"
+        " decay_steps stays, under wsd before the decay.",
     ),
     "train.decay_steps": Field(
         None,
@@ -268,11 +269,21 @@ FIELDS = {
     "train.learning_rate": Field(1e-3, Range(1e-12, 1.0), "Highest learning rate."),
     "train.schedule": Field(
         "exponential",
-        ("exponential", "cosine"),
-        "Course of the learning rate: a staircase, or a cosine that ends at 0.",
+        ("exponential", "cosine", "wsd"),
+        "Course of the learning rate: a staircase; a cosine that ends at 0; or wsd"
+        " (warm-up, stable, decay), which is constant and then falls to 0 as 1 - sqrt"
+        " (Hägele et al., 2024).",
     ),
     "train.warmup_steps": Field(
-        0, Range(0, _LAST_STEP), "Cosine schedule: steps of the linear rise from 0."
+        0,
+        Range(0, _LAST_STEP),
+        "Schedules cosine and wsd: steps of the linear rise from 0.",
+    ),
+    "train.decay_share": Field(
+        0.2,
+        Range(0.0, 1.0),
+        "Schedule wsd: share of the steps, the last ones, in which the rate falls; 0:"
+        " it never falls. On resume it may change before the decay.",
     ),
     "train.loss": Field(
         "mse",

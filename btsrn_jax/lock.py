@@ -1,7 +1,7 @@
 """One writer a folder: a lock file says who writes there, and shows that it lives.
 
 The file is made exclusively and whole, as JSON. Its date is the heartbeat. A lock is
-abandoned, and is taken over, where
+abandoned, and is taken over, where (1 to 3: `owner.is_gone`)
 
   1. its process ran on this machine and is gone: another process with its number has
      another start time;
@@ -13,26 +13,22 @@ abandoned, and is taken over, where
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import json
 import os
 import pathlib
-import socket
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from btsrn_jax import storage
+from btsrn_jax import owner, storage
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
 
 HEARTBEAT_SECONDS = 20.0
 SILENT_SECONDS = 120.0
-FIRST_NAMESPACE = "pid:[4026531836]"  # Linux's own; containers have others
 
 _held: list["_Lock"] = []  # by this process
 
@@ -77,8 +73,8 @@ def check(folder: Any, work: str) -> None:
     found = None if storage.in_bucket(folder) else _read(path)
     if found is None:
         return
-    here = _describe_process(path.parent)
-    gone = _is_gone(found.about, here)
+    here = owner.describe(path.parent)
+    gone = owner.is_gone(found.about, here)
     if gone is False or (gone is None and _beats(found)):
         raise InputError(_refusal(found, here, _clock_of(path.parent), work))
 
@@ -176,7 +172,7 @@ def _acquire(folder, work, attempts=9):
     folder = pathlib.Path(folder)
     storage.check_writable_folder(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    about = _describe_process(folder)
+    about = owner.describe(folder)
     data = (json.dumps(about, indent=2) + "\n").encode()
     path = folder / f"{work}.lock"
     try:
@@ -206,7 +202,7 @@ def _take(path, data, about, work):
         if found.data == data:  # NFS has made it, and told so twice
             return
         now = _clock_of(path.parent)
-        gone = _is_gone(found.about, about)
+        gone = owner.is_gone(found.about, about)
         if gone is None:
             gone = now - found.beaten >= SILENT_SECONDS and not _beats(found)
         if not gone:
@@ -256,17 +252,6 @@ def _clock_of(folder):
         probe.unlink(missing_ok=True)
 
 
-def _is_gone(about, here):
-    """Returns whether the process of a lock has ended; None if only its heartbeat can
-    tell."""
-    if about.get("system") == here["system"]:
-        if not _is_running(about.get("process"), about.get("started")):
-            return True
-        # Else the folder is a copy, or was moved, or is mounted twice.
-        return False if about.get("folder") == here["folder"] else None
-    return True if _started_anew(about, here) or _queued_again(about, here) else None
-
-
 def _beats(found):
     """Returns True if a lock shows life within a little more than one heartbeat.
 
@@ -296,81 +281,3 @@ def _refusal(found, here, now, work):
         return text
     left = max(1, round(SILENT_SECONDS - age))
     return f"{text}. If it is gone, try again in {left} s, or remove {found.path}"
-
-
-def _describe_process(folder):
-    """Returns what a lock says of this process."""
-    _, started = _status(os.getpid())
-    now = datetime.datetime.now().astimezone()
-    return {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "started": started,
-        "since": now.isoformat(" ", "seconds"),
-        "command": " ".join(sys.argv)[:200],
-        "folder": str(folder.resolve()),
-        "system": _system(),
-        "machine": _text("/etc/machine-id"),
-        "job": os.environ.get("SLURM_JOB_ID"),
-        "attempt": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
-        "number": uuid.uuid4().hex,
-    }
-
-
-def _system():
-    """Returns what all processes that see each other's numbers have in common.
-
-    Containers share a host's name or have process 1 as another one has: so it is the
-    start of the kernel, and the namespace of process numbers.
-    """
-    boot = _text("/proc/sys/kernel/random/boot_id")
-    try:
-        return f"{boot or socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux
-        return socket.gethostname()
-
-
-def _started_anew(about, here):
-    """Returns True if a lock is of this machine, before its kernel was last started."""
-    same = all(
-        here[name] and about.get(name) == here[name] for name in ("host", "machine")
-    )
-    systems = str(about.get("system")), here["system"]
-    return same and all(system.endswith(FIRST_NAMESPACE) for system in systems)
-
-
-def _queued_again(about, here):
-    same = here["job"] and about.get("job") == here["job"]
-    attempt = about.get("attempt")
-    return bool(same) and isinstance(attempt, int) and attempt < here["attempt"]
-
-
-def _is_running(process, started):
-    if not isinstance(process, int) or process < 1:
-        return True  # a damaged lock: its heartbeat decides
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    state, now = _status(process)
-    if state in ("Z", "X"):  # dead; its parent has not asked for its exit code yet
-        return False
-    return now is None or started is None or now == started
-
-
-def _status(process):
-    """Returns a process's state and start time, (None, None) where none is known."""
-    text = _text(f"/proc/{process}/stat")
-    if not text:
-        return None, None
-    fields = text.rpartition(")")[2].split()  # the name before may hold anything
-    return fields[0], int(fields[19])  # in clock ticks since the kernel started
-
-
-def _text(path):
-    try:
-        return pathlib.Path(path).read_text().strip()
-    except (OSError, ValueError):
-        return None

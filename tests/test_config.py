@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from btsrn_jax import config as schema
+from btsrn_jax import schedules
 from btsrn_jax.errors import InputError
 from btsrn_jax.fields import FIELDS, Field, Range, Role
 from btsrn_jax.network import btsrn as model
@@ -209,7 +210,12 @@ def test_an_unknown_argument_is_named(file):
         (changed(eval_sets=(1,)), ["eval.sets[0]", "1"]),
         (changed(eval_sets=("a", "")), ["eval.sets[1]"]),
         (changed(eval_protocol="psnr"), ["'psnr'", "ntire"]),
-        (changed(train_warmup_steps=10), ["warmup_steps", "cosine"]),
+        (changed(train_warmup_steps=10), ["warmup_steps", "cosine or wsd"]),
+        (changed(train_decay_share=0.5), ["decay_share is 0.5", "wsd", "exponential"]),
+        (
+            changed(train_schedule="wsd", train_decay_share=1.1),
+            ["decay_share", "0 to 1"],
+        ),
         (changed(scale=2, model_mid_blocks=1), ["mid_blocks", "x4"]),
     ],
 )
@@ -271,6 +277,21 @@ def test_warmup_as_long_as_training_is_refused():
     assert "warmup_steps 10" in message(config)
 
 
+def test_warmup_that_reaches_into_the_decay_is_refused():
+    def config(**values):
+        fixed = {"train_schedule": "wsd", "train_steps": 100}
+        return changed(**fixed, **values)
+
+    text = message(config(train_warmup_steps=81))
+    assert "warmup_steps is 81" in text
+    assert "after step 80 of 100" in text
+    schema.validate(config(train_warmup_steps=80))
+    schema.validate(config(train_decay_share=1.0))
+    assert "warmup_steps" in message(
+        config(train_decay_share=1.0, train_warmup_steps=1)
+    )
+
+
 def test_a_section_replaced_whole_is_refused():
     config = schema.defaults().to_dict()
     config["model"] = {"features": 8}
@@ -330,3 +351,46 @@ def test_what_may_change_on_resume_and_what_may_not():
     ]
     assert len(found(train_steps=3200, train_decay_steps=200)) == 2
     assert len(found(model_features=64, train_seed=1)) == 2
+
+
+@pytest.mark.parametrize(
+    ("made", "new", "refused"),
+    [
+        (80, {"steps": 200}, []),
+        (80, {"steps": 101}, []),
+        (40, {"steps": 50}, []),  # so it decays at once
+        (40, {"steps": 49}, ["steps"]),
+        (81, {"steps": 200}, ["steps"]),
+        (100, {"steps": 200}, ["steps"]),
+        (80, {"decay_share": 0.1}, []),
+        (80, {"decay_share": 0.0}, []),
+        (80, {"decay_share": 0.3}, ["decay_share"]),
+        (81, {"decay_share": 0.1}, ["decay_share"]),
+        (70, {"steps": 100, "decay_share": 0.3}, []),
+        (70, {"steps": 80, "decay_share": 0.1}, []),
+        (99, {"decay_steps": 9}, []),  # of no effect
+        (0, {"steps": 7, "decay_share": 1.0}, []),
+        (10, {"steps": 200, "schedule": "cosine"}, ["steps", "schedule"]),
+        (10, {"steps": 200, "learning_rate": 0.1}, ["learning_rate"]),
+    ],
+)
+def test_a_wsd_run_may_change_its_length_before_its_rate_falls(made, new, refused):
+    """The saved run has 100 steps: its rate falls after the 80th. `steps` alone sets
+    decay_steps, too, which means nothing here."""
+
+    def resolved(**train):
+        config = schema.defaults()
+        config.train.update({"schedule": "wsd", "steps": 100, **train})
+        return schema.resolve_steps(config, 1).to_dict()
+
+    found = schema.contradictions(resolved(), resolved(**new), made)
+    names = {text.partition(" ")[0] for text in found}
+    assert names == {f"config.train.{name}" for name in refused}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.5, 0.99])
+@pytest.mark.parametrize("made", [1, 2, 7, 101, 100_000])
+def test_the_fewest_steps_are_those_after_which_the_rate_falls_at_once(made, share):
+    steps = schedules.fewest_steps(made, share)
+    assert schedules.decay_start(steps, share) >= made
+    assert schedules.decay_start(steps - 1, share) < made

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from btsrn_jax import lock
+from btsrn_jax import lock, owner
 from btsrn_jax.errors import InputError
 
 HOLD = """
@@ -108,7 +108,7 @@ def test_a_second_process_is_refused_and_the_lock_of_a_killed_one_is_taken(
     assert said.startswith(f"{path} is in use by another run: process {first.pid} on ")
     assert "since 20" in said
     first.kill()
-    while lock._status(first.pid)[0] != "Z":  # dead, and nobody has asked for its code
+    while owner._status(first.pid)[0] != "Z":  # dead, and nobody has asked for its code
         time.sleep(0.01)
     assert hold(path)["process"] == os.getpid()
 
@@ -191,7 +191,8 @@ def test_a_lock_is_taken_at_once_where_its_process_is_known_to_be_gone(
     monkeypatch.setenv("SLURM_JOB_ID", "5")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     if other.keys() & EARLIER.keys() and not (
-        lock._text("/etc/machine-id") and lock._system().endswith(lock.FIRST_NAMESPACE)
+        owner._text("/etc/machine-id")
+        and owner._system().endswith(owner.FIRST_NAMESPACE)
     ):
         pytest.skip("this machine has no name of its own, or is a container")
     folder = leave(**other)

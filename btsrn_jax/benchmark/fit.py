@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from btsrn_jax import config as schema
-from btsrn_jax import inference, mesh, network, training
+from btsrn_jax import inference, mesh, network, schedules, training
 from btsrn_jax.data import sampler
 from btsrn_jax.errors import InputError, first_line
 
@@ -62,6 +62,8 @@ def describe_config(config: ConfigDict) -> str:
     steps = settings.steps
     if steps is None and decay_steps is not None:
         steps = schema.resolve_steps(config, 1).train.steps
+    if settings.schedule == "wsd" and steps is not None:
+        decay_steps = steps - schedules.decay_start(steps, settings.decay_share)
     # Parameters, gradient, two moments (Muon keeps one, of the kernels), average.
     copies = 4 - (settings.optimizer == "muon") + bool(settings.ema)
     lines = {

@@ -66,8 +66,8 @@ def find_set(
     if lr_dir is not None:
         lr_dir = _root_of_scale(pathlib.Path(lr_dir), scale)
     said, hr_dir = [], _find_srf(folder, scale)
-    if hr_dir is None:
-        hr_dir, found = _find_sides(folder, scale, split, lr_dir, said)
+    if hr_dir is None or _has_sides(hr_dir):
+        hr_dir, found = _find_sides(hr_dir or folder, scale, split, lr_dir, said)
         lr_dir = lr_dir or found
     if lr_dir is None:
         hr, lr = pairs_in(hr_dir, scale, said)
@@ -80,6 +80,8 @@ def find_set(
     if lr is None:
         _check_no_copies(list(hr.values()))
     said = list(dict.fromkeys(said))
+    if not hr and not said:
+        said = [f"no images NAME_HR in {hr_dir}, as in NAME_SRF_{scale}_HR.png"]
     if problems is None:
         raise_together(said)
     else:
@@ -99,6 +101,12 @@ def _find_srf(folder, scale):
             f" {folder}"
         )
     return None
+
+
+def _has_sides(folder):
+    """Returns True where people have sorted image_SRF_2 into HR/ and LR/."""
+    names = [name for name in _listed(folder) if (folder / name).is_dir()]
+    return any(found and found.hr for found in layouts.roles(names).values())
 
 
 def _listed(folder):

@@ -36,6 +36,7 @@ _BICUBIC = re.compile(r"bic?(?:ubic)?(?=$|[_\W\dx])")
 _LR_END = re.compile(
     r"(?:[_/-](?:lr|lq)[a-z]*?[_-]?x?([2-9])?|[_-]?x([2-9])(?:[md]|w\d)?)$"
 )
+_SRF = re.compile(r"[_-]srf[_-]([2-9])(?:[_-](?:hr|gt|hq))?$")
 _END = re.compile(r"(?:[_-](?:hr|gt|hq)|[_-]srf[_-][2-9])$")
 
 
@@ -108,12 +109,19 @@ def is_hr_name(name: str) -> bool:
 
 def lr_end(name: str) -> tuple[str, int | None] | None:
     """Returns (the rest, scale) of a file's name that ends as LR files' do: of
-    "baby_LRx2" and "babyx2" ("baby", 2), of "baby_LR" ("baby", None)."""
+    "baby_LRx2" and "babyx2" ("baby", 2), of "baby_LR" ("baby", None), of "a_SRF_2_LR"
+    ("a_srf_2", 2)."""
     match = _LR_END.search(name.lower())
     if match is None or not match.start():
         return None
-    scale = match[1] or match[2]
-    return name[: match.start()].lower(), int(scale) if scale else None
+    rest, scale = name[: match.start()].lower(), match[1] or match[2]
+    return rest, int(scale) if scale else srf_scale(rest)
+
+
+def srf_scale(name: str) -> int | None:
+    """Returns the scale that a file's name says as SelfExSR's do: of "a_SRF_2_HR" 2."""
+    match = _SRF.search(name.lower())
+    return int(match[1]) if match else None
 
 
 def stem(name: str) -> str:

@@ -5,6 +5,7 @@ import pathlib
 
 from btsrn_jax import images
 from btsrn_jax.data import layouts
+from btsrn_jax.errors import InputError
 
 # Of names without LR: NAME, NAME_HR, NAME/HR.
 _HR_ENDS = ("", *(a + b for b in ("hr", "gt", "hq") for a in "_-/"))
@@ -75,7 +76,8 @@ def pairs_in(
     """
     files = by_name(folder, said)
     hr, partners = _split(folder, files)
-    if not partners and not _is_srf(folder):
+    hr = _of_scale(folder, hr, scale)
+    if not partners and not (_is_srf(folder) and any(map(layouts.lr_end, files))):
         return hr, None
     lr = {}
     for name, path in hr.items():
@@ -116,6 +118,19 @@ def _split(folder, files):
     if _is_srf(folder):
         hr = {name: path for name, path in hr.items() if name.lower().endswith("_hr")}
     return hr, partners
+
+
+def _of_scale(folder, hr, scale):
+    """Returns the HR files without those of other scales, where their names say several
+    scales: a_SRF_2_HR and a_SRF_4_HR are one image."""
+    said = {name: layouts.srf_scale(name) for name in hr}
+    scales = {of for of in said.values() if of}
+    if len(scales) < 2:
+        return hr
+    if scale not in scales:
+        have = " and ".join(f"SRF_{s}" for s in sorted(scales))
+        raise InputError(f"there is no x{scale} in {folder}: HR images of {have}")
+    return {name: path for name, path in hr.items() if said[name] in (None, scale)}
 
 
 def _is_srf(folder):

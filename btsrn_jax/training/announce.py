@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import mesh, network, storage
+from btsrn_jax import mesh, network, schedules, storage
 from btsrn_jax.training.validation import Validation
 
 LITTLE = 1 / 1000  # of the first learning rate: next to nothing is learned below it
@@ -85,11 +85,17 @@ def describe_rate(train: Mapping) -> str:
       train: the section of a resolved config.
     """
     rate, steps = train["learning_rate"], train["steps"]
+    rise = ""
+    if train["warmup_steps"]:
+        rise = f"from 0 to {rate:.3g} in {_steps(train['warmup_steps'])}, then "
     if train["schedule"] == "cosine":
-        start = f"from {rate:.3g}"
-        if train["warmup_steps"]:
-            start = f"from 0 to {rate:.3g} in {_steps(train['warmup_steps'])}, then"
-        return f"learning rate {start} along a cosine to 0 at step {steps:,}"
+        rise = rise or f"from {rate:.3g} "
+        return f"learning rate {rise}along a cosine to 0 at step {steps:,}"
+    if train["schedule"] == "wsd":
+        start = schedules.decay_start(steps, train["decay_share"])
+        fall = f"to step {start:,}, then along 1 - sqrt to 0 at step {steps:,}"
+        fall = fall if start < steps else "at every step"
+        return f"learning rate {rise}{rate:.3g} {fall}"
     decays = (steps - 1) // train["decay_steps"]
     if not decays or train["decay_rate"] == 1:
         return f"learning rate {rate:.3g} at every step"
@@ -135,34 +141,47 @@ def _watch(workdir):
 def complete(config: Mapping, workdir: pathlib.Path) -> str:
     """Returns what is said when a finished run is started again."""
     steps = config["train"]["steps"]
-    return f"complete: {steps} of {steps} steps; to go on: {go_on(config, workdir)}"
+    to_go_on = go_on(config, workdir, steps)
+    return f"complete: {steps} of {steps} steps; to go on: {to_go_on}"
 
 
-def go_on(config: Mapping, workdir: pathlib.Path, steps: int | None = None) -> str:
-    """Returns how a run is made longer than its steps, in words and flags.
+def go_on(
+    config: Mapping, workdir: pathlib.Path, made: int, steps: int | None = None
+) -> str:
+    """Returns how the length of a run is changed, in words and flags.
 
-    Under exponential decay the run itself can be continued, if decay_steps stays. A
-    cosine has its length in every step: a new run starts from the weights.
+    Under exponential decay the run itself can be continued, if decay_steps stays, and
+    under wsd before its decay. Otherwise a new run starts from the weights.
 
     Args:
       config: of the run, resolved.
       workdir: the run directory.
+      made: the steps that the run has made.
       steps: how long the run is to be; by default twice as long.
     """
     train = config["train"]
+    schedule, share = train["schedule"], train.get("decay_share")
     start = f"--config.train.init_from={workdir}"
     anew = shlex.join([start, f"--workdir={_free_name(workdir)}"])
-    if train["schedule"] != "exponential":
+    longer = steps or 2 * train["steps"]
+    if schedule == "exponential":
+        flag = f"decay_steps={train['decay_steps']}"
+    elif schedule == "wsd" and made <= schedules.decay_start(train["steps"], share):
+        flag = f"decay_share={share}"
+        longer = max(longer, schedules.fewest_steps(made, share))
+    else:
+        why = f"ends at step {train['steps']} and cannot be extended"
+        if schedule == "wsd":
+            fallen = schedules.decay_start(train["steps"], share)
+            why = f"can be extended before its rate falls, here up to step {fallen}"
         return (
             f"the same command with {anew}, a new run that starts from these weights"
-            f" (schedule={train['schedule']} ends at step {train['steps']} and cannot"
-            " be extended)"
+            f" (schedule={schedule} {why})"
         )
-    longer = steps or 2 * train["steps"]
     return (
-        f"the same command with --config.train.steps={longer}"
-        f" --config.train.decay_steps={train['decay_steps']}; or with {anew}, a new run"
-        " that starts from these weights at the first learning rate"
+        f"the same command with --config.train.steps={longer} --config.train.{flag}; or"
+        f" with {anew}, a new run that starts from these weights at the first learning"
+        " rate"
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import checkpoint, mesh, storage
+from btsrn_jax import checkpoint, mesh, schedules, storage
 from btsrn_jax import config as schema
 from btsrn_jax.data import Pair
 from btsrn_jax.errors import InputError
@@ -95,14 +95,14 @@ def _refusal(workdir, saved, wanted, digest, images):
             f"{workdir} holds a run on other training images: their names or sizes"
             f" have changed, now {images} images. Take another --workdir"
         )
-    found = schema.contradictions(saved, wanted)
+    made = max(checkpoint.steps_in(checkpoint.folder_of(workdir)), default=0)
+    found = schema.contradictions(saved, wanted, made)
     if found:
         return (
             f"{workdir} holds a run of another config: {'; '.join(found)}."
-            f" {_advice(saved, wanted, workdir)}"
+            f" {_advice(saved, wanted, workdir, made)}"
         )
     steps = wanted["train"]["steps"]
-    made = max(checkpoint.steps_in(checkpoint.folder_of(workdir)), default=0)
     if steps < made:
         return (
             f"config.train.steps is {steps}, but {workdir} holds a run of {made} steps"
@@ -125,14 +125,15 @@ def _was_trained(folder, saved):
     )
 
 
-def _advice(saved, wanted, workdir):
+def _advice(saved, wanted, workdir, made):
     """Returns what to do about a config that contradicts the run: where nothing but
     the length differs, how the run is made longer."""
-    length = {name: wanted["train"][name] for name in ("steps", "decay_steps")}
+    names = [name.removeprefix("train.") for name in schedules.LENGTHS]
+    length = {name: wanted["train"][name] for name in names}
     longer = saved | {"train": saved["train"] | length}
     if schema.contradictions(longer, wanted):
         return "Take another --workdir, or the config of that run"
-    return f"To go on: {announce.go_on(saved, workdir, length['steps'])}"
+    return f"To go on: {announce.go_on(saved, workdir, made, length['steps'])}"
 
 
 def _read(path):

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from btsrn_jax import inference, mesh, network, trees
+from btsrn_jax import inference, mesh, network, schedules, trees
 from btsrn_jax.data import Degradation, degradation, sampler
 from btsrn_jax.errors import InputError
 
@@ -191,12 +191,14 @@ def in_parts(function: Callable, params: Any, batch: tuple, parts: int) -> Any:
 
 
 def make_schedule(train: ConfigDict) -> optax.Schedule:
-    """Returns the learning rate by step: exponential in stairs (paper, Sec. 4), or
-    cosine to zero."""
+    """Returns the learning rate by step: exponential in stairs (paper, Sec. 4), cosine
+    to zero, or wsd: constant, then to zero (Hu et al., 2024, arXiv:2404.06395)."""
     if train.schedule == "exponential":
         return optax.exponential_decay(
             train.learning_rate, train.decay_steps, train.decay_rate, staircase=True
         )
+    if train.schedule == "wsd":
+        return functools.partial(_warm_up_stable_decay, train=train)
     if train.schedule != "cosine":
         raise InputError(f"no schedule {train.schedule!r} in training/step.py")
     return optax.warmup_cosine_decay_schedule(
@@ -205,6 +207,15 @@ def make_schedule(train: ConfigDict) -> optax.Schedule:
         train.warmup_steps,
         train.steps,
     )
+
+
+def _warm_up_stable_decay(count, train):
+    start = schedules.decay_start(train.steps, train.decay_share)
+    risen = jnp.minimum(count / train.warmup_steps, 1.0) if train.warmup_steps else 1.0
+    gone = jnp.clip((count - start) / max(1, train.steps - start), 0.0, 1.0)
+    # 1 - sqrt was better than a straight line (Hägele et al., 2024, arXiv:2405.18392):
+    # it leaves the high rates at once, and makes more steps at low ones.
+    return train.learning_rate * risen * (1.0 - jnp.sqrt(gone))
 
 
 def make_optimizer(

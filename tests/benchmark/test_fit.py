@@ -28,6 +28,8 @@ def test_steps_are_told_where_the_config_tells_them():
     config.train.steps = 1600
     found = told(fit.describe_config(config))
     assert (found["steps"], found["decay steps"]) == ("1600 (1,600)", "100")
+    config.train.schedule = "wsd"  # here it is how long the rate falls
+    assert told(fit.describe_config(config))["decay steps"] == "320"
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,9 @@ PAIRS = [
     ("a/HR.png", "a/LR.png"),
     ("a/gt.png", "a/lq.png"),
     ("Image_SRF_2/a_SRF_2_HR.png", "Image_SRF_2/a_SRF_2_LR.png"),
+    ("image_SRF_2/HR/a.png", "image_SRF_2/LR/a.png"),
+    ("image_SRF_2/GT/a_SRF_2_HR.png", "image_SRF_2/LQ/a_SRF_2_LR.png"),
+    ("a_SRF_2_HR.png", "a_SRF_2_LR.png"),
 ]
 
 
@@ -248,6 +251,7 @@ def test_lr_given_inside_a_plain_set_is_not_hr(tmp_path):
         ("Canon_001_LR2", ("canon_001", 2)),
         ("0801x4w1", ("0801", 4)),
         ("img_LQ", ("img", None)),
+        ("img_001_SRF_4_LR", ("img_001_srf_4", 4)),
         ("color", None),
         ("x2", None),
     ],

@@ -3,6 +3,7 @@
 import pathlib
 
 import pytest
+import skimage.data
 from helpers import tiny
 from PIL import Image
 
@@ -10,6 +11,7 @@ from btsrn_jax import cli, report
 from btsrn_jax.data import evaluation_sets
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import figures, run_evaluation
+from btsrn_jax.resize import imresize
 
 
 @pytest.fixture
@@ -43,6 +45,70 @@ def test_the_csv_and_a_line_say_whose_lr_it_was(hr, caplog):
     assert {row.lr for row in given} == {"set/lr/x2"}
     assert "LR of set/lr/x2" in caplog.text
     assert given[-1].psnr < made[-1].psnr - 3
+
+
+# Urban100 as people have it: HR and LR of one image at one scale, and what lies beside.
+SRF = "image_SRF_{s}/img_{n}_SRF_{s}"
+URBAN100 = {
+    "HR alone": ("img_{n}.png", None),
+    "HR of SelfExSR alone": ("img_{n}_SRF_4_HR.png", None),
+    "the same in its folders": (f"{SRF}_HR.png", None, f"{SRF}_SRCNN.png"),
+    "SelfExSR": (f"{SRF}_HR.png", f"{SRF}_LR.png"),
+    "with results": (f"{SRF}_HR.png", f"{SRF}_LR.png", f"{SRF}_A+.png"),
+    "sorted": ("image_SRF_{s}/HR/img_{n}.png", "image_SRF_{s}/LR/img_{n}.png"),
+    "sorted by name": (
+        "image_SRF_{s}/HR/img_{n}_SRF_{s}_HR.png",
+        "image_SRF_{s}/LR/img_{n}_SRF_{s}_LR.png",
+    ),
+    "all in one folder": ("img_{n}_SRF_{s}_HR.png", "img_{n}_SRF_{s}_LR.png"),
+    "HR of two scales": ("img_{n}_SRF_{s}_HR.png", None),
+    "EDSR": ("HR/img{n}.png", "LR_bicubic/X{s}/img{n}x{s}.png"),
+    "BasicSR": ("GTmod12/img_{n}.png", "LRbicx{s}/img_{n}.png"),
+    "Hugging Face": ("Urban100_HR/img_{n}.png", "Urban100_LR_x{s}/img_{n}.png"),
+    "RCAN": ("HR/x{s}/img_{n}_HR_x{s}.png", "LR/LRBI/x{s}/img_{n}_LRBI_x{s}.png"),
+}
+
+
+def write_urban100(folder, hr, lr=None, beside=None):
+    """Two photographs, one of odd size, and their LR by `imresize` at x2 and x4."""
+    for n, (name, h, w) in enumerate((("chelsea", 96, 128), ("coffee", 97, 131)), 1):
+        photo = getattr(skimage.data, name)()[100:][:h, :w]
+        for s in (2, 4):
+            low = imresize(photo[: h // s * s, : w // s * s], 1 / s)
+            for place, image in ((hr, photo), (lr, low), (beside, 255 - photo)):
+                if place:
+                    path = folder / place.format(n=f"{n:03}", s=s)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(image).save(path)
+
+
+@pytest.mark.parametrize("layout", URBAN100.values(), ids=URBAN100)
+def test_urban100_has_the_same_figures_in_every_layout(tmp_path, monkeypatch, layout):
+    monkeypatch.chdir(tmp_path)
+    for place, files in (("HR alone", ("img_{n}.png",)), ("Urban100", layout)):
+        write_urban100(tmp_path / place, *files)
+        args = f"evaluate --model bicubic --scale 2,4 --csv {place[:2]}.csv --sets"
+        with pytest.raises(SystemExit) as end:
+            cli.main([*args.split(), place, "--protocol", "ntire,modern,rgb"])
+        assert end.value.code == 0
+    alone, rows = (figures.read_csv(tmp_path / f"{n}.csv") for n in ("HR", "Ur"))
+    assert len(rows) == 2 * 3 * (2 + 1)
+    for ours, theirs in zip(rows, alone, strict=True):
+        assert (ours.scale, ours.protocol) == (theirs.scale, theirs.protocol)
+        assert (ours.psnr, ours.ssim) == (theirs.psnr, theirs.ssim)
+        assert ours.set == "Urban100"
+        assert (ours.lr == "imresize") == (layout[1] is None)
+
+
+def test_a_scale_that_urban100_lacks_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, layout in enumerate(("all in one folder", "HR of two scales", "SelfExSR")):
+        write_urban100(tmp_path / f"{i}", *URBAN100[layout])
+        with pytest.raises(InputError, match="there is no x3 in "):
+            evaluate(f"{i}", scales=[3])
+    write_urban100(tmp_path / "none", f"{SRF}_SRCNN.png")
+    with pytest.raises(InputError, match="no images NAME_HR in none/image_SRF_2"):
+        evaluate("none")
 
 
 def test_lr_is_given_on_the_command_line(hr, capsys):

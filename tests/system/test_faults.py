@@ -286,6 +286,29 @@ def test_two_and_two_steps_are_four_and_steps_may_be_added(in_process, place):
         in_process("two", steps=4, seed=1, decay_steps=7)
 
 
+def test_a_wsd_run_changes_its_length_until_its_rate_falls(in_process, place):
+    """A long run is stopped in its stable phase, made longer, stopped again, and let
+    decay: it ends as a run that was planned so. From then on its length is fixed."""
+    wsd, stop = {"schedule": "wsd", "ema": 0.9, "log_every": 1}, {"time_limit": 0.0001}
+    assert in_process("planned", steps=10, **wsd) == 0
+    assert in_process("long", steps=500, **wsd, **stop) == 75
+    with pytest.raises(InputError, match=r"steps was 500, now 1\. To go on: ") as error:
+        in_process("long", steps=1, **wsd)
+    assert "--config.train.steps=2 --config.train.decay_share=0.2; " in str(error.value)
+    assert in_process("long", steps=1000, **wsd, **stop) == 75
+    assert processes.step_of(place / "long") == 2
+    assert in_process("long", steps=10, **wsd) == 0
+    assert processes.final(place / "long") == processes.final(place / "planned")
+    rates = [line["learning_rate"] for line in processes.lines(place / "long")]
+    assert rates[:9] == [pytest.approx(1e-3)] * 9
+    assert rates[9] < 3e-4
+    before = (place / "long" / "config.json").read_bytes()
+    for change in ({"steps": 20}, {"steps": 10, "decay_share": 0.1}):
+        with pytest.raises(InputError, match=r"was .*, now .* up to step 8\)"):
+            in_process("long", **wsd, **change)
+    assert (place / "long" / "config.json").read_bytes() == before
+
+
 @processes.LATE
 def test_a_damaged_checkpoint_costs_only_its_own_steps(in_process, place, capfd):
     assert in_process("damaged", steps=4, checkpoint_every=2) == 0

@@ -35,6 +35,19 @@ def resolved(one_pass=1000, **settings):
             {"steps": 400, "schedule": "cosine", "learning_rate": 0.0015},
             "from 0.0015 along a cosine to 0 at step 400",
         ),
+        (
+            {"steps": 4000, "schedule": "wsd", "warmup_steps": 50},
+            "from 0 to 0.001 in 50 steps, then 0.001 to step 3,200, then along 1 - sqrt"
+            " to 0 at step 4,000",
+        ),
+        (
+            {"steps": 400, "schedule": "wsd", "decay_share": 0.5},
+            "0.001 to step 200, then along 1 - sqrt to 0 at step 400",
+        ),
+        (
+            {"steps": 400, "schedule": "wsd", "decay_share": 0.0},
+            "0.001 at every step",
+        ),
     ],
 )
 def test_the_learning_rate_in_words_is_the_schedules_own(settings, words):
@@ -43,7 +56,7 @@ def test_the_learning_rate_in_words_is_the_schedules_own(settings, words):
     assert said == f"learning rate {words}"
     schedule = train.make_schedule(settings)
     last = said.removesuffix(" at every step").split(" ")[-1]
-    if settings.schedule == "exponential":
+    if settings.schedule == "exponential" or "every step" in said:
         assert float(schedule(settings.steps - 1)) == pytest.approx(float(last), 0.05)
     else:
         assert float(schedule(settings.steps)) == pytest.approx(0, abs=1e-9)
@@ -71,6 +84,7 @@ def test_a_run_says_what_is_done_to_its_patches():
         ({"steps": 100, "decay_steps": 10, "decay_rate": 0.1}, 30),
         ({"steps": 100, "decay_steps": 10, "decay_rate": 1.0}, None),
         ({"steps": 60, "schedule": "cosine"}, None),
+        ({"steps": 60, "schedule": "wsd"}, None),
     ],
 )
 def test_a_rate_that_teaches_nothing_for_many_steps_is_warned_of(settings, first):
@@ -111,7 +125,7 @@ def command(tmp_path, monkeypatch, capsys):
     return command
 
 
-@pytest.mark.parametrize("schedule", ["exponential", "cosine"])
+@pytest.mark.parametrize("schedule", ["exponential", "cosine", "wsd"])
 def test_the_flags_that_are_offered_to_go_on_work(command, schedule):
     """To a finished run, and to one whose length was changed without them."""
     settings = {"steps": 2, "decay_steps": 1, "schedule": schedule, "log_every": 1}

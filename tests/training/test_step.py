@@ -221,6 +221,27 @@ def test_cosine_without_warmup_starts_at_the_top():
     assert schedule(50) == pytest.approx(5e-4)
 
 
+def test_wsd_rises_stays_and_falls_to_zero_as_1_minus_sqrt():
+    settings = tiny.config(schedule="wsd", warmup_steps=10, steps=100).train
+    schedule = train.make_schedule(settings)
+    shares = {0: 0, 5: 0.5, 10: 1, 79: 1, 80: 1, 85: 0.5, 100: 0}
+    for step, share in shares.items():
+        assert schedule(step) == pytest.approx(1e-3 * share, abs=1e-9)
+    # In the stable phase the rate is the same number however long the run is.
+    longer = train.make_schedule(tiny.config(schedule="wsd", steps=10**7).train)
+    assert {float(s(n)) for s in (schedule, longer) for n in (10, 40, 79)} == {
+        float(jnp.float32(1e-3))
+    }
+
+
+@pytest.mark.parametrize(("share", "halved"), [(1.0, 25), (0.0, None)])
+def test_wsd_may_fall_at_once_or_never(share, halved):
+    settings = tiny.config(schedule="wsd", decay_share=share, steps=100).train
+    schedule = train.make_schedule(settings)
+    assert schedule(0) == pytest.approx(1e-3)
+    assert schedule(halved or 99) == pytest.approx(5e-4 if halved else 1e-3)
+
+
 @functools.cache
 def clipped_and_averaged():
     start = trained(1).states[0].params
