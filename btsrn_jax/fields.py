@@ -250,6 +250,13 @@ FIELDS = {
         "Minutes after which the run saves its state and exits with 75; 0: none.",
         Role.CONDUCT,
     ),
+    "train.profile": Field(
+        (),
+        None,
+        "(first step, number of steps): JAX's profiler records these steps, for"
+        " TensorBoard and xprof (docs/training.md); (): none.",
+        Role.CONDUCT,
+    ),
     "eval.sets": Field(
         (),
         None,

@@ -28,8 +28,8 @@ class Launcher(NamedTuple):
     """What else has to be there: the other variables may be left from elsewhere."""
 
 
-# The first that tells of several processes counts. MPI comes before Slurm: `mpirun`
-# within a Slurm job starts its own daemons by `srun`, and processes inherit their place.
+# The first that tells of several processes counts. MPI comes before Slurm: within a
+# Slurm job `mpirun` starts daemons by `srun`, and its processes inherit their place.
 LAUNCHERS = (
     Launcher(
         "Open MPI",
