@@ -73,6 +73,8 @@ class Field:
         """Returns the choices or the range in words; "" if any value is allowed."""
         if self.places:
             return "a path" if self.type is str else "names or paths"
+        if self.type is tuple:
+            return "two whole numbers, or ()"
         if self.type is bool:
             return "true or false"
         if self.allowed is None:

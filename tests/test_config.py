@@ -112,6 +112,7 @@ def test_the_roles_of_fields_say_what_compares_and_repeats_runs():
     evaluation = {name for name in FIELDS if name.startswith("eval.")}
     paths = {"data.root", "data.hr_dir", "data.lr_dir"}
     traceless = {"data.cache", "train.log_every", "train.time_limit"} | evaluation
+    traceless |= {"train.profile"}
     free = traceless | paths | {"train.eval_every", "train.checkpoint_every"}
     assert set(schema.NOT_TRAINING) == traceless
     assert set(schema.FREE_ON_RESUME) == free
@@ -201,6 +202,12 @@ def test_an_unknown_argument_is_named(file):
         (changed(eval_sets=(1,)), ["eval.sets[0]", "1"]),
         (changed(eval_sets=("a", "")), ["eval.sets[1]"]),
         (changed(eval_protocol="psnr"), ["'psnr'", "ntire"]),
+        (changed(train_profile=(5,)), ["train.profile is (5,)", "(100, 5)"]),
+        (changed(train_profile=(0, 5)), ["train.profile is (0, 5)", "from 1"]),
+        (changed(train_profile=(5, 0)), ["train.profile is (5, 0)"]),
+        (changed(train_profile=(5, 2.0)), ["train.profile is (5, 2.0)"]),
+        (changed(train_profile=(5, True)), ["train.profile is (5, True)"]),
+        (changed(train_steps=10, train_profile=(9, 3)), ["9 to 11", "step 10"]),
         (changed(train_warmup_steps=10), ["warmup_steps", "cosine"]),
         (changed(scale=2, model_mid_blocks=1), ["mid_blocks", "x4"]),
     ],

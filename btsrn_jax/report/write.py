@@ -28,6 +28,7 @@ from btsrn_jax.metrics import PROTOCOLS, most_ignored
 from btsrn_jax.progress import logger
 from btsrn_jax.report import experiments, html_page, plots, published, tables
 from btsrn_jax.report.tables import ReportedModel
+from btsrn_jax.report.time_table import time_table
 
 METRICS = "metrics.jsonl"  # `training.METRICS`, of a module that loads JAX
 SHOWN = 3  # pictures of Figure 5 where none are chosen
@@ -210,7 +211,7 @@ def _sections(entries):
     runs = [entry for entry in entries if "train" in entry.config]
     sections = experiments.find(runs)
     shown = [run for study in sections for run in study.runs]
-    found = (tables.table3(entries), tables.table4(entries))
+    found = (tables.table3(entries), tables.table4(entries), time_table(entries))
     found = [*published.released_tables(entries), *filter(None, found)]
     sections += map(experiments.Study, found)
     differences = tables.compared(entries)

@@ -34,11 +34,6 @@ RATE, UTILISATION = "patches_per_second", "utilisation"
 MEASURED_FROM = 10.0  # seconds of training: a peak is not measured for less
 
 
-def name(part: str) -> str:
-    """Returns a part as people read it."""
-    return part.replace("_", " ")
-
-
 class TimeSplit:
     """A clock that counts every moment to one part of a run; it begins in `other`."""
 

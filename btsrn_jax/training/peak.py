@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def matmul_rate(dtype: DTypeLike, size: int = 0) -> float:
     return 2 * n**3 / min(timed(product, a) for _ in range(5))
 
 
-def timed(function: Callable, *args) -> float:
+def timed(function: Callable, *args: Any) -> float:
     """Returns the seconds until the result of a call is there."""
     start = time.perf_counter()
     jax.block_until_ready(function(*args))
