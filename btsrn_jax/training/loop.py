@@ -106,7 +106,8 @@ def train(
     recipe = stepping.make_recipe(config, devices)
     with ExitStack() as stack:
         enter = stack.enter_context
-        with split.part("restore"):
+        resumes = checkpoint.steps_in(checkpoint.folder_of(workdir))
+        with split.part("restore" if resumes else "compile"):
             state = restore(workdir, recipe, devices, settings.init_from)
         checkpoints = enter(closing(checkpoint.Checkpoints(workdir)))
         preemption.finish = checkpoints.wait
