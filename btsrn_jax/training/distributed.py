@@ -1,7 +1,9 @@
 """Several processes of one run: how they find each other, and how one is lost."""
 
 import contextlib
+import errno
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -47,6 +49,8 @@ def _initialize(env):
     heartbeat = _seconds(env, "BTSRN_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)
     given = _given(env)
     process, count, _ = cluster.place(env)
+    if process == 0:
+        _check_port(env)
 
     def give_up():
         who = [_known(process), _known(count), cluster.address(env)]
@@ -95,6 +99,24 @@ def _given(env):
     if local is not None and "JAX_LOCAL_DEVICE_IDS" not in env:
         given["local_device_ids"] = [local]  # of GPUs each process takes one
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_port(env):
+    """Raises InputError where another program listens at the port of process 0, this
+    one: JAX would crash."""
+    port = env.get("JAX_COORDINATOR_ADDRESS", "").rpartition(":")[2]
+    if not port or "JAX_COORDINATOR_BIND_ADDRESS" in env:
+        return
+    try:
+        with socket.socket(socket.AF_INET6) as ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            ours.bind(("::", int(port)))
+    except (OSError, OverflowError) as error:
+        if getattr(error, "errno", errno.EADDRINUSE) == errno.EADDRINUSE:
+            raise InputError(
+                f"JAX_COORDINATOR_ADDRESS: port {port} is in use on this machine, or"
+                " out of range; take another one, in all processes"
+            ) from None
 
 
 def _seconds(env, name, default):

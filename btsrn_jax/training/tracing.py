@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -44,6 +45,7 @@ class Trace:
         if profile and self._last <= start:
             steps = _steps(first, self._last)
             logger.info(f"no profile: {steps} lie behind step {start}")
+        self._reached = 0
         if not mesh.is_first():
             self._last = -1
 
@@ -63,6 +65,7 @@ class Trace:
         if step == self._first:
             with self._pause():
                 self._begin(state)
+        self._reached = step
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             yield
 
@@ -89,10 +92,9 @@ class Trace:
         except (RuntimeError, OSError) as error:
             logger.warning(f"no profile was written: {first_line(error)}")
             return
-        steps = _steps(self._first, self._last)
         logger.info(
-            f"profile of {steps}: {where}; open it: pip install xprof &&"
-            f" xprof --logdir {self._home}"
+            f"profile of {_steps(self._first, self._reached)}: {where}; open it:"
+            f" pip install xprof && xprof --logdir {self._home}"
         )
 
     def _begin(self, state):
@@ -114,6 +116,7 @@ class Trace:
         if folder != self._home:
             for file in made.iterdir():
                 storage.write(where / file.name, file.read_bytes())
+            shutil.rmtree(folder)
         return where
 
 

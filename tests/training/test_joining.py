@@ -1,5 +1,7 @@
 """Claims about joining other processes that need none of them."""
 
+import socket
+
 import jax
 import pytest
 
@@ -103,6 +105,14 @@ def test_each_process_knows_its_place(env, place):
         ),
         ({"JAX_COORDINATOR_ADDRESS": "a"}, "JAX_COORDINATOR_ADDRESS is 'a'"),
         (
+            {
+                "JAX_COORDINATOR_ADDRESS": "a:70000",
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": "0",
+            },
+            "port 70000",
+        ),
+        (
             {"JAX_COORDINATOR_ADDRESS": "a:1", "BTSRN_JOIN_SECONDS": "soon"},
             "BTSRN_JOIN_SECONDS is 'soon'",
         ),
@@ -118,6 +128,19 @@ def test_a_variable_that_makes_no_sense_is_one_line(monkeypatch, env, named):
     with pytest.raises(errors.InputError, match=r"^[^\n]*$") as caught:
         distributed.join(False)
     assert named in str(caught.value)
+
+
+def test_a_port_that_is_in_use_is_one_line(monkeypatch):
+    """JAX crashed there."""
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", f"localhost:{port}")
+        monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+        monkeypatch.setenv("JAX_PROCESS_ID", "0")
+        with pytest.raises(errors.InputError, match=f"port {port} is in use"):
+            distributed.join(False)
 
 
 @pytest.mark.parametrize(
