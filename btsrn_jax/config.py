@@ -203,6 +203,7 @@ def _check_training(config, devices):
             f"config.train.patch {train.patch} is no multiple of scale {scale}:"
             f" {below or scale} or {below + scale}"
         )
+    _check_profile(train)
     model = geometry_of(config.model, scale)
     if model.output_size(train.patch // scale) < 1:
         side = next(n for n in range(1, 9999) if model.output_size(n) >= 1)
@@ -218,6 +219,24 @@ def _check_training(config, devices):
             f" {devices} devices: {sizes}"
         )
     schedules.check(train)
+
+
+def _check_profile(train):
+    profile = list(train.profile)
+    if not profile:
+        return
+    whole = all(type(number) is int and number > 0 for number in profile)
+    if len(profile) != 2 or not whole:
+        raise InputError(
+            f"config.train.profile is {train.profile!r}: (first step, number of steps),"
+            " such as (100, 5), both from 1; or () for none"
+        )
+    last = profile[0] + profile[1] - 1
+    if train.steps is not None and last > train.steps:
+        raise InputError(
+            f"config.train.profile is {train.profile!r}: steps {profile[0]} to {last},"
+            f" but the run ends at step {train.steps} (config.train.steps)"
+        )
 
 
 def resolve_steps(config: ConfigDict, steps_per_pass: int) -> ConfigDict:

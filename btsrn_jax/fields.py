@@ -77,6 +77,8 @@ class Field:
         """Returns the choices or the range in words; "" if any value is allowed."""
         if self.places:
             return "a path" if self.type is str else "names or paths"
+        if self.type is tuple:
+            return "two whole numbers, or ()"
         if self.type is bool:
             return "true or false"
         if self.allowed is None:
@@ -316,6 +318,13 @@ FIELDS = {
         0.0,
         Range(0.0, 1e9),
         "Minutes after which the run saves its state and exits with 75; 0: none.",
+        Role.CONDUCT,
+    ),
+    "train.profile": Field(
+        (),
+        None,
+        "(first step, number of steps): JAX's profiler records these steps, for"
+        " TensorBoard and xprof (docs/training.md); (): none.",
         Role.CONDUCT,
     ),
     "eval.sets": Field(

@@ -133,8 +133,8 @@ def _define(argv):
     flags.DEFINE_boolean(
         "distributed",
         False,
-        "Join the other processes of this run. Under Slurm, on GKE's TPUs and with"
-        " JAX_COORDINATOR_ADDRESS set that happens by itself.",
+        "Join the other processes of this run. Under Slurm and MPI, on GKE's TPUs and"
+        " with JAX_COORDINATOR_ADDRESS set that happens by itself.",
         flag_values=values,
     )
     flags.DEFINE_boolean("help", False, "Show this help.", flag_values=values)
@@ -247,6 +247,8 @@ def main(argv: list[str] | None = None) -> None:
     log_to_stderr()
     argv = sys.argv if argv is None else argv
     try:
+        process, count, _ = training.cluster.place(os.environ)
+        log_to_stderr(process or 0, 1 if process is None else count or 1)
         code = run(argv)
     except BaseException as error:
         logger.error(_explain(error))

@@ -10,7 +10,7 @@ import warnings
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from btsrn_jax import machine, storage
@@ -50,13 +50,21 @@ def find_devices() -> list[jax.Device]:
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Returns a mesh over these devices; by default over all devices of all hosts.
 
+    Of several TPU slices, or hosts with GPUs, one follows the other along the axis.
+
     Raises:
       NoDevices: as of `find_devices`.
     """
     devices = find_devices() if devices is None else devices
-    return jax.make_mesh(
-        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
-    )
+    parts = {}
+    for device in devices:
+        parts.setdefault(getattr(device, "slice_index", 0), []).append(device)
+    # JAX orders the devices of each by their links; its own make_mesh takes one only.
+    ordered = [
+        mesh_utils.create_device_mesh((len(part),), part)
+        for _, part in sorted(parts.items())
+    ]
+    return Mesh(np.concatenate(ordered), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

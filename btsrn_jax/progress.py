@@ -1,13 +1,11 @@
 """What people see while something runs: lines and progress bars on standard error."""
 
-import contextlib
 import io
 import logging
 import os
 import re
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from tqdm import tqdm
 
@@ -106,17 +104,11 @@ class TrainingProgress:
     def __init__(self, start: int, steps: int, batch_size: int) -> None:
         self._steps, self._batch_size = steps, batch_size
         self._text, self._rate, self._bar = "", None, None
-        self._begun, self._paused = time.monotonic(), 0.0
         if sys.stderr is not None and sys.stderr.isatty():
             what = "{desc}:|{bar}| {n_fmt}/{total_fmt} steps{postfix}"
             self._bar = progress_bar(
                 desc="training", initial=start, total=steps, bar_format=what
             )
-
-    @property
-    def seconds(self) -> float:
-        """The time of training so far; pauses are left out."""
-        return time.monotonic() - self._begun - self._paused
 
     def advance(self, step: int) -> None:
         """Notes that a step is done."""
@@ -150,15 +142,6 @@ class TrainingProgress:
         # What a narrow terminal cuts off is at the end.
         left = tqdm.format_interval((self._steps - step) / self._rate)
         return f", {left} left, {self._rate * self._batch_size:.3g} patches/s"
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """A context whose time is not counted: compiling, saving, validation."""
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self._paused += time.monotonic() - begun
 
     def close(self) -> None:
         """Ends the bar; on a terminal it stays, as it is."""

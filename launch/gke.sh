@@ -2,6 +2,7 @@
 # Applies launch/gke_jobset.yaml, with its variables filled in, to the current cluster.
 #
 #   IMAGE=... BUCKET=... launch/gke.sh [--dry-run] tpu|gpu [flags of btsrn_jax.main ...]
+#   SLICES=2 IMAGE=... BUCKET=... launch/gke.sh tpu
 set -euo pipefail
 
 dry_run=0 kind="" flags=()
@@ -32,7 +33,12 @@ export HOSTS="${HOSTS:-$hosts}"             # TPU: as TOPOLOGY has; 4 chips each
 export CHIPS="${CHIPS:-$chips}"             # TPU chips or GPUs of one host
 export ACCELERATOR="${ACCELERATOR:-$accelerator}"
 export TOPOLOGY="${TOPOLOGY:-2x4}"          # TPU alone
+export SLICES="${SLICES:-1}"               # TPU alone: slices that train together
 export RESTARTS="${RESTARTS:-100}"
+if [[ "$kind" == gpu && "$SLICES" != 1 ]]; then
+  echo "$0: SLICES is for TPUs; more nodes with GPUs are HOSTS=$SLICES" >&2
+  exit 2
+fi
 if [[ -z "$RUN" ]]; then # as the run directory is named without these scripts
   file="$(basename "${CONFIG%%:*}")"
   RUN="${file%.py}"
@@ -49,7 +55,7 @@ for flag in "${flags[@]}"; do
   FLAGS+=$'\n'"                    - \"$flag\""
 done
 for name in NAME IMAGE BUCKET SERVICE_ACCOUNT CONFIG RUN HOSTS CHIPS ACCELERATOR \
-  TOPOLOGY RESTARTS FLAGS; do
+  TOPOLOGY SLICES RESTARTS FLAGS; do
   manifest=${manifest//"\$$name"/"${!name}"}
 done
 if ((dry_run)); then

@@ -119,6 +119,7 @@ def test_the_roles_of_fields_say_what_compares_and_repeats_runs():
     evaluation = {name for name in FIELDS if name.startswith("eval.")}
     paths = {"data.root", "data.hr_dir", "data.lr_dir"}
     traceless = {"data.cache", "train.log_every", "train.time_limit"} | evaluation
+    traceless |= {"train.profile"}
     free = traceless | paths | {"train.eval_every", "train.checkpoint_every"}
     assert set(schema.NOT_TRAINING) == traceless
     assert set(schema.FREE_ON_RESUME) == free
@@ -216,6 +217,12 @@ def test_an_unknown_argument_is_named(file):
             changed(train_schedule="wsd", train_decay_share=1.1),
             ["decay_share", "0 to 1"],
         ),
+        (changed(train_profile=(5,)), ["train.profile is (5,)", "(100, 5)"]),
+        (changed(train_profile=(0, 5)), ["train.profile is (0, 5)", "from 1"]),
+        (changed(train_profile=(5, 0)), ["train.profile is (5, 0)"]),
+        (changed(train_profile=(5, 2.0)), ["train.profile is (5, 2.0)"]),
+        (changed(train_profile=(5, True)), ["train.profile is (5, True)"]),
+        (changed(train_steps=10, train_profile=(9, 3)), ["9 to 11", "step 10"]),
         (changed(scale=2, model_mid_blocks=1), ["mid_blocks", "x4"]),
     ],
 )

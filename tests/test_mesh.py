@@ -1,5 +1,6 @@
 """Claims about devices and hosts. Several processes: tests/system."""
 
+import dataclasses
 import math
 import os
 
@@ -15,6 +16,23 @@ def test_the_mesh_has_one_axis_over_all_devices():
     assert devices.axis_names == ("data",)
     assert devices.size == 8
     # Explicit axes, JAX's default, refuse depth-to-space and vmapped crops.
+    assert devices.axis_types == (AxisType.Auto,)
+
+
+def test_slices_follow_one_another_along_the_axis():
+    """Hosts with GPUs, too: JAX calls each of them a slice."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Chip:
+        id: int
+        slice_index: int
+        device_kind: str = "chip"
+        platform: str = "gpu"
+
+    chips = [Chip(i, i % 2) for i in range(5)]  # of one host three, of the other two
+    devices = mesh.make_mesh(chips)
+    assert [chip.id for chip in devices.devices] == [0, 2, 4, 1, 3]
+    assert devices.axis_names == ("data",)
     assert devices.axis_types == (AxisType.Auto,)
 
 

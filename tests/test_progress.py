@@ -66,18 +66,6 @@ def test_a_terminal_without_a_size_has_a_bar_too(monkeypatch):
     assert "100/100 steps, loss 1, learning rate 0.001, 4 steps/s, 00:00" in text
 
 
-def test_what_is_not_training_does_not_count_as_its_time(monkeypatch):
-    """Eighty seconds of validation in the middle of ten."""
-    now = [1000.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    shown = progress.TrainingProgress(0, 100, batch_size=16)
-    now[0] += 4
-    with shown.paused():
-        now[0] += 80
-    now[0] += 6
-    assert shown.seconds == 10
-
-
 def test_a_message_of_several_lines_is_marked_in_each(capsys):
     progress.log_to_stderr(0, 2)
     logging.getLogger("btsrn").info("one\ntwo")

@@ -10,7 +10,6 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,23 +23,6 @@ from btsrn_jax import config as schema
 from btsrn_jax import images, inference, mesh, network, training
 from btsrn_jax.benchmark import protocol
 from btsrn_jax.data import sampler
-
-
-def matmul_rate(dtype: DTypeLike) -> float:
-    """Returns the operations per second of a large matrix product: the most that can be
-    hoped for."""
-    n = 2048 if jax.default_backend() == "cpu" else 8192
-    a = jnp.ones((n, n), dtype)
-    product = jax.jit(lambda a: a @ a).lower(a).compile()
-    timed(product, a)
-    return 2 * n**3 / min(timed(product, a) for _ in range(5))
-
-
-def timed(function: Callable, *args) -> float:
-    """Returns the seconds until the result of a call is there."""
-    start = time.perf_counter()
-    jax.block_until_ready(function(*args))
-    return time.perf_counter() - start
 
 
 def make_config(spec: protocol.Spec) -> ConfigDict:
@@ -90,7 +72,7 @@ def measure_training(spec: protocol.Spec) -> tuple[dict, dict]:
     memory = compiled.memory_analysis()
     actions = {
         "step": step,
-        "input": lambda: timed(cut, store, state.step),
+        "input": lambda: training.timed(cut, store, state.step),
         "peak": peak_bytes,
     }
     times = {"input": 0.01, "loop": 32}
@@ -103,7 +85,7 @@ def measure_training(spec: protocol.Spec) -> tuple[dict, dict]:
         "flops": spec.batch
         * network.train_flops(recipe.model, recipe.side)
         / devices.size,
-        "matmul": matmul_rate(recipe.model.compute.dtype),
+        "matmul": training.matmul_rate(recipe.model.compute.dtype),
         "step_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
         "more": [name for name in actions if name in times],
         "times": times,
@@ -153,7 +135,7 @@ def measure_inference(spec: protocol.Spec) -> tuple[dict, dict]:
 
     def timing(upscale, h, w):
         image = rng.integers(0, 256, (h, w, 3), np.uint8)
-        return lambda: timed(upscale, variables, image)
+        return lambda: training.timed(upscale, variables, image)
 
     actions = {"image": timing(upscale, spec.side, spec.side), "peak": peak_bytes}
     times = {}
@@ -170,7 +152,7 @@ def measure_inference(spec: protocol.Spec) -> tuple[dict, dict]:
     return actions, {
         "compile": max(first - second, 0.0),
         "flops": 2 * upscale.model.multiply_adds * pixels,
-        "matmul": matmul_rate(upscale.model.compute.dtype),
+        "matmul": training.matmul_rate(upscale.model.compute.dtype),
         "tile": upscale.plan.tile,
         "more": list(times),
         "times": times,

@@ -35,6 +35,7 @@ from btsrn_jax.report import (
     tables,
 )
 from btsrn_jax.report.tables import ReportedModel
+from btsrn_jax.report.time_table import time_table
 
 METRICS = "metrics.jsonl"  # `training.METRICS`, of a module that loads JAX
 SHOWN = 3  # pictures of Figure 5 where none are chosen
@@ -221,6 +222,7 @@ def _sections(entries):
         photographs.degraded_table(entries),
         tables.table3(entries),
         tables.table4(entries),
+        time_table(entries),
     )
     found = [*published.released_tables(entries), *filter(None, found)]
     sections += map(experiments.Study, found)

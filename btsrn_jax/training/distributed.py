@@ -1,7 +1,9 @@
 """Several processes of one run: how they find each other, and how one is lost."""
 
 import contextlib
+import errno
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import jax
 
 from btsrn_jax import lock, mesh
-from btsrn_jax.errors import InputError
+from btsrn_jax.errors import InputError, first_line
 from btsrn_jax.progress import log_to_stderr, logger
 from btsrn_jax.training import cluster
 
@@ -33,7 +35,7 @@ def join(distributed: bool) -> None:
       distributed: there are others, also where the environment announces none.
 
     Raises:
-      InputError: nothing says where the others are.
+      InputError: nothing says where the others are, or a variable makes no sense.
       NoDevices: this process finds no device.
     """
     if distributed or cluster.announced(os.environ):
@@ -43,40 +45,89 @@ def join(distributed: bool) -> None:
 
 
 def _initialize(env):
-    seconds = int(env.get("BTSRN_JOIN_SECONDS", JOIN_SECONDS))
-    address, process, count = cluster.place(env)
+    seconds = _seconds(env, "BTSRN_JOIN_SECONDS", JOIN_SECONDS)
+    heartbeat = _seconds(env, "BTSRN_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)
+    given = _given(env)
+    process, count, _ = cluster.place(env)
+    if process == 0:
+        _check_port(env)
 
     def give_up():
+        who = [_known(process), _known(count), cluster.address(env)]
         logger.error(
-            f"error: process {process} of {count}: the others did not all join at"
-            f" {address} within {seconds} s; start all again"
+            "error: process {} of {}: the others did not all join at {} within"
+            " {} s; start all again".format(*who, seconds)
         )
         os._exit(1)
 
     timer = threading.Timer(seconds, give_up)
     timer.daemon = True
     timer.start()
-    given = {}
-    if "JAX_PROCESS_ID" in env:
-        given["process_id"] = int(env["JAX_PROCESS_ID"])
-    if "JAX_NUM_PROCESSES" in env:
-        given["num_processes"] = int(env["JAX_NUM_PROCESSES"])
     try:
         jax.distributed.initialize(
             **given,
             initialization_timeout=10 * seconds,  # the timer is earlier
-            heartbeat_timeout_seconds=int(
-                env.get("BTSRN_HEARTBEAT_SECONDS", HEARTBEAT_SECONDS)
-            ),
+            heartbeat_timeout_seconds=heartbeat,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
-    except ValueError as error:
+    except jax.errors.JaxRuntimeError:
+        raise  # of the network
+    except (ValueError, LookupError, RuntimeError) as error:  # JAX finds no launcher
+        by = cluster.announced(env) or "--distributed"
         raise InputError(
-            f"--distributed: {error} Set JAX_COORDINATOR_ADDRESS (HOST:PORT of process"
-            " 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or start by Slurm or on TPUs"
+            f"{by}: {first_line(error)} {cluster.how_to_launch(env)}"
         ) from None
     finally:
         timer.cancel()
+
+
+def _given(env):
+    """Returns what JAX is told of this process's place; it finds the rest itself."""
+    by = cluster.announced(env)
+    address = env.get("JAX_COORDINATOR_ADDRESS", "")
+    if address and not address.rpartition(":")[2].isdecimal():
+        raise InputError(
+            f"JAX_COORDINATOR_ADDRESS is {address!r} in the environment: HOST:PORT of"
+            " process 0"
+        )
+    if by in ("", cluster.SLICES, *cluster.HOSTS):
+        return {}  # on TPUs JAX asks the machine
+    process, count, local = cluster.place(env)
+    if None not in (process, count) and process >= count:
+        raise InputError(f"{by}: process {process} of {count}: they count from 0")
+    given = {"process_id": process, "num_processes": count}
+    if local is not None and "JAX_LOCAL_DEVICE_IDS" not in env:
+        given["local_device_ids"] = [local]  # of GPUs each process takes one
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_port(env):
+    """Raises InputError where another program listens at the port of process 0, this
+    one: JAX would crash."""
+    port = env.get("JAX_COORDINATOR_ADDRESS", "").rpartition(":")[2]
+    if not port or "JAX_COORDINATOR_BIND_ADDRESS" in env:
+        return
+    try:
+        with socket.socket(socket.AF_INET6) as ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            ours.bind(("::", int(port)))
+    except (OSError, OverflowError) as error:
+        if getattr(error, "errno", errno.EADDRINUSE) == errno.EADDRINUSE:
+            raise InputError(
+                f"JAX_COORDINATOR_ADDRESS: port {port} is in use on this machine, or"
+                " out of range; take another one, in all processes"
+            ) from None
+
+
+def _seconds(env, name, default):
+    text = env.get(name, str(default))
+    if not text.isdecimal() or not int(text):
+        raise InputError(f"{name} is {text!r} in the environment: seconds, at least 1")
+    return int(text)
+
+
+def _known(number):
+    return "?" if number is None else number
 
 
 def lost_another(error: BaseException) -> bool:

@@ -22,11 +22,12 @@ from btsrn_jax.data import (
     training_pairs,
 )
 from btsrn_jax.progress import TrainingProgress, logger
-from btsrn_jax.training import announce
+from btsrn_jax.training import announce, goodput
 from btsrn_jax.training import step as stepping
 from btsrn_jax.training.metrics_log import MetricsLog, Recorder
 from btsrn_jax.training.preemption import STOPPED, Preemption, Stopped
 from btsrn_jax.training.run_dir import open_run
+from btsrn_jax.training.tracing import Trace
 from btsrn_jax.training.validation import Validation, is_due, score
 
 
@@ -52,6 +53,7 @@ def run(
     Returns:
       0 when done; 75 when stopped by SIGTERM, SIGINT or the time limit, all saved.
     """
+    split = goodput.TimeSplit()
     preemption = preemption or Preemption()
     if config.train.time_limit:
         preemption.deadline = time.monotonic() + 60 * config.train.time_limit
@@ -69,7 +71,7 @@ def run(
         announce.describe(config, sizes, one_pass, validation, devices, workdir)
     )
     try:
-        train(config, saved, workdir, devices, store, validation, preemption)
+        train(config, saved, workdir, devices, store, validation, preemption, split)
     except Stopped as stop:
         logger.info(f"stopped at step {stop.step}, saved; the same command continues")
         return STOPPED
@@ -84,6 +86,7 @@ def train(
     store: sampler.Store | host_store.HostStore,
     validation: Validation | None,
     preemption: Preemption,
+    split: goodput.TimeSplit,
 ) -> None:
     """Makes the steps that are left, from the newest whole checkpoint to the end.
 
@@ -103,7 +106,9 @@ def train(
     recipe = stepping.make_recipe(config, devices)
     with ExitStack() as stack:
         enter = stack.enter_context
-        state = restore(workdir, recipe, devices, settings.init_from)
+        resumes = checkpoint.steps_in(checkpoint.folder_of(workdir))
+        with split.part("restore" if resumes else "compile"):
+            state = restore(workdir, recipe, devices, settings.init_from)
         checkpoints = enter(closing(checkpoint.Checkpoints(workdir)))
         preemption.finish = checkpoints.wait
         start, last = int(state.step), settings.steps
@@ -116,7 +121,11 @@ def train(
         enter(closing(batches))
         progress = TrainingProgress(start, last, settings.batch_size)
         enter(closing(progress))
-        recorder = Recorder(log, progress, batches, start, settings.log_every, last)
+        every = settings.log_every
+        recorder = Recorder(log, progress, batches, start, every, last, split.training)
+        enter(goodput.recorded(split, log, recipe, devices, start, last))
+        trace = Trace(workdir, settings.profile, start, lambda: split.part("other"))
+        enter(closing(trace))
         from_host = isinstance(store, host_store.HostStore)
         train_step = stepping.compile_step(recipe, devices, from_host)
 
@@ -127,31 +136,39 @@ def train(
             if preemption.signalled():
                 raise Stopped(step)
             variables = stepping.inference_variables(state)
-            score(validation, variables, step, log, checkpoints)
+            with split.part("validation"):
+                score(validation, variables, step, log, checkpoints)
 
         if start:
             validate(start)
+        split.switch("steps")
         for step in range(start + 1, last + 1):
-            data = batches(step - 1)
+            with split.part("data_wait"):
+                data = batches(step - 1)
             if step == start + 1:
-                with progress.paused():
+                with split.part("compile"):
                     train_step = compile_now(train_step, state, data)
-            state, metrics = train_step(state, data)
-            recorder.add(step, metrics)
+            with trace.step(step, state):
+                state, metrics = train_step(state, data)
+                recorder.add(step, metrics)
+            trace.end(step, state)
             preemption.attentive = True
             stopping = preemption.should_stop(step)
             saving = is_due(config, step) or step % settings.checkpoint_every == 0
             if saving or stopping:
                 recorder.flush()
-                with progress.paused():
+                with split.part("checkpoint"):
                     lock.confirm()
                     log.flush()
                     checkpoints.save(step, state, saved)
                     if stopping and step < last:
+                        checkpoints.wait()
                         raise Stopped(step)
                     validate(step)
+        split.switch("other")
         preemption.attentive = False
-        checkpoints.wait()
+        with split.part("checkpoint"):
+            checkpoints.wait()
         if preemption.signalled():
             raise Stopped(last)
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -127,10 +127,11 @@ class Recorder:
 
     Args:
       log: where they are written.
-      progress: where they are shown; its time is that of the rate.
+      progress: where they are shown.
       batches: asked for the time that steps waited for them.
       start: the step from which the run continues.
       log_every, last: steps.
+      seconds: the time of training so far, pauses left out.
     """
 
     def __init__(
@@ -141,11 +142,13 @@ class Recorder:
         start: int,
         log_every: int,
         last: int,
+        seconds: Callable[[], float],
     ) -> None:
         self._log, self._progress, self._batches = log, progress, batches
         self._log_every, self._last = log_every, last
         self._losses, self._pending = [], None
-        self._logged = start, progress.seconds
+        self._seconds = seconds
+        self._logged = start, seconds()
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Records the step before; takes the metrics of this one, still computed."""
@@ -182,7 +185,7 @@ class Recorder:
 
     def _rate(self, step):
         """Returns the steps a second since the last logged step, pauses left out."""
-        (before, begun), now = self._logged, self._progress.seconds
+        (before, begun), now = self._logged, self._seconds()
         self._logged = step, now
         return (step - before) / (now - begun) if now > begun else None
 

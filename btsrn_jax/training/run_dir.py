@@ -5,6 +5,7 @@ config.json      the resolved config; `data_sha256` of the images' names and siz
                  `devices` and, where known, `config_file` and `config_argument`,
                  which it was started with
 metrics.jsonl    a line a logged step; beside it TensorBoard's events
+plugins/         profiles, where TensorBoard and xprof look for them
 checkpoints/     a folder a step: the two latest and the best
 damaged/         checkpoints that could not be read
 validation.csv, validation.png, evaluation.csv, evaluation.png

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from btsrn_jax import checkpoint
+from btsrn_jax import checkpoint, training
 
 LATE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -61,10 +61,12 @@ def final(run):
     metrics = lines(run)
     steps = [line["step"] for line in metrics]
     assert steps == sorted(set(steps))  # each step once
-    clock = ("time", "steps_per_second")
+    clock = ("time", "steps_per_second", "session_seconds", "patches_per_second")
+    clock += ("utilisation", *(f"share_{part}" for part in training.PARTS))
     values = {
         line["step"]: {k: v for k, v in line.items() if k not in clock}
         for line in metrics
+        if set(line) - {"step", *clock}  # where a run was stopped there is nothing else
     }
     return step, {name: array.tobytes() for name, array in arrays.items()}, values
 

@@ -22,7 +22,7 @@ from btsrn_jax.evaluation import figures
 from btsrn_jax.evaluation.figures import Row
 from btsrn_jax.inference import weights
 from btsrn_jax.network import btsrn as network
-from btsrn_jax.report import experiments, html_page, plots, tables
+from btsrn_jax.report import experiments, html_page, plots, tables, time_table
 from btsrn_jax.report import write as report
 
 SET = "div2k/bicubic_x2"
@@ -58,6 +58,23 @@ def studied(*sources):
 
 
 # --- tables
+
+
+def test_where_the_time_of_runs_went_is_a_table_of_their_sessions(tmp_path):
+    shares = {"share_steps": 0.5, "share_compile": 0.5, "patches_per_second": 10.0}
+    first = {"step": 200, "session_seconds": 60, "utilisation": 0.5} | shares
+    second = {"step": 300, "session_seconds": 120} | shares
+    second |= {"share_steps": 0.75, "share_compile": 0.25}
+    told = write_run(tmp_path / "told", 34.0, metrics=[first, second])
+    untold = write_run(tmp_path / "untold", 34.0)
+    entries = [report.load(source) for source in (told, untold)]
+    table = time_table.time_table(entries)
+    (line,) = (dict(zip(table.header, line, strict=True)) for line in table.lines)
+    assert line["run"] == "told"
+    assert (line["sessions"], line["minutes"]) == ("2", "3.0")
+    assert (line["patches/s"], line["utilisation"]) == ("10", "50 %")
+    assert line["steps"] == "66.7 %"  # 30 and 90 s
+    assert time_table.time_table(entries[1:]) is None
 
 
 def test_table_1_sets_measured_beside_paper(tmp_path):

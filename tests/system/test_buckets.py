@@ -68,8 +68,8 @@ def post(url, data, kind="application/json"):
     urllib.request.urlopen(urllib.request.Request(url, data, headers)).close()
 
 
-def launch(place, workdir, **environment):
-    args = tiny.command(workdir, place / "train", sets=place / "val", **STEPS)
+def launch(place, workdir, *flags, **environment):
+    args = tiny.command(workdir, place / "train", *flags, sets=place / "val", **STEPS)
     # All runs are compiled alike, and in a third of the time: where a run lies is asked
     # here, not how fast it is.
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
@@ -97,7 +97,11 @@ def test_a_run_in_a_bucket_survives_what_a_local_one_does(bucket, tmp_path):
     )
     processes.flip_a_bit(run / "checkpoints" / str(newest))
 
-    text = tiny.finish(launch(tmp_path, "gs://bucket/runs/a", **environment))
+    profile = "--config.train.profile=(9,2)"
+    again = launch(tmp_path, "gs://bucket/runs/a", profile, **environment)
+    text = tiny.finish(again)
+    assert "profile of steps 9 to 10: gs://bucket/runs/a/plugins/profile/" in text
+    assert list(run.glob("plugins/profile/*/*.xplane.pb"))
     at = f"gs://bucket/runs/a/checkpoints/{newest}"
     assert f"checkpoint {at} is damaged" in text
     assert (run / "damaged" / str(newest) / "about" / "metadata").exists()

@@ -352,11 +352,29 @@ def pod(jobset):
 def test_the_jobsets_own_fields_are_those_of_the_example(manifest):
     import yaml
 
-    _, jobset = manifest
+    kind, jobset = manifest
     jobset["metadata"].pop("labels")
+    if kind == "tpu":
+        (place,) = jobset["metadata"].pop("annotations").items()
+        name = "alpha.jobset.sigs.k8s.io/exclusive-topology"
+        assert place == (name, "cloud.google.com/gke-nodepool")
     jobset["spec"]["replicatedJobs"][0]["template"]["spec"].pop("template")
     example = pathlib.Path(__file__).with_name("jobset_example.yaml").read_text()
     assert jobset == yaml.safe_load(example)
+
+
+def test_slices_are_jobs_of_one_set_and_for_tpus_alone():
+    yaml = pytest.importorskip("yaml")
+    one, two = (
+        yaml.safe_load(launch("gke.sh", "--dry-run", "tpu", SLICES=n, **CLOUD))
+        for n in ("1", "2")
+    )
+    (job,) = two["spec"]["replicatedJobs"]
+    assert job["replicas"] == 2
+    job["replicas"] = 1
+    assert one == two
+    said = launch("gke.sh", "--dry-run", "gpu", code=2, SLICES="2", **CLOUD)
+    assert "HOSTS=2" in said
 
 
 def test_its_pods_are_what_kubernetes_expects(manifest):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import tiny
 
-from btsrn_jax import checkpoint, mesh, trees
+from btsrn_jax import checkpoint, mesh, training, trees
 from btsrn_jax.errors import InputError
 from btsrn_jax.training import Diverged, loop
 from btsrn_jax.training import step as train
@@ -49,6 +50,67 @@ def test_a_run_says_what_it_does_and_writes_it_down(run, tmp_path):
     assert names <= lines(tmp_path / "a")[0].keys()
     step, saved, _ = checkpoint.load_parameters(tmp_path / "a")
     assert (step, saved) == (4, config)
+
+
+def profiled(folder):
+    """The steps that each trace in a run directory annotates, and its operations."""
+    found = []
+    for path in sorted(folder.glob("plugins/profile/*/*.xplane.pb")):
+        assert list(path.parent.glob("*.trace.json.gz"))  # for Perfetto
+        planes = jax.profiler.ProfileData.from_file(str(path)).planes
+        events = [event for plane in planes for x in plane.lines for event in x.events]
+        stats = [(event.name, dict(event.stats)) for event in events]
+        steps = [s["step_num"] for name, s in stats if name == "train"]
+        modules = [s.get("hlo_module", "") for _, s in stats]
+        found.append((steps, sum("train_step" in module for module in modules)))
+    return found
+
+
+def test_a_profile_holds_the_steps_that_were_named_and_their_operations(run, tmp_path):
+    """Also where the run stops in their midst, and goes on after some of them."""
+    folder = tmp_path / "a"
+    _, said = run("a", steps=6, profile=(3, 2))
+    (trace,) = (folder / "plugins" / "profile").iterdir()
+    assert f"profile of steps 3 to 4: {trace}" in said
+    assert f"xprof --logdir {folder}" in said
+    ((steps, operations),) = profiled(folder)
+    assert steps == [3, 4]
+    assert operations > 10
+    _, said = run("a", steps=8, profile=(3, 2))
+    assert "no profile: steps 3 to 4 lie behind step 6" in said
+    time.sleep(1)  # traces are named by the second
+    _, said = run("a", steps=9, profile=(8, 2))
+    assert "profile of step 9: " in said
+    assert [steps for steps, _ in profiled(folder)] == [[3, 4], [9]]
+
+
+def test_a_profile_that_cannot_be_written_is_one_line(run, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "plugins").write_text("a file")
+    code, said = run("a", steps=4, profile=(1, 2))
+    assert code == 0
+    assert "no profile was written: " in said
+    assert lines(tmp_path / "a")[-1]["step"] == 4
+
+
+def test_a_session_leaves_the_shares_of_its_time(run, tmp_path):
+    folder = tmp_path / "a"
+    _, said = run("a", cache="host", steps=4, checkpoint_every=2)
+    assert "time: " in said
+    run("a", steps=6)
+    assert "time: " not in run("a", steps=6)[1]  # complete: no step was made
+    sessions = training.read_sessions(lines(folder))
+    assert [line["step"] for line in lines(folder) if "session_seconds" in line] == [
+        4,
+        6,
+    ]
+    for session, patches in zip(sessions, (4 * 8, 2 * 8), strict=True):
+        assert session.total == pytest.approx(sum(session.seconds.values()))
+        assert all(session.seconds[part] > 0 for part in ("steps", "compile"))
+        assert session.patches == pytest.approx(patches, rel=1e-3)
+    assert all(session.seconds["checkpoint"] > 0 for session in sessions)
+    assert sessions[0].seconds["data_wait"] > 0
+    assert sessions[1].seconds["restore"] > 0
 
 
 def test_a_run_moves_between_topologies_and_kinds_of_memory(run, tmp_path):

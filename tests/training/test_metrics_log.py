@@ -69,10 +69,10 @@ def test_of_several_processes_one_writes(tmp_path):
 
 
 class Progress:
-    """What is shown; the test sets the clock."""
+    """What is shown."""
 
     def __init__(self):
-        self.seconds, self.steps, self.shown = 7.0, [], []
+        self.steps, self.shown = [], []
 
     def advance(self, step):
         self.steps.append(step)
@@ -96,12 +96,13 @@ def test_metrics_are_fetched_a_step_late_and_the_loss_is_its_intervals_mean(
     tmp_path,
 ):
     log, progress = metrics_log.MetricsLog(tmp_path), Progress()
-    settings = {"start": 0, "log_every": 2, "last": 5}
+    clock = [7.0]
+    settings = {"start": 0, "log_every": 2, "last": 5, "seconds": lambda: clock[0]}
     recorder = metrics_log.Recorder(log, progress, Batches(), **settings)
     for step in range(1, 6):
         recorder.add(step, metrics_of(step))
         assert len(progress.steps) == step - 1
-        progress.seconds += step  # each step takes longer than the one before
+        clock[0] += step  # each step takes longer than the one before
     recorder.flush()
     recorder.flush()  # nothing is recorded twice
     log.close()
