@@ -77,7 +77,7 @@ class Field:
         """Returns the choices or the range in words; "" if any value is allowed."""
         if self.places:
             return "a path" if self.type is str else "names or paths"
-        if self.type is tuple:
+        if self.type is tuple and not self.allowed:
             return "two whole numbers, or ()"
         if self.type is bool:
             return "true or false"
