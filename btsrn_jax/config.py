@@ -36,7 +36,9 @@ STUDIED = tuple(n for n, field in FIELDS.items() if field.role is Role.STUDIED)
 EXTENDABLE = "train.steps"  # on resume, if the course of the rate stays as it was
 MOVABLE = "data.lr_dir"  # on resume, but not from or to "", or the LR images are others
 # Scores of two validations compare only if these are equal.
-SCORING = ("eval.sets", "eval.protocol", "eval.max_images", "eval.dtype")
+SCORING = tuple(
+    f"eval.{name}" for name in ("sets", "best_set", "protocol", "max_images", "dtype")
+)
 
 
 def defaults() -> ConfigDict:

@@ -76,7 +76,7 @@ class Field:
         if self.type is bool:
             return "true or false"
         if self.allowed is None:
-            return ""
+            return "a name" if self.type is str else ""
         if isinstance(self.allowed, Range):
             return "from {:.10g} to {:.10g}".format(*self.allowed)
         return f"one of {', '.join(map(str, self.allowed))}"
@@ -250,6 +250,13 @@ FIELDS = {
         "Minutes after which the run saves its state and exits with 75; 0: none.",
         Role.CONDUCT,
     ),
+    "train.tracker": Field(
+        "tensorboard",
+        ("tensorboard", "wandb", "none"),
+        "Where metrics and pictures go beside metrics.jsonl: TensorBoard's events in the"
+        " run directory, Weights & Biases (docs/training.md), or nowhere.",
+        Role.CONDUCT,
+    ),
     "eval.sets": Field(
         (),
         None,
@@ -258,10 +265,18 @@ FIELDS = {
         Role.CONDUCT,
         places=True,
     ),
+    "eval.best_set": Field(
+        "",
+        None,
+        "Training: the evaluation set by whose images the best checkpoint is chosen, as"
+        " figures call it. If this is empty: all images of all sets.",
+        Role.CONDUCT,
+    ),
     "eval.protocol": Field(
         "ntire",
         tuple(PROTOCOLS),
-        "How PSNR and SSIM are measured (docs/evaluation.md).",
+        "How PSNR and SSIM are measured (docs/evaluation.md). Training measures under"
+        " all protocols; by this one it chooses the best checkpoint.",
         Role.CONDUCT,
     ),
     "eval.ensemble": Field(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from btsrn_jax.data.datasets import (
         SAMPLES_TRAIN,
         Pair,
+        check_best_set,
         check_pair,
         check_set,
         evaluation_set,
@@ -33,6 +34,7 @@ __all__ = [
     "SAMPLES_TRAIN",
     "Batches",
     "Pair",
+    "check_best_set",
     "check_pair",
     "check_set",
     "div2k",
@@ -61,6 +63,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "datasets": [
             "SAMPLES_TRAIN",
             "Pair",
+            "check_best_set",
             "check_pair",
             "check_set",
             "evaluation_set",

@@ -9,12 +9,14 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from btsrn_jax.evaluation.evaluate import (
+        Input,
         Upscaler,
         bicubic_upscaler,
         compare,
         crop_row,
         evaluate_set,
         network_upscaler,
+        read_inputs,
     )
     from btsrn_jax.evaluation.figures import (
         Row,
@@ -52,6 +54,7 @@ __all__ = [
     "TABLE_3",
     "TABLE_4",
     "TABLE_4_MODELS",
+    "Input",
     "Row",
     "Upscaler",
     "as_text",
@@ -69,6 +72,7 @@ __all__ = [
     "paper_set",
     "read_csv",
     "read_figures",
+    "read_inputs",
     "run_evaluation",
     "to_row",
     "write_csv",
@@ -78,12 +82,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "evaluate": [
+            "Input",
             "Upscaler",
             "bicubic_upscaler",
             "compare",
             "crop_row",
             "evaluate_set",
             "network_upscaler",
+            "read_inputs",
         ],
         "figures": [
             "Row",

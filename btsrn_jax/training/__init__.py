@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from btsrn_jax.training.metrics_log import METRICS, Diverged, read_metrics
     from btsrn_jax.training.preemption import STOPPED, Preemption
     from btsrn_jax.training.step import compile_step, create_state, make_recipe
+    from btsrn_jax.training.trackers import check_tracker
     from btsrn_jax.training.validation import prepare_validation
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "STOPPED",
     "Diverged",
     "Preemption",
+    "check_tracker",
     "cluster",
     "compile_step",
     "create_state",
@@ -41,6 +43,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "metrics_log": ["METRICS", "Diverged", "read_metrics"],
         "preemption": ["STOPPED", "Preemption"],
         "step": ["compile_step", "create_state", "make_recipe"],
+        "trackers": ["check_tracker"],
         "validation": ["prepare_validation"],
     },
 )
