@@ -253,8 +253,8 @@ FIELDS = {
     "train.tracker": Field(
         "tensorboard",
         ("tensorboard", "wandb", "none"),
-        "Where metrics and pictures go beside metrics.jsonl: TensorBoard's events in the"
-        " run directory, Weights & Biases (docs/training.md), or nowhere.",
+        "Where metrics and pictures can be watched, beside the files of the run:"
+        " TensorBoard, Weights & Biases (docs/training.md), or nowhere.",
         Role.CONDUCT,
     ),
     "eval.sets": Field(

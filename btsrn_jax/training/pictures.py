@@ -88,4 +88,5 @@ def write(home: Any, step: int, name: str, picture: np.ndarray) -> None:
 def _step(file, stem):
     """Returns the step of a picture of that image; None for any other file."""
     number = file.removeprefix(f"{stem}-").removesuffix(".png")
-    return int(number) if f"{stem}-{number}.png" == file and number.isdecimal() else None
+    ours = number.isdecimal() and file == f"{stem}-{number}.png"
+    return int(number) if ours else None

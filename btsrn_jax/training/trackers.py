@@ -132,7 +132,10 @@ class WandB(Tracker):
             "config": dict(run.config),
             "allow_val_change": True,  # such as more steps, on resume
             "settings": wandb.Settings(
-                silent=True, console="off", symlink=False, init_timeout=INIT_SECONDS
+                silent=True,
+                console="off",
+                symlink=False,
+                init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS)),
             ),
         }
         try:
@@ -143,10 +146,10 @@ class WandB(Tracker):
             self._run = wandb.init(**about, mode="offline")
         # Of our own, since W&B's steps may not go back, as those of a resumed run do.
         self._run.define_metric("*", step_metric="step")
-        if self._run.offline:
-            logger.info(f"Weights & Biases: offline; wandb sync {_sync_folder(self._run)}")
-        else:
-            logger.info(f"Weights & Biases: {self._run.url}")
+        folder = pathlib.Path(self._run.dir).parent
+        offline = f"offline; to send it: wandb sync {folder}"
+        where = offline if self._run.offline else self._run.url
+        logger.info(f"Weights & Biases: {where}")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log({**values, "step": step})
@@ -158,10 +161,6 @@ class WandB(Tracker):
     def finish(self, summary: Mapping[str, float], failed: bool) -> None:
         self._run.summary.update(dict(summary))
         self._run.finish(exit_code=int(failed))
-
-
-def _sync_folder(run):
-    return pathlib.Path(run.dir).parent
 
 
 TRACKERS = {"tensorboard": TensorBoard, "wandb": WandB, "none": Tracker}
