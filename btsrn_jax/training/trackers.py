@@ -136,6 +136,8 @@ class WandB(Tracker):
                 console="off",
                 symlink=False,
                 init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS)),
+                finish_timeout=0.75 * FINISH_SECONDS,
+                finish_timeout_raises=True,
             ),
         }
         try:
@@ -143,6 +145,7 @@ class WandB(Tracker):
         except wandb.errors.CommError as error:
             reason = f"Weights & Biases cannot be reached ({first_line(error)})"
             logger.warning(f"{reason}: this part of the run is kept offline")
+            wandb.teardown()  # or it would find the id in use
             self._run = wandb.init(**about, mode="offline")
         # Of our own, since W&B's steps may not go back, as those of a resumed run do.
         self._run.define_metric("*", step_metric="step")
