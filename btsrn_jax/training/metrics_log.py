@@ -13,7 +13,7 @@ import numpy as np
 
 from btsrn_jax import mesh, storage
 from btsrn_jax.data import Batches
-from btsrn_jax.errors import Failure
+from btsrn_jax.errors import Failure, first_line
 from btsrn_jax.progress import TrainingProgress, logger
 from btsrn_jax.training import pictures
 from btsrn_jax.training.preemption import Stopped
@@ -131,8 +131,9 @@ class MetricsLog:
             return
         try:
             pictures.write(self._home, step, name, image)
-        except OSError as error:
-            logger.warning(f"a picture of step {step} is left out: {error}")
+        except Exception as error:  # of many types in a bucket; it is only a picture
+            reason = first_line(error)
+            logger.warning(f"a picture of step {step} is left out: {reason}")
         self._tracking.picture(step, name, image)
 
     def flush(self) -> None:

@@ -13,16 +13,17 @@ STEPS["tracker"] = "wandb"
 
 @pytest.fixture
 def launch(tmp_path, monkeypatch):
-    """launch(environment, **train) -> a process of the run `run`; nobody is logged
-    in."""
+    """launch(environment, entry, **train) -> a process of the run `run`; nobody is
+    logged in."""
     monkeypatch.setenv("HOME", str(tmp_path))  # its .netrc
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR"):
         monkeypatch.delenv(name, raising=False)
     photos = tiny.write_photos(tmp_path / "photos", tiny.HR_SIZES)
 
-    def launch(environment, **train):
+    def launch(environment, entry=("-m", "btsrn_jax.main"), **train):
         train = STEPS | train
         command = tiny.command(tmp_path / "run", photos, sets=photos, **train)
+        command[1:3] = entry
         known = {"BTSRN_CACHE": str(tmp_path / "cache")}
         return tiny.start(command, **known, **environment)
 
@@ -113,6 +114,15 @@ def test_a_server_that_is_not_reached_stops_no_training(launch, tmp_path):
     assert records(folder)["history"]
 
 
+# With another code where JAX was loaded.
+REFUSED = """
+import os, sys
+from btsrn_jax import main
+os._exit = lambda code: sys.exit(code + 10 * ("jax" in sys.modules))
+main.main()
+"""
+
+
 @pytest.mark.parametrize(
     ("environment", "part"),
     [
@@ -124,8 +134,8 @@ def test_a_server_that_is_not_reached_stops_no_training(launch, tmp_path):
 def test_what_weights_and_biases_lacks_is_one_line_before_anything_is_done(
     launch, tmp_path, environment, part
 ):
-    said = tiny.finish(launch(environment, steps=2), 2)
-    (line,) = said.splitlines()
+    process = launch(environment, entry=["-c", REFUSED], steps=2)
+    (line,) = tiny.finish(process, 2).splitlines()
     assert line.startswith("error: config.train.tracker=wandb")
     assert part in line
     assert not (tmp_path / "run").exists()
