@@ -41,7 +41,9 @@ SOMETIMES = {
     MOVABLE: "from one folder to another",
 }
 # Scores of two validations compare only if these are equal.
-SCORING = ("eval.sets", "eval.protocol", "eval.max_images", "eval.dtype")
+SCORING = tuple(
+    f"eval.{name}" for name in ("sets", "best_set", "protocol", "max_images", "dtype")
+)
 
 
 def defaults() -> ConfigDict:

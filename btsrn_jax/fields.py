@@ -82,7 +82,7 @@ class Field:
         if self.type is bool:
             return "true or false"
         if self.allowed is None:
-            return ""
+            return "a name" if self.type is str else ""
         if isinstance(self.allowed, Range):
             words = "from {:.10g} to {:.10g}".format(*self.allowed)
             if self.type is not tuple:
@@ -327,6 +327,13 @@ FIELDS = {
         " TensorBoard and xprof (docs/training.md); (): none.",
         Role.CONDUCT,
     ),
+    "train.tracker": Field(
+        "tensorboard",
+        ("tensorboard", "wandb", "none"),
+        "Where metrics and pictures can be watched, beside the files of the run:"
+        " TensorBoard, Weights & Biases (docs/training.md), or nowhere.",
+        Role.CONDUCT,
+    ),
     "eval.sets": Field(
         (),
         None,
@@ -335,10 +342,18 @@ FIELDS = {
         Role.CONDUCT,
         places=True,
     ),
+    "eval.best_set": Field(
+        "",
+        None,
+        "Training: the evaluation set by whose images the best checkpoint is chosen, as"
+        " figures call it. If this is empty: all images of all sets.",
+        Role.CONDUCT,
+    ),
     "eval.protocol": Field(
         "ntire",
         tuple(PROTOCOLS),
-        "How PSNR and SSIM are measured (docs/evaluation.md).",
+        "How PSNR and SSIM are measured (docs/evaluation.md). Training measures under"
+        " all protocols; by this one it chooses the best checkpoint.",
         Role.CONDUCT,
     ),
     "eval.ensemble": Field(

@@ -158,8 +158,13 @@ def run(argv: list[str]) -> int:
         return 0
     _check_folders(options.config)
     several = options.distributed or training.cluster.announced(os.environ)
+    trains = options.mode == "train"
+    if trains:
+        data.check_best_set(options.config)
+        if not several:  # or the first process does, once all have joined
+            training.check_tracker(options.config.train.tracker)
     with contextlib.ExitStack() as stack:
-        trains = options.mode == "train"  # to evaluate a run disturbs no other one
+        # To evaluate a run disturbs no other one.
         # Before JAX is loaded, and takes a device's memory. Of several processes the
         # first one takes the lock once all have joined. What each finds before is
         # another run's, which they would end by joining it at the same address.
@@ -173,6 +178,8 @@ def run(argv: list[str]) -> int:
         training.distributed.join(options.distributed)
         if trains and several:
             stack.enter_context(training.distributed.hold_run(options.workdir))
+            if mesh.is_first():
+                training.check_tracker(options.config.train.tracker)
         preemption = stack.enter_context(training.Preemption())
         return _work(options, preemption)
 

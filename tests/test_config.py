@@ -120,6 +120,8 @@ def test_the_roles_of_fields_say_what_compares_and_repeats_runs():
     paths = {"data.root", "data.hr_dir", "data.lr_dir"}
     traceless = {"data.cache", "train.log_every", "train.time_limit"} | evaluation
     traceless |= {"train.profile"}
+    traceless = {"data.cache", "train.log_every", "train.time_limit", "train.tracker"}
+    traceless |= evaluation
     free = traceless | paths | {"train.eval_every", "train.checkpoint_every"}
     assert set(schema.NOT_TRAINING) == traceless
     assert set(schema.FREE_ON_RESUME) == free

@@ -29,6 +29,12 @@ X4 = ("--config", "configs/x4.py")
         ((*X4, "--config.train.patch=110"), ["110", "108 or 112"]),
         ((*X4, "--config.model={'features': 8}"), ["replaces all"]),
         ((*X4, "--mode=test"), ["--mode=test", "train"]),
+        ((*X4, "--config.train.tracker=wanb"), ["'wanb'", "tensorboard, wandb, none"]),
+        ((*X4, "--config.eval.best_set=B100"), ["'B100'", "one of div2k/bicubic_x4"]),
+        (
+            (*X4, "--config.eval.best_set=a", "--config.eval.sets=tests,docs"),
+            ["'a'", "one of tests, docs"],
+        ),
         ((*X4, "--flug"), ["flug"]),
         ((*X4, "--config.data.root=nowhere"), ["btsrn prepare div2k/bicubic_x4", "GB"]),
         (

@@ -110,6 +110,10 @@ class Checkpoints:
         mesh.barrier()
         self.manager.reload()
 
+    def is_saving(self) -> bool:
+        """Returns True while a checkpoint is being written in the background."""
+        return self.manager.is_saving_in_progress()
+
     def wait(self) -> None:
         """Returns when everything is on disk; raises SaveFailed."""
         with self._named_failure():

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from btsrn_jax.data.datasets import (
         SAMPLES_TRAIN,
         Pair,
+        check_best_set,
         check_pair,
         check_set,
         evaluation_set,
@@ -35,6 +36,7 @@ __all__ = [
     "Batches",
     "Degradation",
     "Pair",
+    "check_best_set",
     "check_pair",
     "check_set",
     "degradation",
@@ -64,6 +66,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "datasets": [
             "SAMPLES_TRAIN",
             "Pair",
+            "check_best_set",
             "check_pair",
             "check_set",
             "evaluation_set",

@@ -88,20 +88,43 @@ def evaluation_sets(config: ConfigDict) -> dict[str, list[Pair]]:
     Raises:
       InputError: as `evaluation_set` and `check_set`.
     """
-    data = config.data
-    given = list(config.eval.sets)
-    names, sets = set_names(given, data.root), {}
-    for name, place in zip(names, given, strict=True):
-        sets[name] = evaluation_set(place, config.scale, data.root)
-    if not given and data.source == "div2k" and data.split == "train":
-        track = f"{data.track}_x{config.scale}"
-        sets[f"{DIV2K}{track}"] = _div2k(track, "validation", data.root)
-    elif not given and data.source == "samples":
-        sets[SAMPLES] = sample_pairs()
+    data, given, sets = config.data, config.eval.sets, {}
+    names = evaluation_set_names(config)
+    for name, place in zip(names, given or names, strict=True):
+        if given:
+            sets[name] = evaluation_set(place, config.scale, data.root)
+        elif name == SAMPLES:
+            sets[name] = sample_pairs()
+        else:
+            sets[name] = _div2k(name.removeprefix(DIV2K), "validation", data.root)
     ignored = get_protocol(config.eval.protocol).ignored(config.scale)
     for pairs in sets.values():
         check_set(pairs, config.scale, ignored)
     return sets
+
+
+def evaluation_set_names(config: ConfigDict) -> list[str]:
+    """Returns the names of `evaluation_sets`, without looking for images.
+
+    Raises:
+      InputError: as of `set_names`.
+    """
+    data = config.data
+    if config.eval.sets:
+        return set_names(list(config.eval.sets), data.root)
+    if data.source == "div2k" and data.split == "train":
+        return [f"{DIV2K}{data.track}_x{config.scale}"]
+    return [SAMPLES] if data.source == "samples" else []
+
+
+def check_best_set(config: ConfigDict) -> None:
+    """Raises InputError where `eval.best_set` is none of the evaluation sets."""
+    best, names = config.eval.best_set, evaluation_set_names(config)
+    if best and best not in names:
+        known = f"one of {', '.join(names)}" if names else "there are no sets"
+        raise InputError(
+            f"config.eval.best_set is {best!r}: {known}, or leave it empty for all"
+        )
 
 
 def evaluation_set(

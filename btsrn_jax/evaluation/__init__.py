@@ -10,12 +10,14 @@ import lazy_loader
 if TYPE_CHECKING:
     from btsrn_jax.evaluation.degrading import CLEAN
     from btsrn_jax.evaluation.evaluate import (
+        Input,
         Upscaler,
         bicubic_upscaler,
         compare,
         crop_row,
         evaluate_set,
         network_upscaler,
+        read_inputs,
     )
     from btsrn_jax.evaluation.figures import (
         Row,
@@ -55,6 +57,7 @@ __all__ = [
     "TABLE_3",
     "TABLE_4",
     "TABLE_4_MODELS",
+    "Input",
     "Row",
     "Upscaler",
     "as_text",
@@ -73,6 +76,7 @@ __all__ = [
     "paper_set",
     "read_csv",
     "read_figures",
+    "read_inputs",
     "run_evaluation",
     "to_row",
     "write_csv",
@@ -83,12 +87,14 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "degrading": ["CLEAN"],
         "evaluate": [
+            "Input",
             "Upscaler",
             "bicubic_upscaler",
             "compare",
             "crop_row",
             "evaluate_set",
             "network_upscaler",
+            "read_inputs",
         ],
         "figures": [
             "Row",

@@ -69,7 +69,7 @@ def evaluate_set(
     Returns:
       A row per image and protocol, then the mean of each protocol.
     """
-    rules = {name: metrics.get_protocol(name) for name in protocols}
+    protocols = list(dict.fromkeys(protocols))
     rows, name = [], degradation_name(degradation)
     made = {"lr": lr_origin(pairs), "degradation": name}
     bar = progress_bar(
@@ -81,58 +81,97 @@ def evaluate_set(
         leave=False,
     )
     for number, pair in enumerate(pairs):
-        found, sr = _evaluate_pair(set_name, pair, upscaler, rules, bar, degradation)
+        found, sr = _evaluate_pair(
+            set_name, pair, upscaler, protocols, bar, degradation
+        )
         rows += [row._replace(**made) for row in found]
         if save_images:
             images.mark_outputs(save_images)
             images.write_image(save_images / f"{pair.name}.png", sr)
         bar.update(number + 1 - bar.n)
     bar.close()
-    return rows + [mean_row(rows, protocol) for protocol in rules]
+    return rows + [mean_row(rows, protocol) for protocol in protocols]
 
 
-def _evaluate_pair(set_name, pair, upscaler, rules, bar, degradation):
+def _evaluate_pair(set_name, pair, upscaler, protocols, bar, degradation):
     """Returns the rows of one image, and the upscaled image of the first protocol, at
     most of HR's size."""
-    lr_given, hr_full = pair.load()
-    inputs = {
-        name: _inputs(lr_given, hr_full, upscaler.scale, rule.mod_crop, pair.name)
-        for name, rule in rules.items()
-    }
-    sizes = {hr.shape[:2] for _, hr in inputs.values()}
-    upscaled, rows = {}, []  # by HR size
-    for protocol, (lr, hr) in inputs.items():
+    inputs = read_inputs(pair, upscaler.scale, protocols, degradation)
+    labels = set_name, pair.name, upscaler.scale, upscaler.name, int(upscaler.ensemble)
+    rows, first = {}, None
+    for number, image in enumerate(inputs):
+        start = bar.n
+
+        def advance(done, total, start=start):
+            bar.update(start + done / total / len(inputs) - bar.n)
+
+        sr = upscaler.upscale(image.lr, advance)
+        first = sr[: image.hr.shape[0], : image.hr.shape[1]] if not number else first
+        for protocol in image.protocols:
+            try:
+                values = image.measure(sr, protocol, upscaler.scale)
+            except InputError as error:
+                raise InputError(f"{set_name}/{pair.name}: {error}") from None
+            rows[protocol] = Row(*labels, protocol, *values)
+    return [rows[protocol] for protocol in protocols], first
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """What an upscaler gets of an image, and what its answer is compared with."""
+
+    lr: np.ndarray
+    """(h, w, 3) uint8."""
+
+    hr: np.ndarray
+    """(H, W, 3) uint8, or (H, W) of a grey image; cut as the protocols have it."""
+
+    protocols: list[str]
+    """The protocols that compare with this HR."""
+
+    def measure(
+        self, sr: np.ndarray, protocol: str, scale: int
+    ) -> tuple[float, float | None]:
+        """Returns the PSNR of an answer, as `metrics.counted` has it, and its SSIM,
+        None where the image has none.
+
+        Raises:
+          InputError: the image is all border under this protocol.
+        """
+        psnr = metrics.counted(metrics.psnr(sr, self.hr, protocol, scale))
+        ssim = metrics.ssim(sr, self.hr, protocol, scale)
+        return psnr, None if math.isnan(ssim) else ssim
+
+
+def read_inputs(
+    pair: Pair, scale: int, protocols: Iterable[str], degradation: Degradation = ()
+) -> list[Input]:
+    """Reads an image of a set. LR that is not given is made from HR by `imresize`.
+
+    Args:
+      pair: as of `data.evaluation_set`.
+      scale: of the pair.
+      protocols: names of `metrics.PROTOCOLS`.
+      degradation: of `parse_degradations`, done to LR.
+
+    Returns:
+      What has to be upscaled: protocols that crop HR alike share one image.
+    """
+    lr, full = pair.load()
+    found = {}
+    for protocol in protocols:
+        cut = metrics.get_protocol(protocol).mod_crop
+        if lr is not None:
+            hr = _fit(lr, full, scale, pair.name)
+        else:
+            hr = metrics.mod_crop(full, scale) if cut else full
         size = hr.shape[:2]
-        if size not in upscaled:
-            if lr is None:
-                lr = imresize(hr, 1 / upscaler.scale)
-            lr = degrade(lr, degradation, pair.name)
-            start = bar.n
-
-            def advance(done, total, start=start):
-                bar.update(start + done / total / len(sizes) - bar.n)
-
-            upscaled[size] = upscaler.upscale(images.as_rgb(lr), advance)
-        sr = upscaled[size]
-        try:
-            psnr, ssim = (
-                measure(sr, hr, protocol, upscaler.scale)
-                for measure in (metrics.psnr, metrics.ssim)
-            )
-        except InputError as error:
-            raise InputError(f"{set_name}/{pair.name}: {error}") from None
-        labels = upscaler.scale, upscaler.name, int(upscaler.ensemble)
-        ssim = None if math.isnan(ssim) else ssim
-        values = metrics.counted(psnr), ssim
-        rows.append(Row(set_name, pair.name, *labels, protocol, *values))
-    first = next(iter(upscaled.values()))
-    return rows, first[: hr_full.shape[0], : hr_full.shape[1]]
-
-
-def _inputs(lr, hr, scale, mod_crop, name):
-    if lr is None:
-        return None, metrics.mod_crop(hr, scale) if mod_crop else hr
-    return lr, _fit(lr, hr, scale, name)
+        if size not in found:
+            small = imresize(hr, 1 / scale) if lr is None else lr
+            small = degrade(small, degradation, pair.name)
+            found[size] = Input(images.as_rgb(small), hr, [])
+        found[size].protocols.append(protocol)
+    return list(found.values())
 
 
 def _fit(lr, hr, scale, name):

@@ -51,7 +51,7 @@ def run_provenance(config: Mapping, step: int, metrics: Sequence[Mapping]) -> di
         name.removeprefix("psnr_"): value
         for line in lines
         for name, value in line.items()
-        if name.startswith("psnr_")
+        if name.startswith("psnr_") and "/" not in name  # psnr_PROTOCOL/SET
     }
     if not validation and any("score" in line for line in lines):
         validation = {config["eval"]["protocol"]: None}  # no image had an error

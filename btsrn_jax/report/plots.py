@@ -140,7 +140,8 @@ def curve_points(
         minutes += (line["step"] - last) / rate / 60
         last = line["step"]
         for name, value in line.items():
-            if not name.startswith(prefix) or not math.isfinite(value):
+            # Figures of single sets are called psnr_PROTOCOL/SET.
+            if not name.startswith(prefix) or "/" in name or not math.isfinite(value):
                 continue
             if value > 0 or prefix != "loss":
                 yield line["step"], minutes, value

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from btsrn_jax.training.peak import matmul_rate, timed
     from btsrn_jax.training.preemption import STOPPED, Preemption
     from btsrn_jax.training.step import compile_step, create_state, make_recipe
+    from btsrn_jax.training.trackers import check_tracker
     from btsrn_jax.training.validation import prepare_validation
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Diverged",
     "Preemption",
     "Session",
+    "check_tracker",
     "cluster",
     "compile_step",
     "create_state",
@@ -51,6 +53,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "peak": ["matmul_rate", "timed"],
         "preemption": ["STOPPED", "Preemption"],
         "step": ["compile_step", "create_state", "make_recipe"],
+        "trackers": ["check_tracker"],
         "validation": ["prepare_validation"],
     },
 )

@@ -53,7 +53,7 @@ def describe(
         f"validation: {names or 'none (config.eval.sets is empty)'}"
         + f", {often}at the end" * bool(names),
         f"run directory: {workdir}, metrics every {_steps(train.log_every)}; watch it:"
-        f" {_watch(workdir)}",
+        f" {_watch(workdir, train.tracker)}",
     ]
     return "\n".join(filter(None, lines))
 
@@ -130,8 +130,12 @@ def _steps(count):
     return f"{count:,} step{'s' * (count != 1)}"
 
 
-def _watch(workdir):
-    """Returns the command that draws the curves of a run while it goes on."""
+def _watch(workdir, tracker):
+    """Returns where the curves of a run can be seen while it goes on."""
+    if tracker == "wandb":
+        return "at Weights & Biases"
+    if tracker != "tensorboard":
+        return shlex.join(["tail", "-f", str(storage.path(workdir) / "metrics.jsonl")])
     command = f"tensorboard --logdir {shlex.quote(str(workdir))}"
     if importlib.util.find_spec("tensorboard") is None:
         command += " (pip install tensorboard)"

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from btsrn_jax import checkpoint, lock, mesh, trees
 from btsrn_jax import config as schema
 from btsrn_jax.data import (
+    check_best_set,
     host_store,
     load_store,
     name_folders,
@@ -27,8 +28,9 @@ from btsrn_jax.training import step as stepping
 from btsrn_jax.training.metrics_log import MetricsLog, Recorder
 from btsrn_jax.training.preemption import STOPPED, Preemption, Stopped
 from btsrn_jax.training.run_dir import open_run
+from btsrn_jax.training.scores import Scores, is_due
 from btsrn_jax.training.tracing import Trace
-from btsrn_jax.training.validation import Validation, is_due, score
+from btsrn_jax.training.validation import Validation
 
 
 def run(
@@ -57,6 +59,7 @@ def run(
     preemption = preemption or Preemption()
     if config.train.time_limit:
         preemption.deadline = time.monotonic() + 60 * config.train.time_limit
+    check_best_set(config)
     pairs = training_pairs(config)
     config = name_folders(config, pairs)
     store = load_store(config, pairs, devices)
@@ -93,8 +96,10 @@ def train(
     At each step that is due for validation or a checkpoint:
       1. its metrics are written;
       2. the state is saved, in the background;
-      3. it is validated meanwhile, and the score is added to the checkpoint. If the run
-         is stopping, validation is left out; the resumed run begins with it.
+      3. it is validated meanwhile: the device is stopped for the forward passes, and
+         the score is added to the checkpoint some steps later, before the next one is
+         saved. If the run is stopping, validation is left out; the resumed run begins
+         with it.
 
     Raises:
       Stopped: early, by a signal or the time limit; the state of its step is saved.
@@ -116,7 +121,9 @@ def train(
             logger.info(announce.complete(config, workdir))
         elif start:
             logger.info(f"continuing from step {start}")
-        log = enter(closing(MetricsLog(workdir, start, mesh.is_first())))
+        first = mesh.is_first()
+        log = enter(MetricsLog(workdir, start, first, settings.tracker, saved))
+        scores = Scores(validation, log, checkpoints, settings.log_every)
         batches = open_batches(store, recipe, devices, start, last)
         enter(closing(batches))
         progress = TrainingProgress(start, last, settings.batch_size)
@@ -135,9 +142,8 @@ def train(
             preemption.attentive = False  # from here on a signal ends the process
             if preemption.signalled():
                 raise Stopped(step)
-            variables = stepping.inference_variables(state)
             with split.part("validation"):
-                score(validation, variables, step, log, checkpoints)
+                scores.begin(step, lambda: stepping.inference_variables(state))
 
         if start:
             validate(start)
@@ -152,11 +158,15 @@ def train(
                 state, metrics = train_step(state, data)
                 recorder.add(step, metrics)
             trace.end(step, state)
+            with split.part("validation"):
+                scores.look(step)
             preemption.attentive = True
             stopping = preemption.should_stop(step)
             saving = is_due(config, step) or step % settings.checkpoint_every == 0
             if saving or stopping:
                 recorder.flush()
+                with split.part("validation"):
+                    scores.wait()
                 with split.part("checkpoint"):
                     lock.confirm()
                     log.flush()
@@ -167,6 +177,8 @@ def train(
                     validate(step)
         split.switch("other")
         preemption.attentive = False
+        with split.part("validation"):
+            scores.wait()
         with split.part("checkpoint"):
             checkpoints.wait()
         if preemption.signalled():

@@ -1,20 +1,23 @@
-"""What a run measures: metrics.jsonl, TensorBoard events."""
+"""What a run measures: metrics.jsonl, pictures, and a tracker."""
 
 import math
 import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from btsrn_jax import mesh, storage
 from btsrn_jax.data import Batches
-from btsrn_jax.errors import Failure
-from btsrn_jax.progress import TrainingProgress
+from btsrn_jax.errors import Failure, first_line
+from btsrn_jax.progress import TrainingProgress, logger
+from btsrn_jax.training import pictures
+from btsrn_jax.training.preemption import Stopped
+from btsrn_jax.training.trackers import TrackedRun, Tracking
 
 METRICS = "metrics.jsonl"
 UPLOAD_SECONDS = 10.0
@@ -26,20 +29,28 @@ class Diverged(Failure):
 
 
 class MetricsLog:
-    """Writes what a run measures, each step once.
+    """Writes what a run measures, each step once, and passes it on to a tracker.
 
     On a continued run, lines after `start` are cut off. Of several processes one
     writes. Nothing can be appended to an object in a bucket: there the files grow in a
-    folder of this machine, and copies of them travel every `UPLOAD_SECONDS`.
+    folder of this machine, and copies of them travel every `UPLOAD_SECONDS`. A context,
+    which tells the tracker whether the run failed.
 
     Args:
       workdir: the run directory.
       start: the step from which the run continues.
       writes: False in every process but the first.
+      tracker: one of `trackers.TRACKERS`.
+      config: what config.json holds, for the tracker.
     """
 
     def __init__(
-        self, workdir: pathlib.Path, start: int = 0, writes: bool = True
+        self,
+        workdir: pathlib.Path,
+        start: int = 0,
+        writes: bool = True,
+        tracker: str = "tensorboard",
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self._home = storage.path(workdir)
         lines = read_metrics(self._home / METRICS)
@@ -50,9 +61,12 @@ class MetricsLog:
         mesh.barrier()  # all have read
         self._file = None
         if writes:
-            self._open(start, [line for line in lines if line["step"] <= start])
+            self._open([line for line in lines if line["step"] <= start])
+            name = os.path.basename(os.path.abspath(os.fspath(workdir)))
+            run = TrackedRun(name, self._home, self._folder, config or {}, start)
+            self._config, self._tracking = config or {}, Tracking(tracker, run)
 
-    def _open(self, start, lines):
+    def _open(self, lines):
         self._folder = self._home
         if storage.in_bucket(self._home):
             self._temporary = tempfile.TemporaryDirectory()
@@ -61,11 +75,13 @@ class MetricsLog:
         storage.write(self._folder / METRICS, text)
         self._file = (self._folder / METRICS).open("r+b", buffering=0)
         self._file.seek(0, 2)
-        # Imported here: where PyTorch is installed, tensorboardX loads it, 0.5 GB.
-        from tensorboardX import SummaryWriter
+        self._next_upload = 0.0
 
-        self._events = SummaryWriter(str(self._folder), purge_step=start + 1)
-        self.flush()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.close(failed=not isinstance(error, Stopped | None))
 
     def last(self, step: int) -> dict[str, float]:
         """Returns what is known of a step if it is the latest one; else {}."""
@@ -73,27 +89,52 @@ class MetricsLog:
 
     def write(self, step: int, **values: float) -> None:
         """Writes metrics of a step to the file at once; more of the same step joins its
-        line. A value that is not finite is left out: JSON and TensorBoard have no place
-        for it."""
+        line, also where later steps follow it. A value that is not finite is left out:
+        JSON and trackers have no place for it."""
         values = {name: x for name, x in values.items() if math.isfinite(x)}
         if not values:
             return
-        if self._last.get("step") == step:
-            start, line = b", ", values
-            back = 2  # over the closing bracket: one write, so that no kill halves it
-        else:
-            start, back = b"{", 0
-            line = {"step": step, "time": round(time.time(), 3), **values}
-        self._last = self.last(step) | line
+        late = step <= self._last.get("step", -1)
+        line = {"step": step, "time": round(time.time(), 3)} | values
+        if not late:
+            self._last = line
+        elif step == self._last["step"]:
+            self._last |= values
         if self._file is None:
             return
-        self._file.seek(-back, 2)
-        self._file.write(start + storage.to_json(line)[1:].encode() + b"\n")
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
-        self._events.flush()
+        if late:
+            self._amend(step, line, values)
+        else:
+            self._file.write(storage.to_json(line).encode() + b"\n")
+        self._tracking.log(step, values)
         if self._folder != self._home and time.monotonic() > self._next_upload:
             self.flush()
+
+    def _amend(self, step, line, values):
+        """Adds values to the line of a step, or a line where it has none."""
+        self._file.seek(0)
+        lines = self._file.read().splitlines(keepends=True)
+        at = len(lines)
+        while at and storage.from_json(lines[at - 1])["step"] >= step:
+            at -= 1
+        rest = lines[at:]
+        if rest and (known := storage.from_json(rest[0]))["step"] == step:
+            line, rest = known | values, rest[1:]
+        # One write over all that follows, so that a kill leaves whole lines.
+        self._file.seek(sum(map(len, lines[:at])))
+        self._file.write(storage.to_json(line).encode() + b"\n" + b"".join(rest))
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Writes a picture of a validation; arguments as of `pictures.write`. One that
+        cannot be written is passed over, with a line."""
+        if self._file is None:
+            return
+        try:
+            pictures.write(self._home, step, name, image)
+        except Exception as error:  # of many types in a bucket; it is only a picture
+            reason = first_line(error)
+            logger.warning(f"a picture of step {step} is left out: {reason}")
+        self._tracking.picture(step, name, image)
 
     def flush(self) -> None:
         """Returns when all is on the disk, or in the bucket.
@@ -106,14 +147,21 @@ class MetricsLog:
         if self._folder == self._home:
             os.fsync(self._file.fileno())
             return
-        for file in self._folder.iterdir():
-            storage.write(self._home / file.name, file.read_bytes())
+        self._tracking.flush()
+        for file in storage.files(self._folder):
+            name = file.relative_to(self._folder)
+            storage.write(self._home / name, file.read_bytes())
         self._next_upload = time.monotonic() + UPLOAD_SECONDS
 
-    def close(self) -> None:
-        """Flushes and closes the files."""
+    def close(self, failed: bool = False) -> None:
+        """Ends the tracker, flushes and closes the files.
+
+        Args:
+          failed: False for a run that is done, or was stopped and can be continued.
+        """
         if self._file is not None:
-            self._events.close()
+            lines = read_metrics(self._folder / METRICS)
+            self._tracking.finish(final_figures(lines, self._config), failed)
             self.flush()
             self._file.close()
 
@@ -210,3 +258,25 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
     return list(lines.values())
+
+
+def final_figures(
+    lines: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> dict[str, float]:
+    """Returns the best step of a run and its figures, as best/step, best/psnr_ntire and
+    so on; {} where nothing was validated.
+
+    Args:
+      lines: of metrics.jsonl.
+      config: as config.json holds it.
+    """
+    main = f"psnr_{config['eval']['protocol']}" if "eval" in config else ""
+
+    def rank(line):
+        return line.get("score", line.get(main, -math.inf)), line["step"]
+
+    best = max(lines, key=rank, default={})
+    if not best or rank(best)[0] == -math.inf:
+        return {}
+    figures = ("step", "score", "psnr_", "ssim_")
+    return {f"best/{name}": x for name, x in best.items() if name.startswith(figures)}

@@ -4,7 +4,9 @@ run.lock         while a process trains here: who it is (`lock.hold`)
 config.json      the resolved config; `data_sha256` of the images' names and sizes;
                  `devices` and, where known, `config_file` and `config_argument`,
                  which it was started with
-metrics.jsonl    a line a logged step; beside it TensorBoard's events
+metrics.jsonl    a line a logged step; beside it TensorBoard's events, or wandb/ and
+                 the id of the run there, wandb-id
+pictures/        fixed crops of validations (`pictures`)
 plugins/         profiles, where TensorBoard and xprof look for them
 checkpoints/     a folder a step: the two latest and the best
 damaged/         checkpoints that could not be read

@@ -1,9 +1,15 @@
-"""Validation: how good the network is at a step, and when that is asked."""
+"""Validation: how good the network is, by all images and protocols in one pass.
 
+The device is stopped for the forward passes alone: images are read ahead, and figures
+are taken on the host, in threads, while training goes on.
+"""
+
+import collections
 import dataclasses
 import functools
-import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -11,11 +17,74 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from btsrn_jax import evaluation, inference, mesh, metrics
-from btsrn_jax.checkpoint import Checkpoints
+from btsrn_jax import evaluation, inference, machine, mesh, metrics
 from btsrn_jax.data import Pair, evaluation_sets, origin
+from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
-from btsrn_jax.training.metrics_log import MetricsLog
+from btsrn_jax.training import pictures
+
+PROTOCOLS = tuple(metrics.PROTOCOLS)
+AHEAD = 4  # images read before their turn
+WAITING = 16  # upscaled images whose figures are still to be taken
+KEPT_BYTES = 2**29  # of images that later validations need not read again
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What one validation has measured, of the images of all sets."""
+
+    images: list[tuple[str, str]]
+    """The names of each image's set and of the image."""
+
+    values: np.ndarray
+    """(images, protocols, 2): PSNR as of `metrics.counted` and SSIM, by PROTOCOLS; nan
+    where an image has none."""
+
+    pictures: dict[str, np.ndarray]
+    """By SET/IMAGE, (h, w, 3) uint8; see `pictures.draw`."""
+
+    def psnr(self, protocol: str, of_set: str = "") -> dict[str, float]:
+        """Returns the PSNR by SET/IMAGE under a protocol, of one set or of all."""
+        found = self.values[:, PROTOCOLS.index(protocol), 0]
+        return {
+            f"{name}/{image}": float(value)
+            for (name, image), value in zip(self.images, found, strict=True)
+            if of_set in ("", name) and not np.isnan(value)
+        }
+
+    def means(self) -> dict[str, float]:
+        """Returns the mean of each set under each protocol: psnr_PROTOCOL/SET and
+        ssim_PROTOCOL/SET. Without the images that count in no mean; nothing where these
+        are all."""
+        means = {}
+        for name in dict.fromkeys(name for name, _ in self.images):
+            mine = [i for i, image in enumerate(self.images) if image[0] == name]
+            for protocol in PROTOCOLS:
+                mean = metrics.mean_psnr(self.psnr(protocol, name).values())
+                ssim = self.values[mine, PROTOCOLS.index(protocol), 1]
+                ssim = ssim[~np.isnan(ssim)]
+                means |= {} if mean is None else {f"psnr_{protocol}/{name}": mean}
+                if ssim.size:
+                    means[f"ssim_{protocol}/{name}"] = float(ssim.mean())
+        return means
+
+
+@dataclasses.dataclass(frozen=True)
+class Measuring:
+    """A validation whose forward passes are done, and figures are being taken."""
+
+    futures: list[Future]
+    finish: Callable[[], Figures]
+
+    def done(self) -> bool:
+        """Returns True if this process has taken the figures of its images."""
+        return all(future.done() for future in self.futures)
+
+    def figures(self) -> Figures:
+        """Returns the figures, once all are taken. Collective."""
+        for future in self.futures:
+            future.result()
+        return self.finish()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,38 +103,108 @@ class Validation:
     config: ConfigDict
     """Of the run."""
 
+    kept: dict[int, list[evaluation.Input]] = dataclasses.field(default_factory=dict)
+    """Images that were read, by their number."""
+
     def upscaler(self, variables: Mapping) -> evaluation.Upscaler:
         """Returns these weights as `evaluation` takes them; compiles nothing anew."""
         function = functools.partial(self.upscale, variables)
         name, scale = self.config.model.name, self.config.scale
         return evaluation.Upscaler(name, scale, self.ensemble, function)
 
-    def __call__(self, variables: Mapping[str, Any]) -> dict[str, float]:
-        """Returns the PSNR of every image of all sets by SET/IMAGE, in dB, as
-        `metrics.counted` has it.
+    @property
+    def images(self) -> list[tuple[str, Pair]]:
+        """The images that training validates on, with the names of their sets. Of each
+        set the first `eval.max_images` count: the same at every step, or scores would
+        not compare."""
+        most = self.config.eval.max_images
+        return [
+            (name, pair) for name, pairs in self.sets.items() for pair in pairs[:most]
+        ]
 
-        Of each set the first `eval.max_images` count: the same at every step, or scores
-        would not compare. Collective: every process takes its share of the images, on
-        its own devices.
+    def __call__(self, variables: Mapping[str, Any]) -> Measuring:
+        """Upscales all images, and returns while figures are taken in threads.
+
+        Collective: every process takes its share of the images, on its own devices.
         """
         if mesh.process_count() > 1:
             variables = jax.tree.map(np.asarray, variables)
-        upscaler, settings = self.upscaler(variables), self.config.eval
-        images = [
-            (name, pair)
-            for name, pairs in self.sets.items()
-            for pair in pairs[: settings.max_images]
-        ]
-        found = np.full(len(images), np.nan)
-        for i in range(jax.process_index(), len(images), mesh.process_count()):
-            name, pair = images[i]
-            rows = evaluation.evaluate_set(
-                name, [pair], upscaler, [settings.protocol], progress=False
-            )
-            found[i] = rows[0].psnr
-        psnr = np.nansum(mesh.gather(found), axis=0)
-        names = [f"{name}/{pair.name}" for name, pair in images]
-        return dict(zip(names, map(float, psnr), strict=True))
+        images = self.images
+        shown = pictures.choose([name for name, _ in images])
+        values = np.full((len(images), len(PROTOCOLS), 2), np.nan)
+        sheets = np.zeros((len(shown), *pictures.SHAPE), np.uint8)
+        share = range(jax.process_index(), len(images), mesh.process_count())
+        room = threading.Semaphore(WAITING)
+
+        def measure(number, inputs, answers):
+            try:
+                for image, sr in zip(inputs, answers, strict=True):
+                    self._measure(values[number], image, sr)
+                if number in shown:
+                    sheet = pictures.draw(inputs[0], answers[0], self.config.scale)
+                    sheets[shown.index(number)] = sheet
+            finally:
+                room.release()
+
+        measurers, futures = ThreadPoolExecutor(machine.cores()), []
+        for number, inputs in _ahead(self._read, share):
+            answers = [self.upscale(variables, image.lr) for image in inputs]
+            room.acquire()
+            futures.append(measurers.submit(measure, number, inputs, answers))
+        measurers.shutdown(wait=False)
+
+        def finish():
+            owner = np.arange(len(images)) % mesh.process_count()
+            every = mesh.gather(values)[owner, np.arange(len(images))]
+            drawn = mesh.gather(sheets).max(axis=0) if shown else []
+            names = [(name, pair.name) for name, pair in images]
+            titles = ["/".join(names[number]) for number in shown]
+            return Figures(names, every, dict(zip(titles, drawn, strict=True)))
+
+        return Measuring(futures, finish)
+
+    def _read(self, number):
+        """Returns (number, what is upscaled of that image), the deciding protocol's
+        first."""
+        if number not in self.kept:
+            name, pair = self.images[number]
+            first = self.config.eval.protocol
+            try:
+                found = evaluation.read_inputs(
+                    pair, self.config.scale, dict.fromkeys((first, *PROTOCOLS))
+                )
+            except InputError as error:
+                raise InputError(f"{name}/{error}") from None
+            held = [image for inputs in list(self.kept.values()) for image in inputs]
+            if sum(x.lr.nbytes + x.hr.nbytes for x in held + found) > KEPT_BYTES:
+                return number, found
+            self.kept[number] = found
+        return number, self.kept[number]
+
+    def _measure(self, values, image, sr):
+        for protocol in image.protocols:
+            try:
+                figures = image.measure(sr, protocol, self.config.scale)
+            except InputError:  # all border, which `prepare_validation` lets pass
+                if protocol == self.config.eval.protocol:
+                    raise
+                continue
+            values[PROTOCOLS.index(protocol)] = [
+                np.nan if figure is None else figure for figure in figures
+            ]
+
+
+def _ahead(function: Callable, items: Iterable) -> Iterator[Any]:
+    """Yields what a function returns for each item, in their order; AHEAD of them are
+    worked at in threads meanwhile."""
+    waiting = collections.deque()
+    with ThreadPoolExecutor(min(AHEAD, machine.cores())) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def prepare_validation(
@@ -84,38 +223,3 @@ def prepare_validation(
     on = devices if mesh.process_count() == 1 else mesh.local()
     upscale = inference.tiled_upscaler(config, on, ensemble)
     return Validation(sets, upscale, ensemble, config)
-
-
-def is_due(config: ConfigDict, step: int) -> bool:
-    """Returns True for the steps to validate: every `eval_every`, and the last."""
-    return step % config.train.eval_every == 0 or step == config.train.steps
-
-
-def score(
-    validation: Validation,
-    variables: Mapping[str, Any],
-    step: int,
-    log: MetricsLog,
-    checkpoints: Checkpoints,
-) -> None:
-    """Adds the score of a saved step to its checkpoint, and its PSNR to its line of
-    metrics.
-
-    The line has the mean PSNR, without the images that have no error; where there are
-    such, it also has the score, in which they count. A continued run finds both in the
-    metrics where the run before it got so far.
-    """
-    protocol = validation.config.eval.protocol
-    name, line = f"psnr_{protocol}", log.last(step)
-    known = line.get("score", line.get(name, math.nan))
-    rank = float(mesh.gather(np.float64(known))[0, 0])
-    if math.isnan(rank):
-        found = validation(variables)
-        mean, rank = metrics.mean_psnr(found.values()), metrics.rank(found.values())
-        values = {name: mean, "score": None if mean == rank else rank}
-        log.write(step, **{k: v for k, v in values.items() if v is not None})
-        text = evaluation.as_text(mean, ".3f") or "none"
-        perfect = [k for k, v in found.items() if v == metrics.WITHOUT_ERROR]
-        text += f", without {', '.join(perfect)}: no error there" if perfect else ""
-        logger.info(f"step {step}: validation PSNR ({protocol}) {text}")
-    checkpoints.set_score(step, rank)

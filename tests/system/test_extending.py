@@ -1,6 +1,7 @@
-"""docs/extending.md says how a block, a loss and a data set are added: a copy of the
-package is changed as it says, trained and exported."""
+"""docs/extending.md says how a block, a loss, a data set and a tracker are added: a
+copy of the package is changed as it says, trained and exported."""
 
+import http.server
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import processes, tiny
 
 PAGE = tiny.ROOT / "docs" / "extending.md"
 SECTIONS = dict(
@@ -48,6 +49,22 @@ def run(root, *args, code=0):
     return done.stdout + done.stderr
 
 
+HEARD = []
+
+
+class Posts(http.server.BaseHTTPRequestHandler):
+    """Keeps the JSON that it is sent."""
+
+    def do_POST(self):
+        length = int(self.headers["Content-Length"])
+        HEARD.append(json.loads(self.rfile.read(length)))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
 @pytest.fixture
 def copy(tmp_path):
     """A folder with the package and its configs, to be changed."""
@@ -57,25 +74,31 @@ def copy(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("section", ["A block", "A loss", "A data set"])
+@pytest.mark.parametrize("section", ["A block", "A loss", "A data set", "A tracker"])
 def test_each_change_is_of_about_ten_lines(section):
     lines = [x for x in "".join(diffs(section)).splitlines() if x[0] in "+-"]
     assert 0 < len([x for x in lines if not x.startswith("--- ")]) <= 12
 
 
-def test_a_block_a_loss_and_a_data_set_train_and_are_exported(copy):
-    for section in ("A block", "A loss", "A data set"):
+def test_what_the_page_adds_trains_and_is_exported(copy, monkeypatch):
+    for section in SECTIONS:
         for diff in diffs(section):
             apply(diff, copy)
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 44, 3), np.uint8)
     np.save(copy / "images.npy", images)
     command = tiny.command(copy / "run", copy / "images.npy", steps=2, log_every=1)
     added = re.findall(r"--config\.[\w.]+=[\w.]+", PAGE.read_text())
-    assert len(added) == 4, added
+    assert len(added) == 5, added
     replaced = tuple(flag.partition("=")[0] + "=" for flag in added)
     command = [word for word in command if not word.startswith(replaced)]
-    said = run(copy, *command[2:], *added)
+    with processes.serving(http.server.HTTPServer(("localhost", 0), Posts)) as port:
+        monkeypatch.setenv("METRICS_URL", f"http://localhost:{port}")
+        said = run(copy, *command[2:], *added)
     assert "data: 3 images" in said
+    logged = processes.lines(copy / "run")
+    assert [(line["step"], line["loss"]) for line in HEARD] == [
+        (line["step"], line["loss"]) for line in logged
+    ]
     saved = json.loads((copy / "run" / "config.json").read_text())
     assert saved["model"]["block"] == "simple_gate"
     assert (saved["train"]["loss"], saved["data"]["source"]) == ("huber", "array")

@@ -126,7 +126,8 @@ def test_a_preempted_run_saves_exits_with_75_and_ends_the_same(place, uninterrup
     )
     process.send_signal(signal.SIGTERM)
     tiny.finish(process, 75, timeout=20)
-    assert checkpoint.steps_in(folder)[-1] == 40
+    stopped = checkpoint.steps_in(folder)[-1]
+    assert 40 <= stopped < 60  # training goes on while figures are taken
 
     tiny.finish(launch(place, "preempted"))
     arrays, metrics = uninterrupted

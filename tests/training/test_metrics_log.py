@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from btsrn_jax.training import metrics_log
 
@@ -31,6 +32,28 @@ def test_a_step_is_one_line_whatever_is_added_to_it_later(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [5, 10, 15]
     assert lines(tmp_path)[0]["time"] > 1.6e9  # seconds since 1970
     assert list(tmp_path.glob("events.out.tfevents.*"))  # TensorBoard's
+
+
+@pytest.mark.parametrize("logged", [True, False])
+@pytest.mark.parametrize("later", [0, 1, 3])
+def test_figures_that_come_late_stand_at_their_step(tmp_path, logged, later):
+    """Those of a validation, while training goes on."""
+    book = metrics_log.MetricsLog(tmp_path)
+    book.write(5, loss=0.5)
+    if logged:
+        book.write(10, loss=0.25)
+    for step in range(11, 11 + later):
+        book.write(step, loss=0.125)
+    book.write(10, psnr_ntire=30.0)
+    book.write(20, loss=0.0625)
+    loss = {"loss": 0.25} if logged else {}
+    assert without_time(lines(tmp_path)) == [
+        {"step": 5, "loss": 0.5},
+        {"step": 10, **loss, "psnr_ntire": 30.0},
+        *({"step": step, "loss": 0.125} for step in range(11, 11 + later)),
+        {"step": 20, "loss": 0.0625},
+    ]
+    book.close()
 
 
 def test_a_continued_run_forgets_what_came_after_its_checkpoint(tmp_path):

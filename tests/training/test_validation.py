@@ -1,7 +1,9 @@
 """Claims about validation: which step of a run is the best, and what is said of it."""
 
+import dataclasses
 import json
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -9,8 +11,11 @@ import pytest
 from helpers import tiny
 from PIL import Image
 
-from btsrn_jax import checkpoint, export, mesh, training
+from btsrn_jax import checkpoint, evaluation, export, mesh, metrics, training
+from btsrn_jax import config as schema
 from btsrn_jax.data import datasets
+from btsrn_jax.errors import InputError
+from btsrn_jax.training import step as stepping
 
 
 @pytest.fixture
@@ -104,3 +109,132 @@ def test_a_training_folder_with_hr_and_lr_is_no_folder_of_hr_alone(tmp_path, pho
     assert data["hr_dir"] == str(base / "hr")
     assert data["lr_dir"] == str(base / "lr")
     assert len(datasets.training_pairs(config)) == 3
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """Two sets, of odd sizes; the second one has a black image, too."""
+    first = tiny.write_photos(tmp_path / "Set5", [(41, 47), (52, 40)], seed=3)
+    second = write_black(tiny.write_photos(tmp_path / "Set14", [(33, 60)], seed=4))
+    return str(first), str(second)
+
+
+def start(config):
+    """(validation, variables of a new network)."""
+    on = mesh.make_mesh(jax.devices()[:1])
+    state = stepping.create_state(stepping.make_recipe(config, on), on)
+    validation = training.prepare_validation(config, on)
+    return validation, stepping.inference_variables(state)
+
+
+def test_one_pass_has_the_figures_of_all_sets_and_protocols(photos, sets, tmp_path):
+    """As `btsrn evaluate` measures them; each by the name of its set."""
+    config = settings(photos, photos, steps=2, log_every=1, eval_every=2)
+    config.eval.sets = sets
+    *_, line = run(config, tmp_path / "run")
+    validation, _ = start(config)
+    on = mesh.make_mesh(jax.devices()[:1])
+    _, arrays = checkpoint.restore_latest(checkpoint.folder_of(tmp_path / "run"))
+    restored = stepping.create_state(stepping.make_recipe(config, on), on)
+    restored = training.loop.trees.fill(restored, arrays)
+    upscaler = validation.upscaler(stepping.inference_variables(restored))
+    every = []
+    for name, pairs in validation.sets.items():
+        rows = evaluation.evaluate_set(name, pairs, upscaler, metrics.PROTOCOLS)
+        for row in rows:
+            if row.image == "mean":
+                assert line[f"psnr_{row.protocol}/{name}"] == pytest.approx(row.psnr)
+                assert line[f"ssim_{row.protocol}/{name}"] == pytest.approx(row.ssim)
+            elif row.protocol == "ntire":
+                every.append(row.psnr)
+    assert len([name for name in line if "/" in name]) == 2 * 2 * len(metrics.PROTOCOLS)
+    assert line["psnr_ntire"] == pytest.approx(metrics.mean_psnr(every))
+    assert "psnr_modern" not in line  # as older readers know it
+    assert {p.name for p in (tmp_path / "run" / "pictures").iterdir()} == {
+        f"{name}-2.png" for name in ("Set5_photo0", "Set5_photo1", "Set14_black0")
+    }
+
+
+def test_each_image_is_upscaled_once_and_the_host_measures_afterwards(
+    photos, monkeypatch
+):
+    """The call returns after the forward passes, though no figure is taken yet."""
+    config = settings(photos, photos, steps=2)
+    validation, variables = start(config)
+    count = len(validation.images)
+    calls, free = [], threading.Event()
+
+    def upscale(variables, lr):
+        calls.append(lr.shape)
+        return validation.upscale(variables, lr)
+
+    def ssim(*args):
+        assert free.wait(60)
+        return exact(*args)
+
+    exact = metrics.ssim
+    monkeypatch.setattr(metrics, "ssim", ssim)
+    validating = dataclasses.replace(validation, upscale=upscale)
+    measuring = validating(variables)
+    assert len(calls) == count  # for all protocols: HR sizes are even here
+    assert not measuring.done()
+    free.set()
+    first = measuring.figures()
+    assert measuring.done()
+    again = validating(variables).figures()
+    assert np.array_equal(again.values, first.values)
+    assert np.isfinite(first.values).all()
+
+
+def test_an_image_too_small_for_another_protocol_has_no_figures_of_it(photos, tmp_path):
+    small = tiny.write_photos(tmp_path / "small", [(16, 16), (40, 40)])
+    config = settings(photos, small, steps=1)
+    with pytest.raises(InputError, match="photo0"):  # ntire ignores 8 on each side
+        start(config)
+    config.eval.protocol = "modern"
+    validation, variables = start(config)
+    figures = validation(variables).figures()
+    assert set(figures.psnr("modern")) == {"small/photo0", "small/photo1"}
+    assert set(figures.psnr("ntire")) == {"small/photo1"}
+
+
+@pytest.mark.parametrize("best", ["", "Set5", "Set14"])
+def test_the_set_that_decides_is_a_field(photos, sets, tmp_path, best):
+    """Its images' score is the checkpoint's; the black image counts in that alone."""
+    config = settings(photos, photos, steps=4, eval_every=4, learning_rate=1e-12)
+    config.eval.sets, config.eval.best_set = sets, best
+    *_, line = run(config, tmp_path / "run")
+    validation, variables = start(config)
+    figures = validation(variables).figures()
+    named = figures.psnr("ntire")
+    wanted = [x for k, x in named.items() if k.startswith(f"{best}/" if best else "")]
+    score = checkpoint.score_of(checkpoint.folder_of(tmp_path / "run"), 4)
+    assert score == pytest.approx(np.mean(wanted), abs=1e-3)
+    assert line["score"] == score
+    assert line["psnr_ntire"] == pytest.approx(
+        metrics.mean_psnr(named.values()), abs=1e-3
+    )
+
+
+def test_another_deciding_set_is_warned_of_and_an_unknown_one_refused(
+    photos, sets, tmp_path, caplog
+):
+    config = settings(photos, photos, steps=2, eval_every=2)
+    config.eval.sets = sets
+    saved = config.to_dict()
+    del saved["eval"]["best_set"], saved["train"]["tracker"]  # of an older run
+    assert schema.contradictions(saved, config) == []
+    assert schema.rescored(saved, config) == []
+    config.eval.best_set = "Set5"
+    assert schema.contradictions(saved, config) == []
+    assert schema.rescored(saved, config) == ["config.eval.best_set was '', now 'Set5'"]
+    config.eval.best_set = "Set6"
+    with pytest.raises(InputError) as caught:
+        run(config, tmp_path / "run")
+    assert str(caught.value) == (
+        "config.eval.best_set is 'Set6': one of Set5, Set14, or leave it empty for all"
+    )
+    assert not (tmp_path / "run").exists()
+    config.eval.sets = ()
+    with pytest.raises(InputError, match="there are no sets"):
+        datasets.check_best_set(config)
