@@ -167,12 +167,13 @@ def run(argv: list[str]) -> int:
             lock.check(options.workdir, "run")
         elif trains:
             stack.enter_context(lock.hold(options.workdir, "run"))
-        from btsrn_jax import mesh
+        from btsrn_jax import mesh, program_cache
 
         mesh.prepare()
         training.distributed.join(options.distributed)
         if trains and several:
             stack.enter_context(training.distributed.hold_run(options.workdir))
+        program_cache.keep_compiled()
         preemption = stack.enter_context(training.Preemption())
         return _work(options, preemption)
 

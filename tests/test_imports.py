@@ -31,6 +31,7 @@ ORDER = [
     "metrics",
     "machine",
     "mesh",
+    "program_cache",
     "trees",
     "network",
     "fields",

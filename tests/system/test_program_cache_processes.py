@@ -1,0 +1,153 @@
+"""Claims about compiled programs on disk: later processes start faster, and nothing
+else differs. Real processes, with JAX's settings as a user's process has them."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from helpers import processes, runs, tiny
+
+STEPS = {"steps": 6, "decay_steps": 3, "log_every": 3, "checkpoint_every": 3}
+HIT = "Persistent compilation cache hit for 'jit_train_step'"  # as JAX says it
+MISS = "PERSISTENT COMPILATION CACHE MISS for 'jit_train_step'"
+TROUBLE = ("Error reading", "Error writing", "are not kept", "AOT result")
+
+
+@pytest.fixture(autouse=True)
+def as_a_user(monkeypatch):
+    """Without the tests' own cache; JAX says what it finds."""
+    for name in ("DIR", "MIN_COMPILE_TIME_SECS", "MIN_ENTRY_SIZE_BYTES"):
+        monkeypatch.delenv(f"JAX_PERSISTENT_CACHE_{name}", raising=False)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("JAX_DEBUG_LOG_MODULES", "jax._src.compiler")
+
+
+def start(place, name, devices=1, steps=6, **environment):
+    photos = place / "photos"
+    if not photos.exists():
+        tiny.write_photos(photos, tiny.HR_SIZES)
+    args = tiny.command(place / name, photos, **(STEPS | {"steps": steps}))
+    environment = {"BTSRN_CACHE": str(place / "cache")} | environment
+    return tiny.start(args, devices, **environment)
+
+
+def train(*args, **more):
+    return tiny.finish(start(*args, **more))
+
+
+def entries(place):
+    return {path.name: path for path in place.glob("cache/compiled/*/jit_*-cache")}
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_kept_program_trains_to_the_very_bits_and_a_damaged_one_is_made_anew(
+    tmp_path, devices
+):
+    """The step donates its state. In four processes: without any cache; with an empty
+    one; with a full one; and, of one device, where an entry was cut short."""
+    text = train(tmp_path, "off", devices, BTSRN_COMPILATION_CACHE="0")
+    assert HIT not in text
+    assert MISS not in text
+    assert not entries(tmp_path)
+    text = train(tmp_path, "cold", devices)
+    assert MISS in text
+    kept = {name: path.stat().st_size for name, path in entries(tmp_path).items()}
+    assert any(name.startswith("jit_train_step-") for name in kept)
+    text = train(tmp_path, "warm", devices)
+    assert HIT in text
+    assert not any(word in text for word in TROUBLE), text
+    step, arrays, metrics = processes.final(tmp_path / "off")
+    assert step == 6
+    for name in ("cold", "warm"):
+        assert processes.final(tmp_path / name) == (step, arrays, metrics)
+    if devices > 1:
+        return
+    for path in entries(tmp_path).values():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    text = train(tmp_path, "damaged")
+    assert MISS in text
+    assert not any(word in text for word in TROUBLE), text
+    assert processes.final(tmp_path / "damaged") == (step, arrays, metrics)
+    again = {name: path.stat().st_size for name, path in entries(tmp_path).items()}
+    assert again.keys() == kept.keys()
+    assert all(again[name] > 0.9 * size for name, size in kept.items())
+
+
+def test_two_processes_share_a_folder_and_train_to_the_very_bits(tmp_path):
+    """Where their folders differ, neither uses one: on GPUs the one that compiles waits
+    for the other to tune with it."""
+
+    def together(name, *caches, **more):
+        port = processes.free_port()
+        started = [
+            start(
+                tmp_path,
+                name,
+                BTSRN_CACHE=str(tmp_path / cache),
+                JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
+                JAX_NUM_PROCESSES="2",
+                JAX_PROCESS_ID=str(i),
+                **more,
+            )
+            for i, cache in enumerate(caches)
+        ]
+        said = [tiny.finish(process) for process in started]
+        return said, processes.final(tmp_path / name)
+
+    said, expected = together("cold", "cache", "cache")
+    assert MISS in said[0]
+    assert not list(tmp_path.glob("cache/compiled/*/seen-*"))
+    said, found = together("warm", "cache", "cache")
+    assert HIT in said[0]
+    assert HIT in said[1]
+    assert found == expected
+    said, found = together("apart", "cache", "other")
+    assert said[0].count("is not the same folder for all processes") == 1
+    assert not any(word in text for word in (HIT, MISS) for text in said)
+    assert "not kept" not in said[1]
+    assert found == expected
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "none", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, stderr=-3).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    with (place / "ballast").open("wb", 0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(1024)):
+            continue
+    (place / "ballast").open("r+b").truncate(90_000)  # room for names of folders
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_command_keeps_programs_and_says_in_one_line_where_it_cannot(
+    tmp_path, full_disk, monkeypatch
+):
+    monkeypatch.delenv("JAX_DEBUG_LOG_MODULES")
+    runs.make(tmp_path / "run")
+    (photo, *_) = sorted(tiny.write_photos(tmp_path / "in").iterdir())
+    args = ["upscale", photo, tmp_path / "a.png", "--force", "--runtime=jax"]
+    args = [sys.executable, "-m", "btsrn_jax.cli", *args, f"--model={tmp_path / 'run'}"]
+
+    def upscale(cache, **more):
+        text = tiny.finish(tiny.start(args, BTSRN_CACHE=str(cache), **more))
+        assert "a.png" in text
+        return [line for line in text.splitlines() if "not kept" in line], text
+
+    for _ in range(2):
+        said, text = upscale(tmp_path / "cache")
+        assert len(text.splitlines()) == 1, text
+    assert any(name.startswith("jit_upscale_tiles") for name in entries(tmp_path))
+    (line,), text = upscale("/proc/cache")
+    assert "cannot write /proc/cache/compiled/" in line
+    assert len(text.splitlines()) == 2, text
+    (line,), text = upscale(full_disk)
+    assert "No space left on device" in line
+    assert len(text.splitlines()) == 2, text
+    said, text = upscale("/proc/cache", BTSRN_COMPILATION_CACHE="0")
+    assert len(text.splitlines()) == 1, text
