@@ -140,7 +140,7 @@ def test_a_command_keeps_programs_and_says_in_one_line_where_it_cannot(
         return [line for line in text.splitlines() if "not kept" in line], text
 
     for _ in range(2):
-        said, text = upscale(tmp_path / "cache")
+        _, text = upscale(tmp_path / "cache")
         assert len(text.splitlines()) == 1, text
     assert any(name.startswith("jit_upscale_tiles") for name in entries(tmp_path))
     (line,), text = upscale("/proc/cache")
@@ -149,5 +149,5 @@ def test_a_command_keeps_programs_and_says_in_one_line_where_it_cannot(
     (line,), text = upscale(full_disk)
     assert "No space left on device" in line
     assert len(text.splitlines()) == 2, text
-    said, text = upscale("/proc/cache", BTSRN_COMPILATION_CACHE="0")
+    _, text = upscale("/proc/cache", BTSRN_COMPILATION_CACHE="0")
     assert len(text.splitlines()) == 1, text
