@@ -38,12 +38,13 @@ def keep_compiled() -> None:
     Raises:
       InputError: BTSRN_COMPILATION_CACHE or BTSRN_CACHE is not understood.
     """
-    folder = _find_folder()
-    if jax.distributed.is_initialized() and mesh.process_count() > 1:
+    folder, first = _find_folder(), True
+    if jax.distributed.is_initialized():  # else no device need be awake for the answer
         folder = folder if _all_see(folder) else None
+        first = mesh.is_first()
     if folder is None:
         return
-    if mesh.is_first():
+    if first:
         trim(folder.parent, LIMIT)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
@@ -52,7 +53,7 @@ def keep_compiled() -> None:
     if "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES" not in os.environ:
         # XLA's own caches of GPUs fail where nothing can be written.
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
-    _attend(folder)
+    _attend(folder, first)
 
 
 def _find_folder() -> pathlib.Path | None:
@@ -134,9 +135,14 @@ def _used(folder: pathlib.Path) -> Iterator[tuple[float, int, str]]:
                 yield max(about.st_atime, about.st_mtime), about.st_size, path
 
 
-def _attend(folder: pathlib.Path) -> None:
+def _attend(folder: pathlib.Path, writes: bool) -> None:
     """Removes what JAX cannot read, so that it is written anew, and says once where it
-    cannot write. Without this JAX would warn of both, in lines of its own."""
+    cannot write. Without this JAX would warn of both, in lines of its own.
+
+    Args:
+      folder: of the programs.
+      writes: True in the first process of a run, which alone writes.
+    """
     shown, told = warnings.showwarning, False
 
     def show(message, *about, **more):
@@ -145,7 +151,7 @@ def _attend(folder: pathlib.Path) -> None:
         if trouble is None:
             shown(message, *about, **more)
             return
-        if mesh.is_first():  # it alone writes
+        if writes:
             with contextlib.suppress(OSError):
                 for path in folder.glob(f"{trouble[2]}-*-cache"):
                     path.unlink(missing_ok=True)

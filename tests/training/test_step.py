@@ -71,7 +71,7 @@ def test_devices_share_the_work_and_agree_with_one(devices):
 
 @functools.cache
 def compiled(devices, parts=1, batch_size=8):
-    """The step at a size where its convolutions dominate, the batch in so many parts."""
+    """The step at a size where its convolutions dominate, in so many parts."""
     config = tiny.config(patch=32, batch_size=batch_size)
     config.model.features, config.model.bottleneck = 32, 16
     on = mesh.make_mesh(jax.devices()[:devices])
