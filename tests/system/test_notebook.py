@@ -27,7 +27,7 @@ def said(cell):
     return "".join("".join(text) for text in printed + shown if text)
 
 
-def pictures(cell):
+def shown_images(cell):
     return sum("image/png" in output.get("data", {}) for output in cell["outputs"])
 
 
@@ -72,7 +72,7 @@ def test_the_notebook_installs_enlarges_trains_and_shows(tmp_path):
     cells = json.loads(path.read_text())["cells"]
     cells = [cell for cell in cells if cell["cell_type"] == "code"]
     _, _, enlarged, command, trained, shown = cells
-    assert pictures(enlarged) == pictures(shown) == pictures(command) == 1
+    assert shown_images(enlarged) == shown_images(shown) == shown_images(command) == 1
     assert "large.png: 600 x 400" in said(command)
     assert "step 51" in said(trained), said(trained)
     assert (tmp_path / "runs/notebook/validation.csv").exists()
