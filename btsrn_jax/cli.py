@@ -455,10 +455,10 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def _prepare_devices():
-    from btsrn_jax import mesh  # loads JAX
+    from btsrn_jax import mesh, program_cache  # loads JAX
 
     mesh.prepare()
-    mesh.keep_compiled()
+    program_cache.keep_compiled()
 
 
 def _numbers(name, text):

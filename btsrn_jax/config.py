@@ -213,12 +213,21 @@ def _check_training(config, devices):
             f"config.train.patch {train.patch} is used up by the VALID convolutions:"
             f" at least {side * scale}"
         )
-    if train.batch_size % devices:
-        below = train.batch_size // devices * devices
-        sizes = f"{below} or {below + devices}" if below else f"{devices}"
+    parts = train.micro_batches
+    if parts > 1 and config.model.norm == "batch":
+        raise InputError(
+            f"config.train.micro_batches is {parts}: 1 was expected with"
+            " config.model.norm=batch, whose statistics are those of the whole batch"
+        )
+    unit = parts * devices
+    if train.batch_size % unit:
+        below = train.batch_size // unit * unit
+        sizes = f"{below} or {below + unit}" if below else f"{unit}"
+        into = [f"{parts} config.train.micro_batches"] * (parts > 1)
+        over = [f"{devices} devices"] * (devices > 1)
         raise InputError(
             f"config.train.batch_size {train.batch_size} does not divide over"
-            f" {devices} devices: {sizes}"
+            f" {' of '.join([*into, *over])}: {sizes}"
         )
     schedules.check(train)
 

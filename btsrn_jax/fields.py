@@ -244,6 +244,14 @@ FIELDS = {
     "train.batch_size": Field(
         32, Range(1, 2**20), "Patches per step, over all devices and hosts."
     ),
+    "train.micro_batches": Field(
+        1,
+        Range(1, 2**20),
+        "Equal parts that a step computes its batch in, one after the other, to need"
+        " less memory. The gradient stays the same to rounding. On one CPU device a"
+        " step goes patch by patch anyway.",
+        Role.REPEAT,
+    ),
     "train.candidates": Field(
         1, Range(1, 64), "Places drawn for each patch; the most detailed is taken."
     ),

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pathlib
 import platform
+import sys
 
 from btsrn_jax import storage
 from btsrn_jax.errors import InputError
@@ -63,11 +64,11 @@ def free_memory() -> float:
 
 
 def processor_digest() -> str:
-    """Returns a name for programs compiled here: another processor, which may share the
-    home directory, might not run them."""
-    about = [platform.machine()]
+    """Returns a name for programs that this user compiled here: another processor,
+    which may share the home directory, might not run them."""
+    about = [sys.platform, platform.machine(), str(os.getuid())]
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        kinds = ("model name", "flags", "Features")
+        kinds = ("model", "cpu family", "flags", "Features", "CPU ")
         about += sorted({line for line in file if line.startswith(kinds)})
     return hashlib.sha256("".join(about).encode()).hexdigest()[:16]
 

@@ -172,7 +172,7 @@ def run(argv: list[str]) -> int:
             lock.check(options.workdir, "run")
         elif trains:
             stack.enter_context(lock.hold(options.workdir, "run"))
-        from btsrn_jax import mesh
+        from btsrn_jax import mesh, program_cache
 
         mesh.prepare()
         training.distributed.join(options.distributed)
@@ -180,6 +180,7 @@ def run(argv: list[str]) -> int:
             stack.enter_context(training.distributed.hold_run(options.workdir))
             if mesh.is_first():
                 training.check_tracker(options.config.train.tracker)
+        program_cache.keep_compiled()
         preemption = stack.enter_context(training.Preemption())
         return _work(options, preemption)
 

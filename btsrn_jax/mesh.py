@@ -6,15 +6,14 @@ axis. What must be summed over devices follows from the mean over the batch.
 
 import math
 import os
-import warnings
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from btsrn_jax import machine, storage
-from btsrn_jax.errors import Failure, InputError, first_line
+from btsrn_jax import machine
+from btsrn_jax.errors import Failure, first_line
 
 # What XLA leaves to YNNPACK, its fast routines, by the version of JAX. In 0.10 products
 # beside the convolutions halve the time of inference; in 0.12 sums and activations too
@@ -116,29 +115,6 @@ def prepare() -> None:
     fusions = CPU_FUSIONS.get(jax.__version__)
     if fusions and CPU_FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {CPU_FLAG}={fusions}".strip()
-
-
-def keep_compiled() -> None:
-    """Has JAX keep what it compiles in the cache folder, for later processes.
-
-    Only commands that users wait for call this. What the user has set for JAX stays,
-    and a folder that cannot be made is only slower.
-    """
-    cache = machine.cache_dir()
-    if cache is None or jax.config.jax_compilation_cache_dir is not None:
-        return
-    folder = cache / "compiled" / machine.processor_digest()
-    try:
-        storage.check_writable_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-    except (InputError, OSError):
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        # A tile's program takes less than the second from which JAX keeps them.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    lacking = r"Error (read|writ)ing persistent compilation cache"  # a full disk
-    warnings.filterwarnings("ignore", lacking)
 
 
 def local() -> Mesh:

@@ -125,7 +125,7 @@ def test_the_roles_of_fields_say_what_compares_and_repeats_runs():
     free = traceless | paths | {"train.eval_every", "train.checkpoint_every"}
     assert set(schema.NOT_TRAINING) == traceless
     assert set(schema.FREE_ON_RESUME) == free
-    repeated = {"train.seed", "train.decay_steps", "devices"}
+    repeated = {"train.seed", "train.decay_steps", "train.micro_batches", "devices"}
     assert set(schema.NOT_SETTINGS) == free | repeated
     stages = {"model.low_blocks", "model.high_blocks"}
     assert set(schema.STUDIED) == {"model.block", "model.norm"} | stages
@@ -279,6 +279,25 @@ def test_a_batch_that_does_not_divide_names_the_nearest_sizes():
     assert "3 does not divide over 8 devices: 8" in message(
         changed(train_batch_size=3), devices=8
     )
+    config = changed(train_batch_size=32, train_micro_batches=4)
+    schema.validate(config, devices=8)
+    assert message(changed(train_batch_size=48, train_micro_batches=4), devices=8) == (
+        "config.train.batch_size 48 does not divide over 4 config.train.micro_batches"
+        " of 8 devices: 32 or 64"
+    )
+    assert message(changed(train_batch_size=3, train_micro_batches=2)) == (
+        "config.train.batch_size 3 does not divide over 2 config.train.micro_batches:"
+        " 2 or 4"
+    )
+
+
+def test_batch_statistics_need_the_whole_batch():
+    config = changed(train_micro_batches=2, model_norm="weight")
+    schema.validate(config)
+    config.model.norm = "batch"
+    assert "micro_batches is 2: 1 was expected with config.model.norm" in message(
+        config
+    )
 
 
 def test_warmup_as_long_as_training_is_refused():
@@ -360,6 +379,7 @@ def test_what_may_change_on_resume_and_what_may_not():
     ]
     assert len(found(train_steps=3200, train_decay_steps=200)) == 2
     assert len(found(model_features=64, train_seed=1)) == 2
+    assert found(train_micro_batches=2) == ["config.train.micro_batches was 1, now 2"]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ ORDER = [
     "metrics",
     "machine",
     "mesh",
+    "program_cache",
     "trees",
     "network",
     "fields",

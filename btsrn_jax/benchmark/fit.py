@@ -72,7 +72,8 @@ def describe_config(config: ConfigDict) -> str:
         "multiply-adds per HR pixel": f"{model.multiply_adds / 1e6:.3f} M",
         "halo": f"{model.halo} LR pixels",
         "patch": f"{side} x {side} LR -> {target} x {target} HR pixels of loss",
-        "batch": f"{settings.batch_size} patches",
+        "batch": f"{settings.batch_size} patches"
+        + f", in {settings.micro_batches} parts" * (settings.micro_batches > 1),
         "steps": known(steps),
         "decay steps": known(decay_steps),
         "parameters and optimiser": f"{copies * 4 * parameters / 1e6:.1f} MB a device",
@@ -97,14 +98,15 @@ def _store_bytes(config):
 
 
 def _kept(config, side):
-    """Returns the size of a batch's activations. The dtype "auto" is float32 or
-    bfloat16 by platform, hence both are told."""
+    """Returns the size of the activations of a batch, or of one part of it. The dtype
+    "auto" is float32 or bfloat16 by platform, hence both are told."""
     dtype = config.model.dtype
+    patches = config.train.batch_size // config.train.micro_batches
     found = []
     for name in ("float32", "bfloat16") if dtype == "auto" else (dtype,):
         compute = network.Compute(jnp.dtype(name))
         model = network.build(config.model, config.scale, compute)
-        size = network.kept_for_gradient(model, config.train.batch_size, side)
+        size = network.kept_for_gradient(model, patches, side)
         found.append(f"{size / 1e9:.2f} GB in {name}")
     return ", ".join(found)
 
@@ -151,7 +153,11 @@ def compile_training(config: ConfigDict, devices: Mesh, kept: bool = True) -> Co
     state = jax.eval_shape(lambda: training.create_state(recipe, devices))
     step = training.compile_step(recipe, devices, from_host=not kept)
     data = _store(config) if kept else _patches(recipe)
-    return _read(step.lower(state, data).compile())
+    found = _read(step.lower(state, data).compile())
+    if recipe.parts > 1:  # XLA counts what is repeated once
+        flops = recipe.batch_size * network.train_flops(recipe.model, recipe.side)
+        found = found._replace(flops=flops / devices.size)
+    return found
 
 
 def _store(config):
@@ -280,7 +286,7 @@ def _lines(name, found, total):
 
 def largest_batch(config: ConfigDict, devices: Mesh, log: Callable[[str], None]) -> int:
     """Returns the largest batch whose training fits, found by doubling the config's
-    own; 0 if not even that fits.
+    own; 0 if not even that fits. `train.micro_batches` stays as it is.
 
     Raises:
       InputError: where the memory of the devices is unknown.
@@ -289,13 +295,15 @@ def largest_batch(config: ConfigDict, devices: Mesh, log: Callable[[str], None])
     if not math.isfinite(total):
         raise InputError("--largest needs a device of known memory, or --topology")
     config = ConfigDict(config, convert_dict=True)
-    size = math.lcm(config.train.batch_size, devices.size)
+    parts = config.train.micro_batches
+    size = math.lcm(config.train.batch_size, parts * devices.size)
     kept = config.data.source == "div2k" and config.data.cache != "host"
     while True:
         config.train.batch_size = size
         found, _ = _training_that_fits(config, devices, kept, total)
         if found is None or found.used > total:
-            log(f"batch {size}: does not fit")
+            hint = f"; more than {parts} train.micro_batches need less"
+            log(f"batch {size}: does not fit{hint * (not largest)}")
             return largest
         log(f"batch {size}: {found.used / 1e9:.2f} GB of {total / 1e9:.0f}")
         largest, size = size, 2 * size

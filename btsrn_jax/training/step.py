@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from btsrn_jax import inference, mesh, network, schedules, trees
@@ -71,7 +71,8 @@ class Recipe:
     """HR pixels a side of what the loss sees of a patch."""
 
     parts: int
-    """How many parts the batch is computed in, one after the other."""
+    """How many equal parts each device computes its share of the batch in, one after
+    the other: `train.micro_batches`, or patch by patch on a single CPU device."""
 
     degradation: Degradation | None = None
     """What is done to LR patches."""
@@ -121,7 +122,7 @@ def train_step(
 
     gradient_of = jax.value_and_grad(loss_of, has_aux=True)
     (loss, model_state), gradient = in_parts(
-        gradient_of, state.params, (lr, hr), r.parts
+        gradient_of, state.params, (lr, hr), r.parts, divided
     )
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -163,19 +164,44 @@ def updates_made(opt_state: Any) -> jax.Array:
     return next(node.count for node in found if has_count(node))
 
 
-def in_parts(function: Callable, params: Any, batch: tuple, parts: int) -> Any:
+def in_parts(
+    function: Callable, params: Any, batch: tuple, parts: int, divided: NamedSharding
+) -> Any:
     """Returns function(params, *batch), computed part by part.
 
-    On a CPU the activations of a small part stay in the caches.
+    Only one part's activations are in memory at a time; on a CPU those of a small part
+    stay in the caches.
 
     Args:
       function: a mean over the batch, or a pytree of such means.
-      params: its first argument.
+      params: its first argument, whole on every device.
       batch: arrays with the batch as their leading axis.
-      parts: equal ones, computed one after the other and averaged.
+      parts: equal ones, computed one after the other and averaged; each is divided over
+        all devices.
+      divided: the sharding of the batch.
     """
     if parts == 1:
         return function(params, *batch)
+
+    def share(params, *batch):
+        return _one_after_the_other(function, params, batch, parts)
+
+    if divided.mesh.size == 1:
+        return share(params, *batch)
+
+    # Each device averages the parts of its own share, and the averages are summed over
+    # devices once. Left to itself, XLA would do so after each part.
+    def averaged(params, *batch):
+        return jax.lax.pmean(share(params, *batch), divided.spec[0])
+
+    whole = PartitionSpec()
+    specs = (whole, *(divided.spec for _ in batch))
+    return jax.shard_map(
+        averaged, mesh=divided.mesh, in_specs=specs, out_specs=whole, check_vma=False
+    )(params, *batch)
+
+
+def _one_after_the_other(function, params, batch, parts):
     batch = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
     first = jax.tree.map(lambda x: x[0], batch)
     zeros = jax.tree.map(
@@ -274,7 +300,7 @@ def make_recipe(config: ConfigDict, devices: Mesh) -> Recipe:
         candidates=train.candidates,
         side=side,
         target=model.output_size(side),
-        parts=train.batch_size if by_patch else 1,
+        parts=train.batch_size if by_patch else train.micro_batches,
         degradation=degradation.from_config(config.data.degradation),
     )
 

@@ -102,6 +102,22 @@ def test_the_largest_batch_is_found_by_doubling(training, monkeypatch):
     assert fit.largest_batch(config, devices, said.append) == 0
 
 
+def test_micro_batches_stay_and_are_counted_whole(training, monkeypatch):
+    """A batch of four parts fits where the whole would not, and does the same work."""
+    config, devices, said = config_of_training(), mesh.make_mesh(jax.devices()[:2]), []
+    config.train.micro_batches = 4
+    found = fit.compile_training(config, devices, kept=False)
+    assert found.collectives == {"all-reduce": 1}
+    assert found.temporary < 0.4 * training[2].temporary
+    assert found.flops == pytest.approx(training[2].flops, rel=0.25)
+    config.data.source, config.train.batch_size = "samples", 4
+    monkeypatch.setattr(fit, "memory_of", lambda devices: found.used - 1)
+    assert fit.largest_batch(config, devices, said.append) == 0
+    assert said == ["batch 8: does not fit; more than 4 train.micro_batches need less"]
+    config.train.batch_size = 8
+    assert told(fit.describe_config(config))["batch"] == "8 patches, in 4 parts"
+
+
 @pytest.mark.parametrize("name", ["v5e", "v9:2x4", "v5e:2xx4", "h100:8"])
 def test_a_slice_that_does_not_exist_is_one_line(name):
     with pytest.raises(InputError, match="--topology"):

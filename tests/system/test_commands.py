@@ -238,26 +238,6 @@ def test_other_runtimes_upscale_without_jax_and_tell_nobody(tmp_path):
     ]
 
 
-def test_compiled_programs_are_kept_where_the_cache_can_be_written(tmp_path):
-    """For the next process; a cache that cannot be written is not spoken of."""
-    runs.make(tmp_path / "run")
-    (photo, *_) = sorted(tiny.write_photos(tmp_path / "in").iterdir())
-    args = ["upscale", str(photo), str(tmp_path / "a.png"), "--force"]
-    args += [f"--model={tmp_path / 'run'}", "--runtime=jax"]
-    code = f"""
-import os
-del os.environ["JAX_COMPILATION_CACHE_DIR"]  # the tests' own
-from btsrn_jax import cli
-cli.main({args})
-"""
-    for cache in (tmp_path / "cache", "/proc/cache"):
-        done = python("-c", code, BTSRN_CACHE=str(cache))
-        assert done.returncode == 0, done.stderr
-        assert len(done.stderr.splitlines()) == 1, done.stderr
-    kept = [path.name for path in (tmp_path / "cache/compiled").glob("*/*")]
-    assert [name for name in kept if name.startswith("jit_upscale_tiles")]
-
-
 def test_a_picture_is_upscaled_by_a_model_of_the_hub(tmp_path, monkeypatch):
     """A hub on this machine, in a process; the same by the weights alone."""
     pytest.importorskip("huggingface_hub", reason="the extra [hub] is not installed")

@@ -70,13 +70,13 @@ def test_devices_share_the_work_and_agree_with_one(devices):
 
 
 @functools.cache
-def compiled(devices, degraded=None):
-    """The step at a size where its convolutions dominate, the batch in one piece."""
-    config = tiny.config(patch=32)
+def compiled(devices, parts=1, batch_size=8, degraded=None):
+    """The step at a size where its convolutions dominate, in so many parts."""
+    config = tiny.config(patch=32, batch_size=batch_size)
     config.model.features, config.model.bottleneck = 32, 16
     on = mesh.make_mesh(jax.devices()[:devices])
     recipe = train.make_recipe(config, on)
-    recipe = dataclasses.replace(recipe, parts=1, degradation=degraded)
+    recipe = dataclasses.replace(recipe, parts=parts, degradation=degraded)
     state = jax.eval_shape(lambda: train.create_state(recipe, on))
     store = tiny.store([(20, 30), (16, 40)])
     return train.compile_step(recipe, on).lower(state, store).compile()
@@ -87,9 +87,12 @@ def test_each_of_eight_devices_does_an_eighth_of_the_arithmetic():
     assert flops[8] == pytest.approx(flops[1] / 8, rel=0.1)
 
 
-@pytest.mark.parametrize("degraded", [None, tiny.DEGRADED])
-def test_the_gradients_are_summed_once_and_nothing_is_gathered(degraded):
-    text = compiled(8, degraded).as_text()
+@pytest.mark.parametrize(
+    ("parts", "degraded"), [(1, None), (4, None), (1, tiny.DEGRADED)]
+)
+def test_the_gradients_are_summed_once_and_nothing_is_gathered(parts, degraded):
+    """Also where a step goes through its batch in parts: not once a part."""
+    text = compiled(8, parts, 32 if parts > 1 else 8, degraded).as_text()
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
     found = re.findall(rf" ({kinds})(?:-start)?\(", text)
     assert found == ["all-reduce"]
@@ -108,6 +111,28 @@ def test_a_config_without_degradation_has_a_step_without_it():
     recipe = train.make_recipe(config, on)
     assert recipe.degradation.jpeg_quality == (30, 98)
     assert recipe.margin == recipe.degradation.margin(recipe.side) > 0
+
+
+def test_the_activations_of_a_micro_batch_are_all_that_is_in_memory():
+    whole, parts = (
+        compiled(8, parts, 32).memory_analysis().temp_size_in_bytes for parts in (1, 4)
+    )
+    assert parts < 0.35 * whole
+
+
+@pytest.mark.parametrize(("devices", "parts"), [(1, 1), (2, 4), (4, 2)])
+def test_micro_batches_change_the_gradient_by_rounding_only(devices, parts):
+    """Each is divided over all devices. One CPU device goes patch by patch anyway."""
+    start = trained(1).states[0].params
+    made = run(tiny.config(micro_batches=parts), devices, params=start)
+    assert made.recipe.parts == (8 if devices == 1 else parts)
+    alone = trained(1)
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(
+            made.metrics[0][name], alone.metrics[0][name], rtol=1e-5
+        )
+    mine, theirs = (vector(x.states[1].opt_state[0][0].mu) for x in (made, alone))
+    np.testing.assert_allclose(mine, theirs, atol=1e-6 * np.abs(theirs).max())
 
 
 def test_the_step_is_traced_once():
