@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from btsrn_jax.images.crops import busiest_square, side_by_side
+    from btsrn_jax.images.crops import busiest_square, busiest_squares, side_by_side
     from btsrn_jax.images.decode import SUFFIXES, image_size, read_picture
     from btsrn_jax.images.encode import check_writable, write_picture
     from btsrn_jax.images.files import (
@@ -28,6 +28,7 @@ __all__ = [
     "Picture",
     "as_rgb",
     "busiest_square",
+    "busiest_squares",
     "check_writable",
     "find_images",
     "image_size",
@@ -46,7 +47,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "crops": ["busiest_square", "side_by_side"],
+        "crops": ["busiest_square", "busiest_squares", "side_by_side"],
         "decode": ["SUFFIXES", "image_size", "read_picture"],
         "encode": ["check_writable", "write_picture"],
         "files": [
