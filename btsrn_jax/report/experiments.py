@@ -221,12 +221,10 @@ def _table(kind, by_label, set_name):
         found |= {label: of_set} if of_set else {}
     reduced, unlike = differences(config)
     measured = [pair for of in found.values() for pair in of]
-    very_set = all(_is_papers_set(row, run) for row, run in measured)
-    comparable = very_set and not reduced and not unlike
+    comparable = not (reduced or unlike) and all(_is_papers_set(*x) for x in measured)
     if len(found) < 2 and not (comparable and any(map(kind.paper.get, found))):
         return None
-    labels = [x for x in kind.paper if x in found]
-    labels += [label for label in found if label not in labels]
+    labels = [label for label in {**kind.paper, **found} if label in found]
     base = kind.base if kind.base in found else labels[0]
     means = {x: statistics.mean(r.psnr for r, _ in of) for x, of in found.items()}
     lines = []

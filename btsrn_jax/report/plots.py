@@ -64,14 +64,20 @@ def draw(
     """Returns the matplotlib Figures that `curves` writes, by name."""
     # It warns of a machine without a home directory, which is no fault of a report.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    figures = {}
+    labels, figures = list(dict.fromkeys(label for label, _ in runs)), {}
     for axis, x_label in enumerate(AXES.values()):
         for prefix, y_label in QUANTITIES.items():
             lines = [
-                (f"{label}, {name}" if len(of_run) > 1 else label, points)
+                (
+                    f"{label}, {name}" if len(of_run) > 1 else label,
+                    # A run has its colour in all figures.
+                    labels.index(label),
+                    place,
+                    points,
+                )
                 for label, metrics in runs
                 for of_run in [curve_points(metrics, prefix)]
-                for name, points in of_run.items()
+                for place, (name, points) in enumerate(of_run.items())
             ]
             if lines:
                 name = f"{prefix.split('_')[0]}-{tuple(AXES)[axis]}"
@@ -80,7 +86,8 @@ def draw(
 
 
 def _figure(lines, axis, x_label, y_label):
-    """Draws (label, points) against steps (axis 0) or minutes (axis 1)."""
+    """Draws lines against steps (axis 0) or minutes (axis 1): of each the label, the
+    place of its colour, its place among the lines of that colour, its points."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -95,14 +102,12 @@ def _figure(lines, axis, x_label, y_label):
         axes.set_axisbelow(True)
         if y_label == QUANTITIES["loss"]:
             axes.set_yscale("log")
-        labels = list(dict.fromkeys(label for label, _ in lines))
-        for label, points in lines:
-            i = labels.index(label)  # equal labels have one colour
+        for label, i, place, points in lines:
             axes.plot(
                 [point[axis] for point in points],
                 [point[2] for point in points],
                 color=COLORS[i % len(COLORS)],
-                linestyle=DASHES[i // len(COLORS) % len(DASHES)],
+                linestyle=DASHES[(i // len(COLORS) + place) % len(DASHES)],
                 # A single point would be an invisible line.
                 marker="o" if len(points) == 1 else None,
                 linewidth=1.4,
