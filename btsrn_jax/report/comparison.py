@@ -44,8 +44,12 @@ class Comparison(NamedTuple):
 def compare(entries: Sequence[ReportedModel]) -> list[Comparison]:
     """Returns the comparisons of all means, by scale; within a scale the protocol with
     the most figures comes first."""
-    found = [(entry, row) for entry in entries for row in entry.rows]
-    found = [(entry, row) for entry, row in found if row.image == "mean"]
+    found = [
+        (entry, row)
+        for entry in entries
+        for row in sorted(entry.rows, key=lambda row: row.ensemble)
+        if row.image == "mean"
+    ]
     measured = [row.protocol for _, row in found]
     order = [name for name in PROTOCOLS if name in measured]
     order.sort(key=measured.count, reverse=True)

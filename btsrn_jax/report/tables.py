@@ -207,4 +207,4 @@ def overview(entries: Sequence[ReportedModel]) -> Table:
             lines.append([entry.name, scale, size(entry), "none yet", *[""] * 5])
     header = ["model", "scale", "parameters", "set", "protocol", "ensemble"]
     header += ["bicubic PSNR", "PSNR", "SSIM"]
-    return Table("models", "All figures", header, lines)
+    return Table("models", "Every set, scale and protocol", header, lines)

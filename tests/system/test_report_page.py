@@ -132,9 +132,7 @@ def test_slider_parts_zoom_and_difference_maps(page, made):
     # Another pair, another part of the picture.
     box.locator("[name=left]").select_option("2")
     box.locator(".parts input").nth(1).check()
-    page.wait_for_function(
-        "document.querySelectorAll('.crop')[1].querySelector('.left')"
-    )
+    page.wait_for_selector(".crop:nth-of-type(2):not([hidden]) .left", state="attached")
     assert left.get_attribute("alt").startswith("two ")
     wide = box.locator(".layers").evaluate("layers => layers.clientWidth")
     box.locator("[name=zoom]").select_option("4")
