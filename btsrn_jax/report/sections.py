@@ -91,7 +91,9 @@ def _pictures(shown):
 
 
 def _curves(entries, studies):
-    """Returns the curves of each study, and of the runs that belong to none."""
+    """Returns the curves of each study, and of the runs that have nothing beside
+    them."""
+    studies = [study for study in studies if len({x for x, _ in study.curves}) > 1]
     of_studies = [run for study in studies for run in study.runs]
     rest = [(e.name, e.metrics) for e in entries if e not in of_studies]
     groups = [(study.name, study.title, study.curves) for study in studies]

@@ -109,7 +109,7 @@ def test_a_reduced_setting_is_named_and_not_subtracted_from_the_papers(tmp_path)
     b = write_run(tmp_path / "b", 31.2, "Kodak24", model__high_blocks=3, **fields)
     table = studied(a, b)["table1"]
     assert table.title.endswith(", on Kodak24 (reduced)")
-    said = "Smaller than the paper's setting. b, a: features 32, 600 steps."
+    said = "Smaller than the paper's setting. a, b: features 32, 600 steps."
     assert said in table.notes
     assert table.header[3:5] == ["paper", "paper's against 6 + 4"]  # no difference
     assert [line[:5] for line in table.lines] == [
