@@ -7,6 +7,7 @@ import pytest
 from btsrn_jax import config as schema
 from btsrn_jax import main
 from btsrn_jax.errors import InputError
+from btsrn_jax.evaluation import Row
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.network import cost
 from btsrn_jax.report import experiments
@@ -63,12 +64,14 @@ def test_the_report_puts_each_row_into_the_table_it_is_named_after(
     for row in ROWS:
         config = parse(row + variant, monkeypatch).config.to_dict()
         config["train"]["steps"] = config["train"]["steps"] or 290_000
-        runs.append(ReportedModel(None, row, config, [], [], []))
-    found = {study.table.name: study for study in experiments.find(runs)}
+        mean = Row("Set5", "mean", 2, row, 0, config["eval"]["protocol"], 30.0, 0.9)
+        runs.append(ReportedModel(None, row, config, [], [mean], []))
+    found = {study.name: study for study in experiments.find(runs)}
     labels = {}
     for name, study in found.items():
-        labels[name] = [line[0] for line in study.table.lines]
-        assert ("reduced" in study.table.title) == bool(variant)
+        (table,) = study.tables
+        labels[name] = [line[0] for line in table.lines]
+        assert ("reduced" in table.title) == bool(variant)
         expected = {
             row for row in ROWS if row.startswith(name.removesuffix("alisation"))
         }

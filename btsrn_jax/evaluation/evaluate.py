@@ -232,16 +232,25 @@ def crop_row(
 ) -> list[tuple[str, np.ndarray]]:
     """Returns the busiest square of one image as each upscaler gives it, then of HR:
     (label with PSNR, crop) each, as `images.side_by_side` takes them."""
+    found = upscale_pair(pair, upscalers)
+    hr = found[-1][1]
+    side = min(side, *hr.shape[:2])
+    top, left = images.busiest_square(hr, side)
+    square = np.s_[top : top + side, left : left + side]
+    return [(label, image[square]) for label, image in found]
+
+
+def upscale_pair(pair: Pair, upscalers: list[Upscaler]) -> list[tuple[str, np.ndarray]]:
+    """Returns one image as each upscaler gives it, then HR: (label with PSNR, image)
+    each, all of HR's size."""
     scale = upscalers[0].scale
     lr, hr = pair.load()
     hr = metrics.mod_crop(hr, scale) if lr is None else _fit(lr, hr, scale, pair.name)
     lr = imresize(hr, 1 / scale) if lr is None else lr
-    side = min(side, *hr.shape[:2])
-    top, left = images.busiest_square(hr, side)
-    square = np.s_[top : top + side, left : left + side]
-    row = []
+    found = []
     for upscaler in upscalers:
         sr = upscaler.upscale(images.as_rgb(lr))
         psnr = metrics.counted(metrics.psnr(sr, hr, "ntire", scale))
-        row.append((f"{upscaler.name} {as_text(psnr)} dB (ntire)", sr[square]))
-    return [*row, (f"original: {pair.name}", hr[square])]
+        label = f"{upscaler.name} {as_text(psnr)} dB (ntire)"
+        found.append((label, sr[: hr.shape[0], : hr.shape[1]]))
+    return [*found, (f"original: {pair.name}", hr)]

@@ -11,7 +11,7 @@ from btsrn_jax import metrics, storage
 from btsrn_jax.data import is_hr_name
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation.degrading import CLEAN
-from btsrn_jax.evaluation.paper import SAME_SETS, TABLE_4, TABLE_4_MODELS
+from btsrn_jax.evaluation.paper import SAME_SETS, SET_SIZES, TABLE_4, TABLE_4_MODELS
 
 
 class Row(NamedTuple):
@@ -94,8 +94,13 @@ def gain(row: Row, base: Row, measured: Iterable[Row] = ()) -> float | None:
     return row.psnr - base.psnr
 
 
+def image_rows(mean: Row, rows: Iterable[Row]) -> list[Row]:
+    """Returns the rows of the images that a mean was taken over, as far as known."""
+    return [row for row in rows if row.image != "mean" and _is_of(row, mean)]
+
+
 def _left_out(mean, rows):
-    of_set = (row for row in rows if row.image != "mean" and _is_of(row, mean))
+    of_set = image_rows(mean, rows)
     return {row.image for row in of_set if row.psnr == metrics.WITHOUT_ERROR}
 
 
@@ -156,12 +161,8 @@ def _mended(row, rows):
     """Returns a mean that was written as infinite, by today's rule."""
     if row.psnr != math.inf:
         return row
-    of_set = [r for r in rows if r.image != "mean" and _is_of(r, row)]
+    of_set = image_rows(row, rows)
     return mean_row(of_set, row.protocol) if of_set else row._replace(psnr=None)
-
-
-def _ssim(text):
-    return float(text) if text else math.nan
 
 
 def read_figures(folder: pathlib.Path, config: Mapping) -> list[Row]:
@@ -211,11 +212,52 @@ def paper_set(name: str) -> str:
     return SAME_SETS.get(name, name)
 
 
-def paper_psnr(row: Row, model: str = "btsrn") -> float | None:
+def published_set(mean: Row, rows: Iterable[Row]) -> str | None:
+    """Returns the name in TABLE_4 of the set that a mean is of; None for other sets.
+
+    A set of that name counts as the published one unless what was measured speaks
+    against it: another number of images, a bicubic PSNR that is 0.1 dB off, or, where
+    bicubic was not measured, LR images that `imresize` did not make.
+
+    Args:
+      mean: of a model or of bicubic.
+      rows: what else was measured, bicubic and single images among it.
+    """
+    name, rows = paper_set(mean.set), list(rows)
+    if name not in TABLE_4 or mean.degradation:
+        return None
+    if len(image_rows(mean, rows)) not in (0, SET_SIZES[name]):
+        return None
+    bicubic = TABLE_4[name][TABLE_4_MODELS.index("bicubic")][mean.scale - 2]
+    measured = [row for row in rows if _is_bicubic_of(row, mean)]
+    if not measured and lr_label(mean):
+        return None
+    off = [row.psnr is None or abs(row.psnr - bicubic) > 0.1 for row in measured]
+    return None if any(off) else name
+
+
+def _is_bicubic_of(row, mean):
+    """Returns True for bicubic's mean over the same set under a protocol that gives
+    Table 4's figure: `modern` differs from it by less than 0.06 dB."""
+    same = (row.set, row.image, row.scale) == (mean.set, "mean", mean.scale)
+    protocol = row.protocol in ("benchmark", "modern")
+    like = input_label(row) == input_label(mean)
+    return same and protocol and like and row.model == "bicubic"
+
+
+def paper_psnr(
+    row: Row, model: str = "btsrn", rows: Iterable[Row] = ()
+) -> float | None:
     """Returns the figure in Table 4 of the paper for the set, scale and protocol of a
-    mean; None where there is none. `model` is one of TABLE_4_MODELS."""
-    name = paper_set(row.set)
-    if row.protocol != "benchmark" or row.degradation or name not in TABLE_4:
+    mean; None where there is none.
+
+    Args:
+      row: the mean.
+      model: one of TABLE_4_MODELS.
+      rows: what else was measured, as `published_set` takes it.
+    """
+    name = published_set(row, rows)
+    if row.protocol != "benchmark" or name is None:
         return None
     return TABLE_4[name][TABLE_4_MODELS.index(model)][row.scale - 2]
 
@@ -229,7 +271,7 @@ def table(rows: Sequence[Row]) -> str:
         order = list(dict.fromkeys(getattr(row, field) for row in means))
         means.sort(key=lambda row, f=field, o=order: o.index(getattr(row, f)))
     header = ["set", "scale", "protocol", "model", "PSNR", "SSIM"]
-    with_paper = any(paper_psnr(row) for row in means)
+    with_paper = any(paper_psnr(row, rows=rows) for row in means)
     with_lr = any(lr_label(row) for row in means)
     degraded = any(row.degradation for row in means)
     header[2:2] = ["LR"] * with_lr + ["degradation"] * degraded
@@ -242,7 +284,7 @@ def table(rows: Sequence[Row]) -> str:
         line[2:2] = [lr_label(row) or "imresize"] * with_lr
         if with_paper:
             named = (name for name in TABLE_4_MODELS if name in row.model.lower())
-            value = paper_psnr(row, next(named, "btsrn"))
+            value = paper_psnr(row, next(named, "btsrn"), rows)
             line.append("" if value is None else f"{value:.2f}")
         lines.append(line)
     return markdown(header, lines)

@@ -24,6 +24,7 @@ TABLE_4 = {
 }
 TABLE_4_MODELS = ("btsrn", "vdsr", "bicubic")
 SAME_SETS = {"BSD100": "B100", "BSDS100": "B100"}  # the same images
+SET_SIZES = {"Set5": 5, "Set14": 14, "B100": 100, "Urban100": 100}  # in images
 
 # Other networks, as they published it: PSNR of luminance (protocol `modern`) at x2, x3,
 # x4. What VDSR published is in Table 4.

@@ -246,13 +246,13 @@ def compared(about: Mapping) -> list[dict]:
         for f in known
         if f["model"] == "bicubic"
     }
+    rows = [evaluation.to_row(figure) for figure in known]
     lines = []
-    for figure in known:
+    for figure, row in zip(known, rows, strict=True):
         if figure["model"] != "bicubic":
-            row = evaluation.to_row(figure)
             lines.append(
                 figure
                 | {"bicubic": bicubic.get((measured_on(figure), row.protocol))}
-                | {"paper": evaluation.paper_psnr(row, kind(about).lower())}
+                | {"paper": evaluation.paper_psnr(row, kind(about).lower(), rows)}
             )
     return lines

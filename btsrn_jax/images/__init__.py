@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from btsrn_jax.images.crops import busiest_square, side_by_side
+    from btsrn_jax.images.crops import busiest_square, busiest_squares, side_by_side
     from btsrn_jax.images.decode import (
         SUFFIXES,
         image_size,
@@ -35,6 +35,7 @@ __all__ = [
     "Picture",
     "as_rgb",
     "busiest_square",
+    "busiest_squares",
     "check_writable",
     "find_images",
     "image_size",
@@ -54,7 +55,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "crops": ["busiest_square", "side_by_side"],
+        "crops": ["busiest_square", "busiest_squares", "side_by_side"],
         "decode": ["SUFFIXES", "image_size", "jpeg_quality", "read_picture"],
         "encode": ["check_writable", "write_picture"],
         "files": [

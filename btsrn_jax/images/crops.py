@@ -13,13 +13,33 @@ def busiest_square(hr: np.ndarray, side: int) -> tuple[int, int]:
       hr: (h, w) or (h, w, 3), any real dtype.
       side: of the square, in pixels; at most min(h, w).
     """
+    return busiest_squares(hr, side, 1)[0]
+
+
+def busiest_squares(hr: np.ndarray, side: int, count: int) -> list[tuple[int, int]]:
+    """Returns (top, left) of up to `count` squares, the one with the strongest
+    gradients first. No two overlap, so a small image has fewer.
+
+    Args:
+      hr: (h, w) or (h, w, 3), any real dtype.
+      side: of the squares, in pixels; at most min(h, w).
+      count: at least 1.
+    """
     grey = as_rgb(hr).mean(axis=2)
     gy, gx = np.gradient(grey)
     total = np.hypot(gy, gx).cumsum(0).cumsum(1)
     total = np.pad(total, ((1, 0), (1, 0)))
     sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side]
     sums += total[:-side, :-side]
-    return np.unravel_index(np.argmax(sums), sums.shape)
+    found = []
+    while len(found) < count and sums.max() > -np.inf:
+        top, left = map(int, np.unravel_index(np.argmax(sums), sums.shape))
+        found.append((top, left))
+        near = np.s_[
+            max(top - side + 1, 0) : top + side, max(left - side + 1, 0) : left + side
+        ]
+        sums[near] = -np.inf
+    return found
 
 
 def side_by_side(

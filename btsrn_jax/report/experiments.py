@@ -17,16 +17,23 @@ from btsrn_jax.report.tables import (
     Table,
     differences,
     reduction,
+    reduction_notes,
+    set_label,
+    without_empty,
 )
 
 
 class Study(NamedTuple):
-    """A table; its runs; what to plot below it, as `plots.curves` takes it."""
+    """The runs of one comparison of the paper, all of one setting."""
 
-    table: Table
-    runs: Sequence[ReportedModel] = ()
-    curves: Sequence[tuple[str, Sequence[Mapping]]] = ()
-    heading: str = ""
+    name: str
+    """The beginning of its files' names."""
+    title: str
+    runs: Sequence[ReportedModel]
+    curves: Sequence[tuple[str, Sequence[Mapping]]]
+    """What to plot of the runs, as `plots.curves` takes it."""
+    tables: Sequence[Table]
+    """One for each set that several of its rows were evaluated on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +72,7 @@ def _six_four(model):
     return _counts(model) == "6 + 4"
 
 
+DIV2K_VALIDATION = 100  # images
 KINDS = (
     Kind(
         name="table1",
@@ -130,29 +138,31 @@ MEMORY_NOTE = (
 
 
 def find(runs: Sequence[ReportedModel]) -> list[Study]:
-    """Returns the studies that runs belong to.
+    """Returns the studies that runs belong to: those of which several rows were run.
 
-    There is a table for each group of equal settings and each set that the group was
-    evaluated on. One network can be a row of several tables. A table of a single row is
-    made only where the paper has a figure for it and no fuller table has that row.
+    There is a study for each group of equal settings, and a table for each set on which
+    two of its rows have a figure. A single row makes a table only where it was measured
+    on the paper's set in the paper's setting, and has no place in a fuller group. One
+    network can be a row of several tables.
     """
     groups = [(kind, by_label) for kind in KINDS for by_label in _group(kind, runs)]
     compared = [run for _, g in groups if len(g) > 1 for m in g.values() for run in m]
     studies = []
     for kind, by_label in groups:
         members = [run for same in by_label.values() for run in same]
-        elsewhere = all(run in compared for run in members)
-        if len(by_label) < 2 and (elsewhere or not any(kind.paper.values())):
+        if len(by_label) < 2 and all(run in compared for run in members):
             continue
-        sets = {r.set: None for run in members for r in final(run)} or {"": None}
-        lines = [(_line_label(kind, run), run.metrics) for run in members]
-        heading = kind.title + reduction(members)
-        for set_name in sets:
-            number = 1 + sum(s.table.name.startswith(kind.name) for s in studies)
+        sets = {set_label(row): None for run in members for row in final(run)}
+        tables = [t for name in sets if (t := _table(kind, by_label, name))]
+        if len(by_label) > 1 or tables:
+            number = 1 + sum(study.name.startswith(kind.name) for study in studies)
             name = kind.name + (f"-{number}" if number > 1 else "")
-            table = _table(kind, name, by_label, set_name)
-            studies.append(Study(table, members, lines, heading))
-            lines = ()  # the same ones are below the first set's table
+            for i, table in enumerate(tables):
+                own = f"{name}-set{i + 1}" if i else name
+                tables[i] = dataclasses.replace(table, name=own)
+            title = kind.title + reduction(members)
+            lines = [(_line_label(kind, run), run.metrics) for run in members]
+            studies.append(Study(name, title, members, lines, tables))
     return studies
 
 
@@ -185,12 +195,13 @@ def _setting(config):
     return json.dumps(kept, sort_keys=True)
 
 
-def final(run: ReportedModel) -> list[evaluation.Row]:
+def final(run: ReportedModel, protocol: str = "") -> list[evaluation.Row]:
     """Returns the means of a run's best checkpoint, one a set: without the ensemble and
-    without degradation, under the protocol that the run was validated with."""
-    protocol = run.config["eval"]["protocol"]
+    without degradation, under a protocol, by default the one that the run was validated
+    with."""
+    protocol = protocol or run.config["eval"]["protocol"]
     rows = {
-        r.set: r
+        set_label(r): r
         for r in run.rows
         if r.image == "mean" and not r.ensemble and r.protocol == protocol
         if r.psnr is not None and not r.degradation
@@ -198,57 +209,61 @@ def final(run: ReportedModel) -> list[evaluation.Row]:
     return list(rows.values())
 
 
-def _psnr(run, set_name):
-    return next((row.psnr for row in final(run) if row.set == set_name), None)
-
-
-def _table(kind, name, by_label, set_name):
-    runs = [run for members in by_label.values() for run in members]
-    config = runs[0].config
+def _table(kind, by_label, set_name):
+    """Returns the table of the rows that have a figure on a set, under the protocol of
+    the first one; None where they are too few."""
+    every = [run for members in by_label.values() for run in members]
+    config = every[0].config
+    protocol = config["eval"]["protocol"]
+    found = {}
+    for label, members in by_label.items():
+        rows = [(r, run) for run in members for r in final(run, protocol)]
+        of_set = [(r, run) for r, run in rows if set_label(r) == set_name]
+        found |= {label: of_set} if of_set else {}
     reduced, unlike = differences(config)
-    comparable = not reduced and not unlike and set_name.startswith("div2k/")
-    values = {
-        label: [v for v in (_psnr(run, set_name) for run in runs) if v is not None]
-        for label, runs in by_label.items()
-    }
-    means = {label: statistics.mean(v) for label, v in values.items() if v}
-    has_figures = any(kind.paper.values())
-    labels = [x for x in kind.paper if has_figures or x in by_label]
-    labels += [label for label in by_label if label not in labels]
+    measured = [pair for of in found.values() for pair in of]
+    comparable = not (reduced or unlike) and all(_is_papers_set(*x) for x in measured)
+    if len(found) < 2 and not (comparable and any(map(kind.paper.get, found))):
+        return None
+    labels = [label for label in {**kind.paper, **found} if label in found]
+    base = kind.base if kind.base in found else labels[0]
+    means = {x: statistics.mean(r.psnr for r, _ in of) for x, of in found.items()}
     lines = []
     for label in labels:
-        line = [label, _mean_text(values.get(label))]
-        line.append(_step(means, label, kind.base))
-        if has_figures:
-            paper = kind.paper.get(label)
-            both = comparable and paper and label in means
-            line.append(f"{paper:.5f}" if paper else "")
-            line.append(f"{means[label] - paper:+.3f}" if both else "")
-            line.append(_step(kind.paper, label, kind.base))
-        lines.append(line + _cost(by_label.get(label)))
-    measured = f"PSNR, {config['eval']['protocol']}"
-    header = [kind.column, measured, f"against {kind.base}"]
-    if has_figures:
-        header += ["paper", "difference", f"paper's against {kind.base}"]
+        line = [label, _mean_text([row.psnr for row, _ in found[label]])]
+        line.append(_step(means, label, base))
+        paper = kind.paper.get(label)
+        line.append(f"{paper:.5f}" if paper else "")
+        line.append(f"{means[label] - paper:+.3f}" if comparable and paper else "")
+        line.append(_step(kind.paper, label, base))
+        lines.append(line + _cost(by_label[label]))
+    header = [kind.column, f"PSNR, {protocol}", f"against {base}"]
+    header += ["paper", "difference", f"paper's against {base}"]
     header += ["parameters", "multiply-adds per HR pixel", "memory", "steps/s"]
-    title = kind.title + (f", on {set_name}" if set_name else "")
-    title += reduction(runs)
+    runs = [run for _, run in measured]
+    title = f"{kind.title}, on {set_name}{reduction(runs)}"
     notes = [kind.remark] if kind.remark else []
-    notes.append(MEMORY_NOTE)
+    notes += [MEMORY_NOTE, *reduction_notes(runs)]
     if unlike:
         notes.append(f"Not the paper's setting: {', '.join(unlike)}.")
-    if has_figures and not comparable:
+    if any(kind.paper.values()) and not comparable:
         notes.append(
             "The paper's figures are of DIV2K's validation images and its own setting:"
             " only the differences between rows can be compared."
         )
-    return Table(name, title, header, lines, notes)
+    return without_empty(Table(kind.name, title, header, lines, notes))
+
+
+def _is_papers_set(row, run):
+    """Returns True for DIV2K's validation images, all of them, under the protocol of
+    the paper's Tables 1 and 2."""
+    images = len(evaluation.image_rows(row, run.rows))
+    same = (row.set, row.protocol) == ("div2k/bicubic_x2", "ntire")
+    return same and images in (0, DIV2K_VALIDATION)
 
 
 def _mean_text(values):
     """Returns "34.162", or with several seeds "34.162 ± 0.010 (3 seeds)"."""
-    if not values:
-        return "not run" if values is None else "unfinished"
     text = f"{statistics.mean(values):.3f}"
     if len(values) > 1:
         text += f" ± {statistics.stdev(values):.3f} ({len(values)} seeds)"
@@ -265,8 +280,6 @@ def _step(values, label, base):
 def _cost(runs):
     """Returns four cells: parameters, multiply-adds per HR pixel, what a step keeps for
     the gradient in float32, and the steps a second that the runs logged."""
-    if not runs:
-        return [""] * 4
     config = runs[0].config
     model = network.build(config["model"], config["scale"])
     rates = [m[plots.RATE] for r in runs for m in r.metrics if plots.RATE in m]

@@ -1,10 +1,9 @@
 """Released models beside the paper and published networks: the README's tables."""
 
-import dataclasses
 from collections.abc import Sequence
 
-from btsrn_jax import evaluation, export, network
-from btsrn_jax.report.tables import ReportedModel, Table
+from btsrn_jax import evaluation, export
+from btsrn_jax.report.tables import ReportedModel, Table, size, without_empty
 
 MEASURED = ("set", "scale", "bicubic", "shipped", "with ensemble", "model")
 
@@ -16,7 +15,7 @@ def released_tables(entries: Sequence[ReportedModel]) -> list[Table]:
     found = [_benchmark(exported), _modern(exported)]
     if not any(table.lines for table in found):
         return []
-    tables = [*map(_without_empty, found), _training(exported)]
+    tables = [*map(without_empty, found), _training(exported)]
     return [table for table in tables if table.lines]
 
 
@@ -37,15 +36,6 @@ def training_commands(entries: Sequence[ReportedModel]) -> list[str]:
 def _is_exported(entry):
     """An exported model knows its command; a run has a section `train` instead."""
     return "training_command" in entry.config
-
-
-def _without_empty(table):
-    """Returns a table without the columns in which nothing was measured."""
-    full = [i for i, _ in enumerate(table.header) if any(x[i] for x in table.lines)]
-    lines = [[line[i] for i in full] for line in table.lines]
-    return dataclasses.replace(
-        table, header=[table.header[i] for i in full], lines=lines
-    )
 
 
 def _mean(entries, set_name, scale, protocol, ensemble, field="rows"):
@@ -107,14 +97,12 @@ def _training(entries):
     lines = []
     for entry in entries:
         about = entry.config
-        model = network.build(about["model"], about["scale"])
-        size = f"{network.parameter_count(model):,}"
         steps = "unknown"
         if about.get("batch_size"):
             patches = f"{about['batch_size']} x {about['patch']} px"
             steps = f"{about['step']:,} of {patches}"
         where = about.get("hardware", "unknown")
-        lines.append([entry.name, size, about["data"], steps, where])
+        lines.append([entry.name, size(entry), about["data"], steps, where])
     return Table(
         "results-training",
         "Released models, training",

@@ -1,7 +1,9 @@
-"""Tables over any models: the paper's Tables 3 and 4, and all figures."""
+"""Tables of text, and those over any models: what differs, and all figures."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import json
+from collections.abc import Collection, Mapping, Sequence
 
 from btsrn_jax import config as schema
 from btsrn_jax import evaluation, network
@@ -30,6 +32,10 @@ class Table:
     """Sentences below it."""
     commands: Sequence[str] = ()
     """Shell commands below it, one a line."""
+    best: Collection[tuple[int, int]] = ()
+    """Which cells are bold: (row, column)."""
+    references: Collection[int] = ()
+    """Which rows are no models of the report, but figures to compare them with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,52 +90,33 @@ def differences(config: Mapping) -> tuple[list[str], list[str]]:
 
 def reduction(entries: Sequence[ReportedModel]) -> str:
     """Returns what a title says of models that are smaller than the paper's, or trained
-    on less: " (reduced: features 32, 600 steps)", or "" where none is."""
-    texts = [", ".join(differences(entry.config)[0]) for entry in entries]
-    named = "; ".join(dict.fromkeys(text for text in texts if text))
-    some = "" if all(texts) else "some "
-    return f" ({some}reduced: {named})" if named else ""
+    on less: " (reduced)", " (some reduced)", or "" where none is."""
+    reduced = [bool(differences(entry.config)[0]) for entry in entries]
+    return (" (reduced)" if all(reduced) else " (some reduced)") if any(reduced) else ""
 
 
-def table3(entries: Sequence[ReportedModel]) -> Table | None:
-    """Returns Table 3: PSNR under `ntire` with the ensemble, beside the challenge's.
-
-    None where no BTSRN among `entries` has such a figure.
-    """
-    lines, used = [], []
+def reduction_notes(entries: Sequence[ReportedModel]) -> list[str]:
+    """Returns a sentence that says in what models are smaller than the paper's, or
+    trained on less: models that are so alike are named together. None without any."""
+    names = {}
     for entry in entries:
-        if entry.config["model"]["name"] != "btsrn":
-            continue
-        for row in entry.rows:
-            ntire = row.image == "mean" and row.ensemble and row.protocol == "ntire"
-            if ntire and row.psnr is not None and not row.degradation:
-                paper, paper_bicubic = evaluation.TABLE_3[row.scale]
-                line = [f"x{row.scale}", entry.name, set_label(row), f"{row.psnr:.2f}"]
-                line += [f"{paper:.2f}", f"{row.psnr - paper:+.2f}"]
-                base = find_baseline(entry, row)
-                known = entry.rows + entry.baseline
-                won = base and evaluation.gain(row, base, known)
-                gain = evaluation.as_text(won, "+.2f")
-                lines.append([*line, gain, f"{paper - paper_bicubic:+.2f}"])
-                used.append(entry)
-    if not lines:
-        return None
-    header = ["scale", "model", "set", "PSNR, ntire, ensemble", "paper", "difference"]
-    return Table(
-        "table3",
-        "Table 3: the challenge" + reduction(used),
-        [*header, "over bicubic", "paper's over bicubic"],
-        sorted(lines),
-        [
-            "The paper's figures are of the challenge's test images, whose HR was never"
-            " published, after training on 900 images. On another set only what is won"
-            " over bicubic compares."
-        ],
-    )
+        text = ", ".join(differences(entry.config)[0])
+        if text:
+            names.setdefault(text, []).append(entry.name)
+    named = "; ".join(f"{', '.join(of)}: {text}" for text, of in names.items())
+    return [f"Smaller than the paper's setting. {named}."] if named else []
+
+
+def without_empty(table: Table) -> Table:
+    """Returns a table without the columns that are empty in every row."""
+    full = [i for i, _ in enumerate(table.header) if any(x[i] for x in table.lines)]
+    lines = [[line[i] for i in full] for line in table.lines]
+    header = [table.header[i] for i in full]
+    return dataclasses.replace(table, header=header, lines=lines)
 
 
 def find_baseline(entry: ReportedModel, row: evaluation.Row) -> evaluation.Row | None:
-    """Returns bicubic's figure beside a row, or None."""
+    """Returns bicubic's figure beside one of a model's rows; None without any."""
     keys = ("set", "image", "scale", "protocol")
 
     def measured(row):
@@ -142,75 +129,6 @@ def find_baseline(entry: ReportedModel, row: evaluation.Row) -> evaluation.Row |
 def set_label(row: evaluation.Row) -> str:
     """Returns a set's name, and what its LR images are if not those of imresize."""
     return row.set + evaluation.input_label(row)
-
-
-def table4(entries: Sequence[ReportedModel]) -> Table | None:
-    """Returns Table 4: PSNR under `benchmark` on the paper's four sets.
-
-    Each system (BTSRN, VDSR, bicubic) has three columns for each of its models, with
-    the ensemble where one was measured. Models of different scales share their columns.
-    None where no model has a figure.
-    """
-    cells, models, used = {}, {}, {}
-    for entry in entries:
-        system = entry.config["model"]["name"]
-        for row in sorted(entry.rows, key=lambda row: -row.ensemble):
-            known = row.psnr is not None and evaluation.paper_psnr(row) is not None
-            if row.image != "mean" or not known:
-                continue
-            names = models.setdefault((system, row.scale), [])
-            if entry.name not in names:
-                names.append(entry.name)
-                how = ", ensemble" if row.ensemble else ""
-                lr = evaluation.lr_label(row)
-                how += f", LR of {lr}" if lr else ""
-                used[f"{system} x{row.scale}: {entry.name}{how}"] = entry
-            place = names.index(entry.name)
-            line = evaluation.paper_set(row.set), row.scale
-            cells.setdefault((system, place, *line), row)
-            base = find_baseline(entry, row)
-            if base and base.psnr is not None:
-                cells.setdefault(("bicubic", 0, *line), base)
-    columns = [
-        (system, place, heading)
-        for system in evaluation.TABLE_4_MODELS
-        for place, heading in enumerate(_headings(system, models))
-    ]
-    lines = []
-    for set_name, scale in [(s, n) for s in evaluation.TABLE_4 for n in (2, 3, 4)]:
-        line = [set_name, f"x{scale}"]
-        of_set = zip(
-            evaluation.TABLE_4_MODELS, evaluation.TABLE_4[set_name], strict=True
-        )
-        published = {system: psnr[scale - 2] for system, psnr in of_set}
-        for system, place, _ in columns:
-            paper, row = published[system], cells.get((system, place, set_name, scale))
-            line += [f"{row.psnr:.2f}" if row else "", f"{paper:.2f}"]
-            line.append(f"{row.psnr - paper:+.2f}" if row else "")
-        if any(line[2::3]):
-            lines.append(line)
-    if not lines:
-        return None
-    header = ["set", "scale"]
-    for _, _, heading in columns:
-        header += [heading, "paper", "difference"]
-    title = "Table 4: PSNR of the benchmark protocol" + reduction([*used.values()])
-    return Table("table4", title, header, lines, [f"{'; '.join(used)}."])
-
-
-def _headings(system, models):
-    """Returns the heading of each of a system's columns of figures: its own name, or,
-    of several, the model's name."""
-    word = system if system == "bicubic" else system.upper()
-    found = [names for (kind, _), names in models.items() if kind == system]
-    count = max(map(len, found), default=1)
-    if count == 1:
-        return [word]
-    headings = []
-    for place in range(count):
-        names = {names[place] for names in found if len(names) > place}
-        headings.append(f"{word} {names.pop() if len(names) == 1 else place + 1}")
-    return headings
 
 
 def compared(entries: Sequence[ReportedModel]) -> Table | None:
@@ -261,23 +179,31 @@ def _settings(config):
     }
 
 
+def size(entry: ReportedModel) -> str:
+    """Returns the number of a model's parameters, as text."""
+    return _size(json.dumps(entry.config["model"]), entry.config["scale"])
+
+
+@functools.cache  # counting takes a while, and a model has many rows
+def _size(model, scale):
+    built = network.build(json.loads(model), scale)
+    return f"{network.parameter_count(built):,}"
+
+
 def overview(entries: Sequence[ReportedModel]) -> Table:
     """Returns every mean of every model; of a model without figures, its size alone."""
     lines = []
     for entry in entries:
-        model = entry.config["model"]
-        built = network.build(model, entry.config["scale"])
-        size = f"{network.parameter_count(built):,}"
         means = [row for row in entry.rows if row.image == "mean"]
         for row in means:
             base = find_baseline(entry, row)
-            line = [entry.name, f"x{row.scale}", size, set_label(row), row.protocol]
-            line += ["yes" if row.ensemble else "no"]
+            line = [entry.name, f"x{row.scale}", size(entry), set_label(row)]
+            line += [row.protocol, "yes" if row.ensemble else "no"]
             figures = (base and base.psnr, ".2f"), (row.psnr, ".2f"), (row.ssim, ".4f")
             lines.append(line + [evaluation.as_text(*figure) for figure in figures])
         if not means:
             scale = f"x{entry.config['scale']}"
-            lines.append([entry.name, scale, size, "none yet", *[""] * 5])
+            lines.append([entry.name, scale, size(entry), "none yet", *[""] * 5])
     header = ["model", "scale", "parameters", "set", "protocol", "ensemble"]
     header += ["bicubic PSNR", "PSNR", "SSIM"]
-    return Table("models", "All figures" + reduction(entries), header, lines)
+    return Table("models", "Every set, scale and protocol", header, lines)

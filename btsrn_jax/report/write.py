@@ -1,14 +1,11 @@
-"""`btsrn report`: tables in the paper's layout, curves, crops and one HTML page."""
+"""`btsrn report`: comparisons, crops, curves, tables, and one HTML page of them."""
 
-import csv
 import dataclasses
-import io
 import pathlib
 from collections.abc import Callable, Sequence
 
 from btsrn_jax import (
     evaluation,
-    images,
     inference,
     lock,
     network,
@@ -26,20 +23,12 @@ from btsrn_jax.data import (
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
 from btsrn_jax.progress import logger
-from btsrn_jax.report import (
-    experiments,
-    html_page,
-    photographs,
-    plots,
-    published,
-    tables,
-)
+from btsrn_jax.report import html_page, pictures, plots, sections
 from btsrn_jax.report.tables import ReportedModel
-from btsrn_jax.report.time_table import time_table
 
 METRICS = "metrics.jsonl"  # `training.METRICS`, of a module that loads JAX
 SHOWN = 3  # pictures of Figure 5 where none are chosen
-TITLE = "BTSRN-JAX: the paper's experiments"
+TITLE = "BTSRN-JAX report"
 
 
 def write_report(
@@ -108,15 +97,16 @@ def _write_all(entries, found, shown, out, sets, ensemble):
                 rows=evaluation.latest(entry.rows + rows),
                 baseline=evaluation.latest(entry.baseline + baseline[scale]),
             )
-        upscalers.setdefault(scale, []).append((entry, upscaler))
-    crops = []
-    for scale, models in upscalers.items():
-        of_scale, shown_by = zip(*models, strict=True)
-        for pair in shown[scale]:
-            made = html_page.figure5(pair, shown_by)
-            crops.append(made._replace(name=made.name + tables.reduction(of_scale)))
+        upscalers.setdefault(scale, []).append(upscaler)
+    taken = [
+        pictures.take(pair, of_scale)
+        for scale, of_scale in upscalers.items()
+        for pair in shown[scale]
+    ]
+    if any(entry.metrics for entry in entries) and not plots.can_plot():
+        logger.info(plots.HINT)
     out.mkdir(parents=True, exist_ok=True)
-    _write_files(out, _sections(entries), crops, TITLE + tables.reduction(entries))
+    _write_files(out, entries, sections.arrange(entries, taken))
 
 
 def _read_scale(source):
@@ -212,59 +202,15 @@ def _measure(upscaler, by_name):
     ]
 
 
-def _sections(entries):
-    """Returns all studies: of the paper's experiments, of tables over all models, and
-    the curves of the runs that belong to no experiment."""
-    runs = [entry for entry in entries if "train" in entry.config]
-    sections = experiments.find(runs)
-    shown = [run for study in sections for run in study.runs]
-    found = (
-        photographs.degraded_table(entries),
-        tables.table3(entries),
-        tables.table4(entries),
-        time_table(entries),
-    )
-    found = [*published.released_tables(entries), *filter(None, found)]
-    sections += map(experiments.Study, found)
-    differences = tables.compared(entries)
-    if differences:
-        sections.insert(0, experiments.Study(differences))
-    rest = [entry for entry in entries if entry not in shown]
-    lines = [(entry.name, entry.metrics) for entry in rest]
-    heading = "Training" + tables.reduction(rest)
-    if runs and not plots.can_plot():
-        logger.info(plots.HINT)
-    return [
-        *sections,
-        experiments.Study(tables.overview(entries), rest, lines, heading),
-    ]
-
-
-def _write_files(out, sections, crops, title):
-    """Writes the tables, curves and crops, and the two documents that show them all."""
-    markdown, fragments = [f"# {title}"], []
-    for table, _, lines, heading in sections:
-        lines_of_csv = io.StringIO()
-        csv.writer(lines_of_csv).writerows([table.header, *table.lines])
-        storage.write(out / f"{table.name}.csv", lines_of_csv.getvalue())
-        text = evaluation.markdown(table.header, table.lines)
-        markdown += [f"## {table.title}", text, *table.notes]
-        if table.commands:
-            markdown.append("\n".join(["```sh", *table.commands, "```"]))
-        parts = [html_page.table(table)]
-        curves = plots.curves(lines, heading)
-        if curves:
-            storage.write(out / f"{table.name}.svg", curves)
-            markdown.append(f"![{html_page.CURVES}]({table.name}.svg)")
-            parts.append(html_page.curves(curves))
-        fragments.append((table.title, parts))
-    if crops:
-        heading, note = "Figure 5: crops", html_page.CROPS_NOTE
-        markdown += [f"## {heading}", note]
-        rows = [html_page.crops(row) for row in crops]
-        fragments.append((heading, [f"<p>{note}</p>", *rows]))
-    for i, row in enumerate(crops, 1):
-        images.write_image(out / f"figure5-{i}.png", images.side_by_side([row.row], 2))
-        markdown += [f"### {row.name}", f"![{row.name}](figure5-{i}.png)"]
+def _write_files(out, entries, found):
+    """Writes the two documents that show everything, and what they show as files."""
+    markdown = [f"# {TITLE}"]
+    for section in found:
+        markdown.append(f"## {section.title}")
+        for part in section.parts:
+            markdown += part.markdown
+            for name, data in part.files.items():
+                storage.write(out / name, data)
+    names = ", ".join(entry.name for entry in entries)
     storage.write(out / "report.md", "\n\n".join(markdown) + "\n")
-    storage.write(out / "index.html", html_page.render(title, fragments))
+    storage.write(out / "index.html", html_page.render(TITLE, names, found))

@@ -22,7 +22,15 @@ from btsrn_jax.evaluation import figures
 from btsrn_jax.evaluation.figures import Row
 from btsrn_jax.inference import weights
 from btsrn_jax.network import btsrn as network
-from btsrn_jax.report import experiments, html_page, plots, tables, time_table
+from btsrn_jax.report import (
+    experiments,
+    html_page,
+    paper_tables,
+    pictures,
+    plots,
+    tables,
+    time_table,
+)
 from btsrn_jax.report import write as report
 
 SET = "div2k/bicubic_x2"
@@ -52,8 +60,9 @@ def write_run(folder, psnr, name=SET, metrics=(), rows=(), **fields):
 
 def studied(*sources):
     return {
-        study.table.name: study.table
+        table.name: table
         for study in experiments.find([report.load(source) for source in sources])
+        for table in study.tables
     }
 
 
@@ -96,7 +105,6 @@ def test_table_1_sets_measured_beside_paper(tmp_path):
     assert [line[:6] for line in table.lines] == [
         ["6 + 3", "34.100", "-0.050", "34.14024", "-0.040", "-0.022"],
         ["6 + 4", "34.150", "", "34.16181", "-0.012", ""],
-        ["6 + 5", "not run", "", "34.12123", "", "-0.041"],
         ["6 + 6", "34.250", "+0.100", "", "", ""],
     ]
     assert table.lines[1][6:8] == ["887,683", "467,424"]
@@ -109,8 +117,8 @@ def test_seeds_are_a_mean_and_a_deviation(tmp_path):
         for n, psnr in enumerate((34.0, 34.2, 34.1))
     ]
     table = studied(*sources)["table1"]
-    assert table.lines[1][1] == "34.100 ± 0.100 (3 seeds)"
-    assert table.lines[1][4] == "-0.062"
+    (line,) = table.lines  # measured on the paper's set, in its setting
+    assert line[:4] == ["6 + 4", "34.100 ± 0.100 (3 seeds)", "34.16181", "-0.062"]
 
 
 def test_a_reduced_setting_is_named_and_not_subtracted_from_the_papers(tmp_path):
@@ -118,18 +126,21 @@ def test_a_reduced_setting_is_named_and_not_subtracted_from_the_papers(tmp_path)
     a = write_run(tmp_path / "a", 31.1, "Kodak24", **fields)
     b = write_run(tmp_path / "b", 31.2, "Kodak24", model__high_blocks=3, **fields)
     table = studied(a, b)["table1"]
-    assert table.title.endswith(", on Kodak24 (reduced: features 32, 600 steps)")
-    assert [line[:5] for line in table.lines[:2]] == [
-        ["6 + 3", "31.200", "+0.100", "34.14024", ""],
+    assert table.title.endswith(", on Kodak24 (reduced)")
+    said = "Smaller than the paper's setting. a, b: features 32, 600 steps."
+    assert said in table.notes
+    assert table.header[3:5] == ["paper", "paper's against 6 + 4"]  # no difference
+    assert [line[:5] for line in table.lines] == [
+        ["6 + 3", "31.200", "+0.100", "34.14024", "-0.022"],
         ["6 + 4", "31.100", "", "34.16181", ""],
     ]
     assert any("only the differences between rows" in note for note in table.notes)
 
 
-def test_every_title_says_what_is_reduced(tmp_path):
+def test_a_reduced_setting_is_named_below_and_titles_stay_short(tmp_path):
     mine = [
-        Row("Set5", "mean", 2, "mine", 1, protocol, 37.0, 0.9)
-        for protocol in ("benchmark", "ntire")
+        Row(name, "mean", 2, "mine", 1, protocol, 37.0, 0.9)
+        for name, protocol in (("Set5", "benchmark"), (SET, "ntire"))
     ]
     fields = {"train__steps": 1600, "data__source": "samples"}
     small = write_run(tmp_path / "small", 34, rows=mine, model__features=32, **fields)
@@ -138,33 +149,29 @@ def test_every_title_says_what_is_reduced(tmp_path):
     vdsr = write_run(tmp_path / "vdsr", 34, rows=mine, **vdsr, **fields)
     entries = {name: report.load(name) for name in (small, whole, vdsr)}
 
-    def titles(*names):
+    def made(*names):
         chosen = [entries[name] for name in names]
-        made = (tables.table3(chosen), tables.table4(chosen), tables.overview(chosen))
-        return [table.title for table in made if table]
+        found = (paper_tables.table3(chosen), paper_tables.table4(chosen))
+        return [table for table in found if table]
 
-    words = " (reduced: sample photographs, features 32, 1,600 steps)"
-    assert all(title.endswith(words) for title in titles(small))
-    assert not any("reduced" in title for title in titles(whole))
-    words = " (reduced: sample photographs, 1,600 steps)"
-    assert all(title.endswith(words) for title in titles(vdsr))
-    table3, table4, overview = titles(whole, vdsr, small)
-    assert table3.endswith(
-        " (some reduced: sample photographs, features 32, 1,600 steps)"
-    )
-    assert table4.endswith(
-        " (some reduced: sample photographs, 1,600 steps; sample photographs,"
-        " features 32, 1,600 steps)"
-    )
-    assert "1,600 steps; sample photographs, features 32, " in overview
-    page_title = tables.reduction([entries[small]])
-    found = experiments.find([dataclasses.replace(entries[small], name="x")])
-    assert all(page_title in study.heading for study in found)
+    for table in made(small):
+        assert table.title.endswith(" (reduced)")
+        words = "small: sample photographs, features 32, 1,600 steps."
+        assert table.notes[-1].endswith(words)
+    assert not any("reduced" in table.title for table in made(whole))
+    (table4,) = made(vdsr)
+    assert table4.notes[-1].endswith("vdsr: sample photographs, 1,600 steps.")
+    table3, table4 = made(whole, vdsr, small)
+    assert table3.title.endswith(" (some reduced)")
+    assert table4.title.endswith(" (some reduced)")
+    assert table4.notes[-1].count("1,600 steps") == 2
+    assert "whole" not in table4.notes[-1].partition("setting.")[2]
     # An exported model knows its steps.
     released = {"scale": 2, "model": schema.defaults().model.to_dict(), "step": 300}
-    assert tables.reduction([dataclasses.replace(entries[whole], config=released)]) == (
-        " (reduced: 300 steps)"
+    (said,) = tables.reduction_notes(
+        [dataclasses.replace(entries[whole], config=released)]
     )
+    assert said.endswith("whole: 300 steps.")
 
 
 def test_runs_of_unlike_settings_are_not_mixed(tmp_path):
@@ -180,17 +187,15 @@ def test_runs_of_unlike_settings_are_not_mixed(tmp_path):
     about = json.loads(config.read_text()) | {"config_file": "configs/x2.py"}
     config.write_text(json.dumps(about | {"config_argument": ""}))
     found = studied(*sources)
-    assert [line[1] for line in found["table1"].lines] == [
-        "not run",
-        "34.200",
-        "not run",
-    ]
-    assert "Not the paper's setting: loss l1." in found["table1"].notes
-    assert found["table2-2"].lines[1][1] == "34.200"
-    # A path is no setting.
-    assert [line[1] for line in found["table2"].lines[:2]] == ["34.300", "34.100"]
-    # That row of Table 1 stands in a fuller Table 2; alone it is in both.
-    assert "table1-2" not in found
+    # A path is no setting. That row of Table 1 stands in a fuller Table 2, and of the
+    # other setting there is a single row.
+    assert found.keys() == {"table2"}
+    assert [line[1] for line in found["table2"].lines] == ["34.300", "34.100"]
+    other = write_run(tmp_path / "l1-5", 34.4, train__loss="l1", model__low_blocks=5)
+    found = studied(*sources, other)
+    assert [line[1] for line in found["table2-2"].lines] == ["34.400", "34.200"]
+    assert "Not the paper's setting: loss l1." in found["table2-2"].notes
+    # Measured on the paper's set, a row stands alone beside its figures.
     assert {"table1", "table2"} <= studied(sources[0]).keys()
 
 
@@ -215,18 +220,51 @@ def test_figure_4_and_the_normalisation_study_have_their_own_tables(tmp_path):
     assert "figure3" not in found  # one row is no comparison
 
 
-def test_table_3_is_the_ensemble_under_ntire(tmp_path):
+def test_a_study_needs_two_rows_that_were_measured_on_a_set(tmp_path):
+    reduced = {"train__steps": 600}
+    one = write_run(tmp_path / "one", 31.1, "Kodak24", **reduced)
+    assert studied(one) == {}
+    two = write_run(
+        tmp_path / "two", 31.2, "elsewhere", model__high_blocks=3, **reduced
+    )
+    assert studied(one, two) == {}  # no set that both were measured on
+    (study,) = experiments.find([report.load(one), report.load(two)])
+    assert [label for label, _ in study.curves] == ["6 + 4", "6 + 3"]
+    three = write_run(
+        tmp_path / "three", 31.3, "Kodak24", model__high_blocks=5, **reduced
+    )
+    (table,) = studied(one, two, three).values()
+    assert [line[0] for line in table.lines] == ["6 + 4", "6 + 5"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "images", "fits"),
+    [("ntire", 0, True), ("ntire", 100, True), ("ntire", 10, False), ("rgb", 0, False)],
+)
+def test_only_the_papers_set_and_protocol_are_subtracted(
+    protocol, images, fits, tmp_path
+):
+    rows = [Row(SET, "mean", 2, "x", 0, protocol, 34.0, 0.9)]
+    rows += [rows[0]._replace(image=str(i)) for i in range(images)]
+    run = write_run(tmp_path / "run", 34, rows=rows, eval__protocol=protocol)
+    assert bool(studied(run)) == fits
+
+
+def test_table_3_compares_what_is_won_on_divk2s_validation_images(tmp_path):
     rows = [
         Row(SET, "0801", 2, "x2", 1, "ntire", 40.0, 0.9),
         Row(SET, "mean", 2, "x2", 1, "ntire", 34.5, 0.9),
         Row(SET, "mean", 2, "bicubic", 0, "ntire", 31.0, 0.9),
     ]
     entry = report.load(write_run(tmp_path / "x2", 34.1, rows=rows))
-    table = tables.table3([entry])
-    assert table.lines == [
-        ["x2", "x2", SET, "34.50", "34.19", "+0.31", "+3.50", "+3.18"]
-    ]
-    assert tables.table3([dataclasses.replace(entry, rows=entry.rows[:1])]) is None
+    table = paper_tables.table3([entry])
+    assert table.lines == [["x2", "x2", "34.50", "+3.50", "34.19", "+3.18"]]
+    # The difference of figures of two sets stands nowhere.
+    assert "+0.31" not in str(table)
+    for name in ("Set5", "div2k/unknown_x2", "DIV2K"):
+        other = [row._replace(set=name) for row in rows]
+        entry = report.load(write_run(tmp_path / name, 34.1, rows=other))
+        assert paper_tables.table3([entry]) is None
 
 
 def test_table_4_has_three_systems_beside_the_papers_figures(tmp_path):
@@ -244,7 +282,7 @@ def test_table_4_has_three_systems_beside_the_papers_figures(tmp_path):
         report.load(write_run(tmp_path / "ours", 34, rows=rows("ours", 37.8))),
         report.load(write_run(tmp_path / "peer", 34, rows=rows("peer", 37.5), **vdsr)),
     ]
-    table = tables.table4(entries)
+    table = paper_tables.table4(entries)
     (line,) = table.lines
     assert line[:2] == ["Set5", "x2"]
     assert line[2:5] == ["37.80", "37.75", "+0.05"]
@@ -252,7 +290,7 @@ def test_table_4_has_three_systems_beside_the_papers_figures(tmp_path):
     assert line[8:] == ["33.64", "33.64", "+0.00"]
     assert "btsrn x2: ours, ensemble" in table.notes[0]
     assert "vdsr x2: peer, ensemble" in table.notes[0]
-    assert tables.table4([dataclasses.replace(entries[0], rows=[])]) is None
+    assert paper_tables.table4([dataclasses.replace(entries[0], rows=[])]) is None
 
 
 def measured(psnr, scale=2, name="Set5"):
@@ -269,7 +307,7 @@ def test_table_4_has_columns_for_every_model_and_scales_share_them(tmp_path):
             ("D", (31.8, 2, "BSD100"), {}),
         )
     ]
-    table = tables.table4(entries)
+    table = paper_tables.table4(entries)
     assert table.header[2::3] == ["BTSRN 1", "BTSRN B", "BTSRN D", "VDSR", "bicubic"]
     assert set(table.header[3::3]) == {"paper"}
     lines = {(line[0], line[1]): line[2::3] for line in table.lines}
@@ -338,11 +376,11 @@ def test_training_time_leaves_out_validation_and_pauses():
         {"step": 480, "time": 91000.0, "loss": 0.04, "steps_per_second": 1.0},
         {"step": 480, "time": 92000.0, "psnr_ntire": 31.0},
     ]
-    points = list(plots.curve_points(metrics, "psnr_"))
-    assert points == [(120, 1.0, 30.0), (480, 4.0, 31.0)]  # nan cannot be drawn
-    assert next(plots.curve_points(metrics, "loss")) == (30, 0.25, 0.2)
+    points = plots.curve_points(metrics, "psnr_")
+    assert points == {"psnr_ntire": [(120, 1.0, 30.0), (480, 4.0, 31.0)]}  # no nan
+    assert plots.curve_points(metrics, "loss")["loss"][0] == (30, 0.25, 0.2)
     zero = [{"step": 9, "time": 1.0, "loss": 0.0}]
-    assert list(plots.curve_points(zero, "loss")) == []  # of a logarithmic axis
+    assert plots.curve_points(zero, "loss") == {}  # of a logarithmic axis
 
 
 def logged(*losses, psnr=()):
@@ -358,33 +396,49 @@ def logged(*losses, psnr=()):
 @needs_matplotlib
 def test_lines_are_drawn_where_the_values_are():
     runs = [("a", logged(1.0, 10.0, 100.0)), ("b", logged(2.0, psnr=[30.0]))]
-    figure = plots.draw([*runs, ("c", [])], "Figure 4 (reduced)")
-    assert figure.get_suptitle() == "Figure 4 (reduced)"
-    by_step, by_time, psnr_by_step, _ = figure.axes
-    a, b = by_step.lines
+    figures = plots.draw([*runs, ("c", [])])
+    assert list(figures) == [
+        f"{quantity}-{axis}"
+        for axis in ("steps", "time")
+        for quantity in ("loss", "psnr", "steps")
+    ]
+    loss, by_time, psnr = (
+        figures[name].axes[0] for name in ("loss-steps", "loss-time", "psnr-steps")
+    )
+    a, b = loss.lines
     assert (list(a.get_xdata()), list(a.get_ydata())) == ([60, 120, 180], [1, 10, 100])
     assert list(by_time.lines[0].get_xdata()) == [1, 2, 3]
-    assert (by_step.get_xlabel(), by_time.get_xlabel()) == (
-        "steps",
-        "minutes of training",
-    )
-    assert by_step.get_yscale() == by_time.get_yscale() == "log"
-    assert psnr_by_step.get_yscale() == "linear"
-    # A single point is a marker; equal labels have equal colours, others another.
+    assert (loss.get_xlabel(), by_time.get_xlabel()) == ("steps", "minutes of training")
+    assert (loss.get_yscale(), psnr.get_yscale()) == ("log", "linear")
+    # A single point is a marker; a run has one colour, and its own.
     assert (a.get_marker(), b.get_marker()) == ("None", "o")
-    assert psnr_by_step.lines[0].get_color() == b.get_color() != a.get_color()
-    (legend,) = figure.legends
+    assert psnr.lines[0].get_color() == b.get_color() != a.get_color()
+    (legend,) = figures["loss-steps"].legends
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+@needs_matplotlib
+def test_several_validation_figures_of_a_run_are_lines_of_their_own():
+    metrics = [
+        {"step": step, "time": 0.0, "psnr_rgb": 30.0, "psnr_rgb_Set5": 20.0}
+        for step in (1, 2)
+    ]
+    one, two = plots.draw([("a", metrics)])["psnr-steps"].axes[0].lines
+    assert (one.get_label(), two.get_label()) == ("a, psnr_rgb", "a, psnr_rgb_Set5")
+    assert (list(one.get_ydata()), list(two.get_ydata())) == ([30, 30], [20, 20])
+    assert one.get_color() == two.get_color()
+    assert one.get_linestyle() != two.get_linestyle()
 
 
 @needs_matplotlib
 def test_equal_runs_give_an_equal_picture_that_needs_no_fonts():
     runs = [("run <1>", logged(1.0, 0.5, psnr=[30.0]))]
-    svg = plots.curves(runs, "a & b")
-    assert svg == plots.curves(runs, "a & b")
+    found = plots.curves(runs, "a & b")
+    assert found == plots.curves(runs, "a & b")
+    svg = found["loss-steps"]
     assert ET.fromstring(svg).tag.endswith("svg")
     assert "<text" not in svg
-    assert "<title>a &amp; b</title>" in svg
+    assert "<title>a &amp; b: loss-steps</title>" in svg
     assert "<dc:date>" not in svg
 
 
@@ -405,7 +459,7 @@ def test_without_matplotlib_a_report_has_no_curves_and_says_so(
 
 def test_nothing_logged_is_no_plot():
     runs = [("a", []), ("b", [{"step": 1, "time": 0.0}])]
-    assert plots.curves(runs, "title") is None
+    assert plots.curves(runs, "title") == {}
 
 
 # --- Figure 5 and the page
@@ -431,25 +485,28 @@ class Links(html.parser.HTMLParser):
 def test_error_maps_sum_over_rgb_and_stop_at_white():
     hr = np.full((1, 3, 3), 100, np.uint8)
     sr = np.array([[[100, 100, 100], [90, 105, 101], [255, 0, 250]]], np.uint8)
-    assert html_page._error(sr, hr)[0].tolist() == [[0] * 3, [16] * 3, [255] * 3]
+    found = pictures.difference(sr, hr)
+    assert found[0].tolist() == [[0] * 3, [16] * 3, [255] * 3]
 
 
 def test_a_page_is_whole_in_itself_and_escapes_names():
     crop = np.zeros((4, 4, 3), np.uint8)
-    row = [(label, crop) for label in ("bicubic", "e1", "<ours>", "e2", "HR")]
-    table = tables.Table("t", "t", ["<h>"], [["a&b"]], ["<n>"])
-    fragments = [
-        html_page.table(table),
-        html_page.crops(html_page.Crops("<i>photo", row)),
-    ]
-    text = html_page.render('a "title" & more', [("<b>heading", fragments)])
+    labels = ["bicubic", "<ours>", "HR"]
+    picture = pictures.Picture("<i>photo", ["bicubic", "ours"], labels, [[crop] * 3])
+    table = tables.Table("t", "<t>", ["<h>"], [["a&b"], ["{{body}}"]], ["<n>"])
+    parts = [html_page.table_part(table), pictures.part(picture, 1)]
+    sections_ = [html_page.Section("one", "<b>heading", parts)]
+    text = html_page.render('a "title" & more', "<about>", sections_)
     found = Links(text)
-    assert len(found.links) == 7
-    assert all(link.startswith("data:image/png;base64,") for link in found.links)
+    assert found.links[0] == "#one"
+    assert len(found.links) == 4
+    assert all(x.startswith("data:image/webp;base64,") for x in found.links[1:])
     assert not re.search(r"https?://", text)
-    assert [i["type"] for i in found.inputs] == ["range"]
-    assert "<i>photo" in found.inputs[0]["aria-label"]
-    assert {"<b>heading", "<h>", "a&b", "<n>", "<ours>"} <= set(found.text)
+    assert "<i>photo" in next(
+        i["aria-label"] for i in found.inputs if i["type"] == "range"
+    )
+    shown = {"<b>heading", "<t>", "<h>", "a&b", "{{body}}", "<n>", "<ours>", "<about>"}
+    assert shown <= set(found.text)
 
 
 # --- from end to end
@@ -480,21 +537,34 @@ def test_runs_and_models_become_one_report(tmp_path, exported):
     args = cli.build_parser().parse_args(["report", *args, "--no-ensemble"])
     assert args.function(args) == 0
     text = (out / "report.md").read_text()
-    assert "## Table 1: blocks of the high stage, on div2k/bicubic_x2" in text
-    assert "## Table 4" in text
+    headings = re.findall(r"^## (.+)", text, re.MULTILINE)
+    assert headings == [
+        "Comparison",
+        "Pictures",
+        *["Training curves"] * plots.can_plot(),
+        "Beside the paper's tables",
+        "All figures",
+    ]
+    assert "### Table 1: blocks of the high stage, on div2k/bicubic_x2" in text
     assert all((out / name).exists() for name in re.findall(r"\]\(([^)]+)\)", text))
-    with (out / "table4.csv").open(newline="") as file:
-        header, line = csv.reader(file)
-    assert header[:3] == ["set", "scale", "BTSRN"]
+    # A folder of this name with other images is not the paper's set.
+    assert "Table 4" not in text
+    with (out / "comparison-x2-benchmark.csv").open(newline="") as file:
+        header, line, bicubic = csv.reader(file)
+    assert header == ["model", "parameters", "Set5 PSNR", "Set5 SSIM"]
     # The network is bicubic but for rounding: once instead of twice.
-    assert float(line[2]) == pytest.approx(float(line[8]), abs=0.02)
+    assert float(line[2]) == pytest.approx(float(bicubic[2]), abs=0.02)
     crops = np.asarray(Image.open(out / "figure5-2.png"))
     assert crops.shape[1] > 5 * 400
     found = Links((out / "index.html").read_text())
-    assert len(found.inputs) == 2
+    assert [i["type"] for i in found.inputs].count("range") == 2
     plots_shown = [x for x in found.links if x.startswith("data:image/svg+xml;base64,")]
     assert len(plots_shown) == len(list(out.glob("*.svg"))) == 2 * plots.can_plot()
-    assert len(found.links) == 14 + len(plots_shown)
+    assert [x for x in found.links if x.startswith("#")] == [
+        f"#{name}"
+        for name in ("comparison", "pictures", "curves", "paper", "figures")
+        if name != "curves" or plots.can_plot()
+    ]
 
 
 def test_crops_and_tables_show_all_models_of_a_scale(tmp_path, exported):
@@ -506,17 +576,18 @@ def test_crops_and_tables_show_all_models_of_a_scale(tmp_path, exported):
     shutil.copytree(exported, third)
     sources, out = [str(exported), str(twin), str(third)], tmp_path / "report"
     report.write_report(sources, out, sets=[str(photos)], ensemble=False)
-    with (out / "table4.csv").open(newline="") as file:
-        header, line = csv.reader(file)
+    with (out / "comparison-x2-ntire.csv").open(newline="") as file:
+        _, *lines = csv.reader(file)
     names = [*sources[:2], "third-x2"]
-    assert header[2:11:3] == [f"BTSRN {name}" for name in names]
-    assert all(line[2:11])
+    assert [line[0] for line in lines] == [*names, "bicubic"]
+    assert len({line[2] for line in lines[:3]}) == 1
     text = (out / "report.md").read_text()
-    assert "## What differs between the models" in text
+    assert "### What differs between the models" in text
     assert "No setting differs." in text
-    assert f"### photo0, x2, {', '.join(names)}" in text
-    found = Links((out / "index.html").read_text())
-    assert len(found.inputs) == 2 * 3  # a slider for each network and picture
+    assert "### photo0, x2" in text
+    page = (out / "index.html").read_text()
+    for name in names:  # on the left and on the right of each picture
+        assert page.count(f">{name} ") == 2 * 2
     # Bicubic, three networks, their four errors, and HR.
     alone = tmp_path / "alone"
     report.write_report(sources[:1], alone, sets=[str(photos)], ensemble=False)

@@ -7,13 +7,13 @@ import functools
 import http.server
 import io
 import os
-import shutil
 import statistics
 import time
 
 import numpy as np
 import pytest
 from helpers import processes, runs
+from helpers.browser import CHROMIUM, needs_chromium
 from helpers.photos import exif_block, noise
 from PIL import Image
 
@@ -22,8 +22,6 @@ from btsrn_jax.export import demo, formats, web_page, web_plan
 from btsrn_jax.images import decode, encode
 
 RUNTIME = os.environ.get("ONNXRUNTIME_WEB") or None
-NAMES = (os.environ.get("CHROMIUM", "chromium"), "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SIZES = ((1, 1), (37, 29), (70, 133))
 
 pytest.importorskip("onnx", reason="onnx is not installed (the extra test)")
@@ -31,10 +29,7 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed (the extra test)"
 )
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="no chromium (apt-get install chromium, or CHROMIUM names another)",
-    ),
+    needs_chromium,
     pytest.mark.skipif(
         RUNTIME is None,
         reason=f"ONNXRUNTIME_WEB names no folder dist of npm's onnxruntime-web"
