@@ -67,7 +67,8 @@ def test_every_field_is_explained_in_help_and_page_and_keeps_its_own_rule(name):
     if field.default is not None and field.allowed:
         known = field.allowed
         if isinstance(known, Range):
-            assert known.low <= field.default <= known.high
+            limits = field.default if field.type is tuple else [field.default]
+            assert all(known.low <= limit <= known.high for limit in limits)
         else:
             assert field.default in known
 

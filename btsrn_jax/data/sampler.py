@@ -277,12 +277,16 @@ def batch(
         lr, hr = cut(source, drawn, side, target, margin)
         turns = drawn.turn
     turn = jax.vmap(images.turn)
-    lr, hr = (turn(x, turns) for x in (lr, hr))
+    lr = turn(lr, turns)
     if degradation:
         # `draw` takes the first four keys of a step.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), 4)
         lr = degrade(lr, side, degradation, key, divided)
-    return tuple(x.astype(jnp.float32) / 255 for x in (lr, hr))
+    return _as_float(lr), _as_float(turn(hr, turns))
+
+
+def _as_float(pixels):
+    return pixels.astype(jnp.float32) / 255
 
 
 def steps_per_pass(sizes: list[tuple[int, int]], batch_size: int) -> int:
