@@ -15,7 +15,7 @@ from btsrn_jax import mesh, storage
 from btsrn_jax.data import Batches
 from btsrn_jax.errors import Failure, first_line
 from btsrn_jax.progress import TrainingProgress, logger
-from btsrn_jax.training import pictures
+from btsrn_jax.training import snapshots
 from btsrn_jax.training.preemption import Stopped
 from btsrn_jax.training.trackers import TrackedRun, Tracking
 
@@ -125,12 +125,12 @@ class MetricsLog:
         self._file.write(storage.to_json(line).encode() + b"\n" + b"".join(rest))
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """Writes a picture of a validation; arguments as of `pictures.write`. One that
+        """Writes a picture of a validation; arguments as of `snapshots.write`. One that
         cannot be written is passed over, with a line."""
         if self._file is None:
             return
         try:
-            pictures.write(self._home, step, name, image)
+            snapshots.write(self._home, step, name, image)
         except Exception as error:  # of many types in a bucket; it is only a picture
             reason = first_line(error)
             logger.warning(f"a picture of step {step} is left out: {reason}")

@@ -6,7 +6,7 @@ config.json      the resolved config; `data_sha256` of the images' names and siz
                  which it was started with
 metrics.jsonl    a line a logged step; beside it TensorBoard's events, or wandb/ and
                  the id of the run there, wandb-id
-pictures/        fixed crops of validations (`pictures`)
+pictures/        fixed crops of validations (`snapshots`)
 plugins/         profiles, where TensorBoard and xprof look for them
 checkpoints/     a folder a step: the two latest and the best
 damaged/         checkpoints that could not be read

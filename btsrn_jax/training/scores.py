@@ -92,7 +92,7 @@ class Scores:
         values = {name: x for name, x in values.items() if x is not None}
         means = figures.means()
         self._log.write(step, **values, **means)
-        for name, picture in figures.pictures.items():
+        for name, picture in figures.snapshots.items():
             self._log.picture(step, name, picture)
         text = evaluation.as_text(mean, ".3f") or "none"
         perfect = [k for k, v in found.items() if v == metrics.WITHOUT_ERROR]

@@ -21,7 +21,7 @@ from btsrn_jax import evaluation, inference, machine, mesh, metrics
 from btsrn_jax.data import Pair, evaluation_sets, origin
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
-from btsrn_jax.training import pictures
+from btsrn_jax.training import snapshots
 
 PROTOCOLS = tuple(metrics.PROTOCOLS)
 AHEAD = 4  # images read before their turn
@@ -40,8 +40,8 @@ class Figures:
     """(images, protocols, 2): PSNR as of `metrics.counted` and SSIM, by PROTOCOLS; nan
     where an image has none."""
 
-    pictures: dict[str, np.ndarray]
-    """By SET/IMAGE, (h, w, 3) uint8; see `pictures.draw`."""
+    snapshots: dict[str, np.ndarray]
+    """By SET/IMAGE, (h, w, 3) uint8; see `snapshots.draw`."""
 
     def psnr(self, protocol: str, of_set: str = "") -> dict[str, float]:
         """Returns the PSNR by SET/IMAGE under a protocol, of one set or of all."""
@@ -130,9 +130,9 @@ class Validation:
         if mesh.process_count() > 1:
             variables = jax.tree.map(np.asarray, variables)
         images = self.images
-        shown = pictures.choose([name for name, _ in images])
+        shown = snapshots.choose([name for name, _ in images])
         values = np.full((len(images), len(PROTOCOLS), 2), np.nan)
-        sheets = np.zeros((len(shown), *pictures.SHAPE), np.uint8)
+        sheets = np.zeros((len(shown), *snapshots.SHAPE), np.uint8)
         share = range(jax.process_index(), len(images), mesh.process_count())
         room = threading.Semaphore(WAITING)
 
@@ -141,7 +141,7 @@ class Validation:
                 for image, sr in zip(inputs, answers, strict=True):
                     self._measure(values[number], image, sr)
                 if number in shown:
-                    sheet = pictures.draw(inputs[0], answers[0], self.config.scale)
+                    sheet = snapshots.draw(inputs[0], answers[0], self.config.scale)
                     sheets[shown.index(number)] = sheet
             finally:
                 room.release()

@@ -18,7 +18,7 @@ def launch(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))  # its .netrc
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR"):
         monkeypatch.delenv(name, raising=False)
-    photos = tiny.write_photos(tmp_path / "photos", tiny.HR_SIZES)
+    photos = tiny.write_photos(tmp_path / "photos")
 
     def launch(environment, entry=("-m", "btsrn_jax.main"), **train):
         train = STEPS | train

@@ -156,10 +156,10 @@ def test_one_pass_has_the_figures_of_all_sets_and_protocols(photos, sets, tmp_pa
 
 
 def test_each_image_is_upscaled_once_and_the_host_measures_afterwards(
-    photos, monkeypatch
+    photos, tmp_path, monkeypatch
 ):
     """The call returns after the forward passes, though no figure is taken yet."""
-    config = settings(photos, photos, steps=2)
+    config = settings(photos, tiny.write_photos(tmp_path / "val"), steps=2)
     validation, variables = start(config)
     count = len(validation.images)
     calls, free = [], threading.Event()
