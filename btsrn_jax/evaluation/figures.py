@@ -249,13 +249,8 @@ def paper_psnr(
     row: Row, model: str = "btsrn", rows: Iterable[Row] = ()
 ) -> float | None:
     """Returns the figure in Table 4 of the paper for the set, scale and protocol of a
-    mean; None where there is none.
-
-    Args:
-      row: the mean.
-      model: one of TABLE_4_MODELS.
-      rows: what else was measured, as `published_set` takes it.
-    """
+    mean; None where there is none. `model` is one of TABLE_4_MODELS; `rows` are what
+    else was measured, as `published_set` takes it."""
     name = published_set(row, rows)
     if row.protocol != "benchmark" or name is None:
         return None

@@ -18,7 +18,7 @@ def busiest_square(hr: np.ndarray, side: int) -> tuple[int, int]:
 
 def busiest_squares(hr: np.ndarray, side: int, count: int) -> list[tuple[int, int]]:
     """Returns (top, left) of up to `count` squares, the one with the strongest
-    gradients first. No two overlap, so a small image has fewer.
+    gradients first. Two overlap by half at most, so a small image has fewer.
 
     Args:
       hr: (h, w) or (h, w, 3), any real dtype.
@@ -35,10 +35,9 @@ def busiest_squares(hr: np.ndarray, side: int, count: int) -> list[tuple[int, in
     while len(found) < count and sums.max() > -np.inf:
         top, left = map(int, np.unravel_index(np.argmax(sums), sums.shape))
         found.append((top, left))
-        near = np.s_[
-            max(top - side + 1, 0) : top + side, max(left - side + 1, 0) : left + side
-        ]
-        sums[near] = -np.inf
+        apart = (side + 1) // 2
+        above, before = max(top - apart + 1, 0), max(left - apart + 1, 0)
+        sums[above : top + apart, before : left + apart] = -np.inf
     return found
 
 

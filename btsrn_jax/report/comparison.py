@@ -81,14 +81,14 @@ def _table(scale, protocol, found):
         of_set = evaluation.image_rows(row, entry.rows)
         without_error = (r.image for r in of_set if r.psnr == WITHOUT_ERROR)
         left_out[name].add(frozenset(without_error))
-    lines = [[*named, *_cells(of, columns)] for named, of in models.items()]
-    rows = [["bicubic", "", *_cells(bicubic, columns)]] if bicubic else []
+    lines = [[x, *_cells(of, columns), count] for (x, count), of in models.items()]
+    rows = [["bicubic", *_cells(bicubic, columns), ""]] if bicubic else []
     names = [of.pop() if len(of) == 1 else None for of in published.values()]
     for label, figures in _references(protocol).items():
         values = [figures[of][scale - 2] if of in figures else None for of in names]
         if any(values):
             cells = [(evaluation.as_text(value), "") for value in values]
-            rows.append([label, "", *sum(cells, ())])
+            rows.append([label, *sum(cells, ()), ""])
     # Means over different images do not compare.
     alike = [len(left_out[name]) == 1 for name in columns]
     notes = [NUMBERED] if any(name.endswith(" (2)") for name in columns) else []
@@ -96,7 +96,7 @@ def _table(scale, protocol, found):
     return Table(
         f"comparison-x{scale}-{protocol}",
         f"x{scale}, {protocol}",
-        ["model", "parameters", *measures],
+        ["model", *measures, "parameters"],
         lines + rows,
         notes,
         best=_best(lines, alike),
@@ -134,10 +134,10 @@ def _cells(by_set, columns):
 def _best(lines, alike):
     """Returns the largest cells of each column, where several models have one."""
     best = []
-    for column in range(2, len(lines[0])):
+    for column in range(1, len(lines[0]) - 1):
         values = [float(line[column] or "-inf") for line in lines]
         several = sum(value > float("-inf") for value in values) > 1
-        if several and alike[column // 2 - 1]:
+        if several and alike[(column - 1) // 2]:
             best += [(i, column) for i, x in enumerate(values) if x == max(values)]
     return best
 

@@ -107,7 +107,9 @@ def _row(table, i):
     cells = [html.escape(cell) for cell in table.lines[i]]
     cells = [f"<b>{x}</b>" if (i, j) in table.best else x for j, x in enumerate(cells)]
     kind = ' class="reference"' if i in table.references else ""
-    return f"<tr{kind}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    long = [' class="long"' if len(cell) > 60 else "" for cell in table.lines[i]]
+    cells = [f"<td{k}>{cell}</td>" for k, cell in zip(long, cells, strict=True)]
+    return f"<tr{kind}>{''.join(cells)}</tr>"
 
 
 def _below(table):

@@ -89,6 +89,7 @@ def table4(entries: Sequence[ReportedModel]) -> Table | None:
         (system, place, heading)
         for system in evaluation.TABLE_4_MODELS
         for place, heading in enumerate(_headings(system, models))
+        if any(key[:2] == (system, place) for key in cells)
     ]
     lines = []
     for set_name, scale in [(s, n) for s in evaluation.TABLE_4 for n in (2, 3, 4)]:

@@ -80,7 +80,8 @@ def draw(
                 for place, (name, points) in enumerate(of_run.items())
             ]
             if lines:
-                name = f"{prefix.split('_')[0]}-{tuple(AXES)[axis]}"
+                name = "rate" if prefix == RATE else prefix.rstrip("_")
+                name += f"-{tuple(AXES)[axis]}"
                 figures[name] = _figure(lines, axis, x_label, y_label)
     return figures
 

@@ -9,10 +9,10 @@ from btsrn_jax.report import (
     experiments,
     paper_tables,
     photographs,
-    pictures,
     plots,
     published,
     tables,
+    viewer,
 )
 from btsrn_jax.report.html_page import Part, Section, note, table_html, table_part
 from btsrn_jax.report.tables import ReportedModel
@@ -22,7 +22,7 @@ NOTHING = "Nothing was measured yet; `btsrn report --sets` measures."
 
 
 def arrange(
-    entries: Sequence[ReportedModel], shown: Sequence[pictures.Picture]
+    entries: Sequence[ReportedModel], shown: Sequence[viewer.Picture]
 ) -> list[Section]:
     """Returns the sections that have something to show.
 
@@ -61,7 +61,7 @@ def _compared(entries):
     notes = [*(comparison.NOTES if found else ()), *tables.reduction_notes(entries)]
     parts += [Part(note(text), [text]) for text in notes]
     differing = tables.compared(entries)
-    return parts + ([table_part(differing)] if differing else [])
+    return parts + ([table_part(differing, folded=True)] if differing else [])
 
 
 def _switch(protocols):
@@ -76,8 +76,10 @@ def _switch(protocols):
         f"{note(comparison.ABOUT[name])}</div>"
         for i, name in enumerate(protocols)
     )
-    legend = "<legend>protocol</legend>"
-    page = f'<fieldset class="switch">{legend}{choices}</fieldset>{about}'
+    page = (
+        '<div class="switch" role="radiogroup" aria-label="protocol">'
+        f"<span>protocol</span>{choices}</div>{about}"
+    )
     lines = [f"- {name}: {comparison.ABOUT[name]}" for name in protocols]
     return Part(page, ["\n".join(lines)])
 
@@ -85,13 +87,13 @@ def _switch(protocols):
 def _pictures(shown):
     if not shown:
         return []
-    parts = [pictures.part(picture, i) for i, picture in enumerate(shown, 1)]
+    parts = [viewer.part(picture, i) for i, picture in enumerate(shown, 1)]
     page = "".join(part.html for part in parts)
-    about = f"{note(f'{pictures.HINT} {pictures.NOTE}')}"
+    about = f"{note(f'{viewer.HINT} {viewer.NOTE}')}"
     files = {name: data for part in parts for name, data in part.files.items()}
     markdown = [text for part in parts for text in part.markdown]
     page = f'{about}<div class="pictures">{page}</div>'
-    return [Part(page, [pictures.NOTE, *markdown], files)]
+    return [Part(page, [viewer.NOTE, *markdown], files)]
 
 
 def _curves(entries, studies):

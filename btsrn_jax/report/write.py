@@ -23,7 +23,7 @@ from btsrn_jax.data import (
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import PROTOCOLS, most_ignored
 from btsrn_jax.progress import logger
-from btsrn_jax.report import html_page, pictures, plots, sections
+from btsrn_jax.report import html_page, plots, sections, viewer
 from btsrn_jax.report.tables import ReportedModel
 
 METRICS = "metrics.jsonl"  # `training.METRICS`, of a module that loads JAX
@@ -99,7 +99,7 @@ def _write_all(entries, found, shown, out, sets, ensemble):
             )
         upscalers.setdefault(scale, []).append(upscaler)
     taken = [
-        pictures.take(pair, of_scale)
+        viewer.take(pair, of_scale)
         for scale, of_scale in upscalers.items()
         for pair in shown[scale]
     ]

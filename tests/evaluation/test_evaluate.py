@@ -229,7 +229,7 @@ def test_the_table_has_a_protocol_with_every_figure_and_the_papers_beside_it():
             row(),
             row(model="runs/x2", ensemble=1, psnr=37.701),
             row(set="BSD100", scale=4, model="vdsr-x4", psnr=27.2),
-            row(image="baby", psnr=1.0),
+            *(row(image=f"{i}", psnr=1.0) for i in range(5)),
         ]
     )
     header, _, *lines = [

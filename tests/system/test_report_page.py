@@ -8,7 +8,7 @@ import pytest
 from helpers import browser, runs, tiny
 
 from btsrn_jax.evaluation import figures
-from btsrn_jax.report import pictures, plots
+from btsrn_jax.report import plots, viewer
 from btsrn_jax.report import write as report
 
 pytestmark = browser.needs_chromium
@@ -84,7 +84,7 @@ def cells(page, selector):
 def test_the_switch_chooses_a_protocol_and_the_best_is_bold(page):
     table = "#comparison [data-protocol]"
     shown = cells(page, table)
-    assert [line[2] for line in shown] == ["30.50", "9.75", "30.00"]
+    assert [line[1] for line in shown] == ["30.50", "9.75", "30.00"]
     assert [line[0] for line in shown] == ["one", "two", "bicubic"]
     bold = page.locator(f"{table} b").filter(visible=True)
     # The best of the models, and both of equal ones.
@@ -93,7 +93,7 @@ def test_the_switch_chooses_a_protocol_and_the_best_is_bold(page):
     page.focus("[name=protocol][value=modern]")
     page.keyboard.press("ArrowRight")
     assert page.is_checked("[name=protocol][value=rgb]")
-    assert [line[2] for line in cells(page, table)] == ["28.50", "7.75", "28.00"]
+    assert [line[1] for line in cells(page, table)] == ["28.50", "7.75", "28.00"]
 
 
 def test_a_click_sorts_numbers_by_value(page):
@@ -156,7 +156,7 @@ def test_slider_parts_zoom_and_difference_maps(page, made):
         np.array(image.evaluate(pixels), np.uint8).reshape(200, 200, 4)[..., :3]
         for image in box.locator(".crop:not([hidden]) img").all()
     ]
-    np.testing.assert_array_equal(found, pictures.difference(crops[1], crops[-1]))
+    np.testing.assert_array_equal(found, viewer.difference(crops[1], crops[-1]))
     assert found.any()
     box.locator("[name=map]").uncheck()
     page.wait_for_selector(".crop canvas", state="detached")

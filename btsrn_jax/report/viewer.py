@@ -17,8 +17,8 @@ SIDE = 200  # of a crop, in HR pixels
 CROPS = 3  # of a picture
 NOTE = (
     "The busiest parts of each picture, 200 x 200 pixels. PSNR is that of the whole"
-    " picture; the maps are |difference from HR| summed over RGB, 255 and more being"
-    " white."
+    " picture, under ntire; the maps are |difference from HR| summed over RGB, 255 and"
+    " more being white."
 )
 HINT = "Choose what stands left and right, and move the line between them."
 ZOOMS = {"1": "fit", "2": "2 x", "4": "4 x"}
@@ -84,7 +84,7 @@ def part(picture: Picture, number: int) -> Part:
 
 def _viewer(picture, number):
     name = html.escape(picture.name)
-    labels = [html.escape(label) for label in picture.labels]
+    labels = [html.escape(x.replace(" (ntire)", "")) for x in picture.labels]
     crops = "".join(
         f'<div class="crop"{" hidden" if i else ""}>{_images(crop, labels)}</div>'
         for i, crop in enumerate(picture.crops)
@@ -94,6 +94,7 @@ def _viewer(picture, number):
         f'{"" if i else " checked"} aria-label="part {i + 1}"><canvas></canvas></label>'
         for i in range(len(picture.crops))
     )
+    hidden = " hidden" if len(picture.crops) == 1 else ""
     zooms = "".join(f"<option value={z}>{text}</option>" for z, text in ZOOMS.items())
     return (
         f'<figure class="picture"><figcaption>{name}</figcaption>'
@@ -105,7 +106,8 @@ def _viewer(picture, number):
         f"{_select('right', labels, 1)}"
         f'<label>zoom <select name="zoom">{zooms}</select></label>'
         '<label><input type="checkbox" name="map"> differences from HR</label>'
-        f'<fieldset class="parts"><legend>part</legend>{parts}</fieldset>'
+        f'<div class="parts" role="radiogroup" aria-label="part"{hidden}>'
+        f"<span>part</span>{parts}</div>"
         "</div></figure>"
     )
 
