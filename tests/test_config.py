@@ -119,10 +119,8 @@ def test_one_entry_in_the_table_makes_a_field_also_in_a_new_section(monkeypatch)
 def test_the_roles_of_fields_say_what_compares_and_repeats_runs():
     evaluation = {name for name in FIELDS if name.startswith("eval.")}
     paths = {"data.root", "data.hr_dir", "data.lr_dir"}
-    traceless = {"data.cache", "train.log_every", "train.time_limit"} | evaluation
-    traceless |= {"train.profile"}
-    traceless = {"data.cache", "train.log_every", "train.time_limit", "train.tracker"}
-    traceless |= evaluation
+    watched = ("log_every", "time_limit", "profile", "tracker")
+    traceless = {"data.cache", *(f"train.{name}" for name in watched)} | evaluation
     free = traceless | paths | {"train.eval_every", "train.checkpoint_every"}
     assert set(schema.NOT_TRAINING) == traceless
     assert set(schema.FREE_ON_RESUME) == free

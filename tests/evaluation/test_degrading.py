@@ -15,7 +15,13 @@ from btsrn_jax import cli, metrics
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import degrading, figures, run_evaluation
 from btsrn_jax.export import hub_metadata, provenance
-from btsrn_jax.report import experiments, photographs, published, tables
+from btsrn_jax.report import (
+    experiments,
+    paper_tables,
+    photographs,
+    published,
+    tables,
+)
 from btsrn_jax.resize import imresize
 
 CHAIN = "blur:0.6+noise:5+jpeg:75"
@@ -230,8 +236,8 @@ def test_cards_and_reports_keep_them_apart():
     ntire = JPEG._replace(protocol="ntire", ensemble=1)
     found = entry("btsrn-x2", [JPEG, ntire])
     assert experiments.final(found) == []
-    assert tables.table3([found]) is None
-    assert tables.table4([found]) is None
+    assert paper_tables.table3([found]) is None
+    assert paper_tables.table4([found]) is None
     assert published.released_tables([found]) == []
     both = entry("btsrn-x2", [JPEG, CLEAN])
     assert published.released_tables([both])[0].lines[0][2:4] == ["30.93", "31.93"]
@@ -250,7 +256,7 @@ def test_a_card_tells_how_the_patches_of_training_were_degraded():
         "jpeg_quality": [9, 98],
     }
     said = provenance.describe_degradation({"data": {"degradation": section}})
-    assert said == ", then degraded: jpeg 0.8, jpeg_quality [9, 98]"
+    assert said == ", then degraded: jpeg 0.8, jpeg_quality (9, 98)"
     off = {"data": {"degradation": section | {"jpeg": 0.0}}}
     assert provenance.describe_degradation(off) == ""
     assert provenance.describe_degradation({"data": {}}) == ""
