@@ -1,5 +1,5 @@
 """The course of the learning rate: what it needs of the fields, and what a run's length
-has to do with it. Loads neither JAX nor Optax; the rates are `training/step.py`'s.
+has to do with it. Loads neither JAX nor Optax; the rates are `training/optimizer.py`'s.
 
 Under the schedule wsd (warm-up, stable, decay; Hu et al., 2024) no rate before the
 decay depends on how long the run is. So a run may be made longer, or shorter to let it

@@ -137,10 +137,13 @@ def test_a_name_that_nothing_stands_for_is_no_other_ones_network(
             network.geometry_of(model, 2)
 
 
-@pytest.mark.parametrize("name", ["loss", "schedule", "optimizer"])
-def test_a_choice_of_training_that_nothing_stands_for_is_refused(name):
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("loss", "step"), ("schedule", "optimizer"), ("optimizer", "optimizer")],
+)
+def test_a_choice_of_training_that_nothing_stands_for_is_refused(name, module):
     config = tiny.config(**{name: "new"})
-    with pytest.raises(InputError, match=f"no {name} 'new' in training/step.py"):
+    with pytest.raises(InputError, match=f"no {name} 'new' in training/{module}.py"):
         train.make_recipe(config, mesh.make_mesh(jax.devices()[:1]))
 
 

@@ -10,8 +10,7 @@ from btsrn_jax import config as schema
 from btsrn_jax import main as entry
 from btsrn_jax import mesh
 from btsrn_jax.errors import InputError
-from btsrn_jax.training import announce
-from btsrn_jax.training import step as train
+from btsrn_jax.training import announce, optimizer
 
 
 def resolved(one_pass=1000, **settings):
@@ -54,7 +53,7 @@ def test_the_learning_rate_in_words_is_the_schedules_own(settings, words):
     settings = resolved(**settings).train
     said = announce.describe_rate(settings)
     assert said == f"learning rate {words}"
-    schedule = train.make_schedule(settings)
+    schedule = optimizer.make_schedule(settings)
     last = said.removesuffix(" at every step").split(" ")[-1]
     if settings.schedule == "exponential" or "every step" in said:
         assert float(schedule(settings.steps - 1)) == pytest.approx(float(last), 0.05)
@@ -92,7 +91,7 @@ def test_a_rate_that_teaches_nothing_for_many_steps_is_warned_of(settings, first
     said = announce.warn_of_rate(settings)
     assert (f"after step {first:,} of " in said) if first else said == ""
     if first:
-        schedule = train.make_schedule(settings)
+        schedule = optimizer.make_schedule(settings)
         least = 1e-3 * settings.learning_rate * (1 + 1e-5)
         assert schedule(first) <= least < schedule(first - 1)
         spread = settings.steps // -16 * -1

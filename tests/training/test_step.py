@@ -17,6 +17,7 @@ from btsrn_jax import checkpoint, mesh, trees
 from btsrn_jax.data import sampler
 from btsrn_jax.errors import InputError
 from btsrn_jax.network import btsrn as network
+from btsrn_jax.training import optimizer
 from btsrn_jax.training import step as train
 
 
@@ -222,7 +223,7 @@ def test_losses_by_hand():
 def test_the_paper_decays_by_0_6_after_each_pass_in_stairs():
     """Paper, section 4: Adam at 0.001, x 0.6 after each pass."""
     settings = tiny.config(decay_steps=100, steps=1600).train
-    schedule = train.make_schedule(settings)
+    schedule = optimizer.make_schedule(settings)
     rates = {0: 1e-3, 99: 1e-3, 100: 6e-4, 199: 6e-4, 200: 3.6e-4}
     rates[1599] = 1e-3 * 0.6**15
     for step, rate in rates.items():
@@ -234,26 +235,26 @@ def test_the_paper_decays_by_0_6_after_each_pass_in_stairs():
 
 def test_cosine_rises_linearly_and_falls_to_zero():
     settings = tiny.config(schedule="cosine", warmup_steps=10, steps=110).train
-    schedule = train.make_schedule(settings)
+    schedule = optimizer.make_schedule(settings)
     for step, share in {0: 0, 5: 0.5, 10: 1, 60: 0.5, 110: 0}.items():
         assert schedule(step) == pytest.approx(1e-3 * share, abs=1e-9)
 
 
 def test_cosine_without_warmup_starts_at_the_top():
     settings = tiny.config(schedule="cosine", steps=100).train
-    schedule = train.make_schedule(settings)
+    schedule = optimizer.make_schedule(settings)
     assert schedule(0) == pytest.approx(1e-3)
     assert schedule(50) == pytest.approx(5e-4)
 
 
 def test_wsd_rises_stays_and_falls_to_zero_as_1_minus_sqrt():
     settings = tiny.config(schedule="wsd", warmup_steps=10, steps=100).train
-    schedule = train.make_schedule(settings)
+    schedule = optimizer.make_schedule(settings)
     shares = {0: 0, 5: 0.5, 10: 1, 79: 1, 80: 1, 85: 0.5, 100: 0}
     for step, share in shares.items():
         assert schedule(step) == pytest.approx(1e-3 * share, abs=1e-9)
     # In the stable phase the rate is the same number however long the run is.
-    longer = train.make_schedule(tiny.config(schedule="wsd", steps=10**7).train)
+    longer = optimizer.make_schedule(tiny.config(schedule="wsd", steps=10**7).train)
     assert {float(s(n)) for s in (schedule, longer) for n in (10, 40, 79)} == {
         float(jnp.float32(1e-3))
     }
@@ -262,7 +263,7 @@ def test_wsd_rises_stays_and_falls_to_zero_as_1_minus_sqrt():
 @pytest.mark.parametrize(("share", "halved"), [(1.0, 25), (0.0, None)])
 def test_wsd_may_fall_at_once_or_never(share, halved):
     settings = tiny.config(schedule="wsd", decay_share=share, steps=100).train
-    schedule = train.make_schedule(settings)
+    schedule = optimizer.make_schedule(settings)
     assert schedule(0) == pytest.approx(1e-3)
     assert schedule(halved or 99) == pytest.approx(5e-4 if halved else 1e-3)
 
