@@ -48,6 +48,7 @@ ORDER = [
     "report",
     "benchmark",
     "arguments",
+    "options",
     "main",
     "cli",
 ]
