@@ -64,24 +64,13 @@ def run_evaluation(
     degradations = degrading.parse_degradations(degrade) or [()]
     inference.choose_runtime(runtime)
     protocols = list(PROTOCOLS) if "all" in protocols else protocols
-    if not storage.split_names(source):
-        raise InputError("--model: no model is named")
-    for name, given in (("--protocol", protocols), ("--sets", sets)):
-        if not given or "" in given:
-            raise InputError(f"{name}: an empty name")
-    for protocol in protocols:
-        get_protocol(protocol)
+    _check_names(source, protocols, sets)
     models = _find_models(source, list(dict.fromkeys(scales)))
     names = set_names(sets, data_dir)
     if lr is not None and len(sets) > 1:
         raise InputError(f"--lr {lr}: one set was expected, not {len(sets)}")
     csv, save_images = (p and storage.local(p) for p in (csv, save_images))
-    if csv is not None:
-        if os.path.isdir(csv):
-            raise InputError(f"cannot write {csv}: it is a folder, not a file")
-        storage.check_writable_folder(csv.parent)
-    if save_images is not None:
-        storage.check_writable_folder(save_images)
+    _check_outputs(csv, save_images)
     scales = list(dict.fromkeys(scale for _, scale, _ in models))
     given = dict(zip(names, sets, strict=True))
     found = _find_sets(given, scales, protocols, data_dir, lr)
@@ -100,24 +89,51 @@ def run_evaluation(
         logger.info(model.about)
         averaged = ensemble and loaded is not None
         upscaler = evaluate.Upscaler(label, scale, averaged, model.upscale)
-        for name in names:
-            folder = save_images and save_images / name / f"x{scale}" / label
-            for degradation in degradations:
-                way = degrading.degradation_name(degradation).replace(":", "-")
-                rows += evaluate.evaluate_set(
-                    name,
-                    found[scale, name],
-                    upscaler,
-                    protocols,
-                    folder and folder / way,
-                    degradation=degradation,
-                )
-                if csv:
-                    figures.write_csv(csv, rows)
+        pairs = {name: found[scale, name] for name in names}
+        for measured in _measure(upscaler, pairs, protocols, degradations, save_images):
+            rows += measured
+            if csv:
+                figures.write_csv(csv, rows)
     for line in figures.name_without_error(rows):
         logger.info(line)
     print(figures.table(rows))
     return rows
+
+
+def _check_names(source, protocols, sets):
+    if not storage.split_names(source):
+        raise InputError("--model: no model is named")
+    for name, given in (("--protocol", protocols), ("--sets", sets)):
+        if not given or "" in given:
+            raise InputError(f"{name}: an empty name")
+    for protocol in protocols:
+        get_protocol(protocol)
+
+
+def _check_outputs(csv, save_images):
+    if csv is not None:
+        if os.path.isdir(csv):
+            raise InputError(f"cannot write {csv}: it is a folder, not a file")
+        storage.check_writable_folder(csv.parent)
+    if save_images is not None:
+        storage.check_writable_folder(save_images)
+
+
+def _measure(upscaler, sets, protocols, degradations, save_images):
+    """Yields the rows of each set, {name: pairs}, under each degradation."""
+    for name, pairs in sets.items():
+        scale, label = f"x{upscaler.scale}", upscaler.name
+        folder = save_images and save_images / name / scale / label
+        for degradation in degradations:
+            way = degrading.degradation_name(degradation).replace(":", "-")
+            yield evaluate.evaluate_set(
+                name,
+                pairs,
+                upscaler,
+                protocols,
+                folder and folder / way,
+                degradation=degradation,
+            )
 
 
 def _find_models(source, scales):

@@ -1,5 +1,6 @@
 """A run: steps, validations, checkpoints, until the end or a signal."""
 
+import dataclasses
 import functools
 import pathlib
 import time
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from btsrn_jax import checkpoint, lock, mesh, trees
 from btsrn_jax import config as schema
 from btsrn_jax.data import (
+    Batches,
     check_best_set,
     host_store,
     load_store,
@@ -81,6 +83,110 @@ def run(
     return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What a run has open while it steps, and what it does with that at some steps."""
+
+    config: ConfigDict
+    saved: dict[str, Any]
+    validation: Validation | None
+    preemption: Preemption
+    split: goodput.TimeSplit
+    checkpoints: checkpoint.Checkpoints
+    log: MetricsLog
+    scores: Scores
+    batches: Batches
+    recorder: Recorder
+    trace: Trace
+
+    def save(self, step: int, state: stepping.TrainState, stopping: bool) -> None:
+        """Does what there is to do after a step that is due, or where the run stops.
+
+        The order matters:
+          1. its metrics are written;
+          2. the state is saved, in the background;
+          3. it is validated meanwhile: the device is stopped for the forward passes,
+             and the score is added to the checkpoint some steps later, before the next
+             one is saved. If the run is stopping, validation is left out; the resumed
+             run begins with it.
+
+        Raises:
+          Stopped: the run is stopping before its last step; the state is saved.
+        """
+        self.recorder.flush()
+        with self.split.part("validation"):
+            self.scores.wait()
+        with self.split.part("checkpoint"):
+            lock.confirm()
+            self.log.flush()
+            self.checkpoints.save(step, state, self.saved)
+            if stopping and step < self.config.train.steps:
+                self.checkpoints.wait()
+                raise Stopped(step)
+            self.validate(step, state)
+
+    def validate(self, step: int, state: stepping.TrainState) -> None:
+        """Validates a step that is saved, if it is due; raises Stopped if the run was
+        told to stop."""
+        if self.validation is None or not is_due(self.config, step):
+            return
+        self.preemption.attentive = False  # from here on a signal ends the process
+        if self.preemption.signalled():
+            raise Stopped(step)
+        with self.split.part("validation"):
+            self.scores.begin(step, lambda: stepping.inference_variables(state))
+
+
+def _open_parts(
+    config,
+    saved,
+    workdir,
+    devices,
+    store,
+    validation,
+    preemption,
+    split,
+    recipe,
+    start,
+    enter,
+):
+    """Returns the parts of a run that goes on from the step `start`.
+
+    They are closed in the reverse order, which matters: `enter` is that of the stack
+    that closes them. The other arguments are those of `train`.
+    """
+    settings, last = config.train, config.train.steps
+    checkpoints = enter(closing(checkpoint.Checkpoints(workdir)))
+    preemption.finish = checkpoints.wait
+    if start == last:
+        logger.info(announce.complete(config, workdir))
+    elif start:
+        logger.info(f"continuing from step {start}")
+    first = mesh.is_first()
+    log = enter(MetricsLog(workdir, start, first, settings.tracker, saved))
+    every = settings.log_every
+    scores = Scores(validation, log, checkpoints, every)
+    batches = enter(closing(open_batches(store, recipe, devices, start, last)))
+    progress = enter(closing(TrainingProgress(start, last, settings.batch_size)))
+    recorder = Recorder(log, progress, batches, start, every, last, split.training)
+    enter(goodput.recorded(split, log, recipe, devices, start, last))
+    trace = Trace(workdir, settings.profile, start, lambda: split.part("other"))
+    enter(closing(trace))
+    return _Parts(
+        config,
+        saved,
+        validation,
+        preemption,
+        split,
+        checkpoints,
+        log,
+        scores,
+        batches,
+        recorder,
+        trace,
+    )
+
+
 def train(
     config: ConfigDict,
     saved: dict[str, Any],
@@ -91,15 +197,8 @@ def train(
     preemption: Preemption,
     split: goodput.TimeSplit,
 ) -> None:
-    """Makes the steps that are left, from the newest whole checkpoint to the end.
-
-    At each step that is due for validation or a checkpoint:
-      1. its metrics are written;
-      2. the state is saved, in the background;
-      3. it is validated meanwhile: the device is stopped for the forward passes, and
-         the score is added to the checkpoint some steps later, before the next one is
-         saved. If the run is stopping, validation is left out; the resumed run begins
-         with it.
+    """Makes the steps that are left, from the newest whole checkpoint to the end. What
+    is done at steps that are due for validation or a checkpoint: `_Parts.save`.
 
     Raises:
       Stopped: early, by a signal or the time limit; the state of its step is saved.
@@ -110,77 +209,40 @@ def train(
     settings = config.train
     recipe = stepping.make_recipe(config, devices)
     with ExitStack() as stack:
-        enter = stack.enter_context
         resumes = checkpoint.steps_in(checkpoint.folder_of(workdir))
         with split.part("restore" if resumes else "compile"):
             state = restore(workdir, recipe, devices, settings.init_from)
-        checkpoints = enter(closing(checkpoint.Checkpoints(workdir)))
-        preemption.finish = checkpoints.wait
         start, last = int(state.step), settings.steps
-        if start == last:
-            logger.info(announce.complete(config, workdir))
-        elif start:
-            logger.info(f"continuing from step {start}")
-        first = mesh.is_first()
-        log = enter(MetricsLog(workdir, start, first, settings.tracker, saved))
-        scores = Scores(validation, log, checkpoints, settings.log_every)
-        batches = open_batches(store, recipe, devices, start, last)
-        enter(closing(batches))
-        progress = TrainingProgress(start, last, settings.batch_size)
-        enter(closing(progress))
-        every = settings.log_every
-        recorder = Recorder(log, progress, batches, start, every, last, split.training)
-        enter(goodput.recorded(split, log, recipe, devices, start, last))
-        trace = Trace(workdir, settings.profile, start, lambda: split.part("other"))
-        enter(closing(trace))
+        given = config, saved, workdir, devices, store, validation, preemption, split
+        parts = _open_parts(*given, recipe, start, stack.enter_context)
         from_host = isinstance(store, host_store.HostStore)
         train_step = stepping.compile_step(recipe, devices, from_host)
-
-        def validate(step: int) -> None:
-            if validation is None or not is_due(config, step):
-                return
-            preemption.attentive = False  # from here on a signal ends the process
-            if preemption.signalled():
-                raise Stopped(step)
-            with split.part("validation"):
-                scores.begin(step, lambda: stepping.inference_variables(state))
-
         if start:
-            validate(start)
+            parts.validate(start, state)
         split.switch("steps")
         for step in range(start + 1, last + 1):
             with split.part("data_wait"):
-                data = batches(step - 1)
+                data = parts.batches(step - 1)
             if step == start + 1:
                 with split.part("compile"):
                     train_step = compile_now(train_step, state, data)
-            with trace.step(step, state):
+            with parts.trace.step(step, state):
                 state, metrics = train_step(state, data)
-                recorder.add(step, metrics)
-            trace.end(step, state)
+                parts.recorder.add(step, metrics)
+            parts.trace.end(step, state)
             with split.part("validation"):
-                scores.look(step)
+                parts.scores.look(step)
             preemption.attentive = True
             stopping = preemption.should_stop(step)
             saving = is_due(config, step) or step % settings.checkpoint_every == 0
             if saving or stopping:
-                recorder.flush()
-                with split.part("validation"):
-                    scores.wait()
-                with split.part("checkpoint"):
-                    lock.confirm()
-                    log.flush()
-                    checkpoints.save(step, state, saved)
-                    if stopping and step < last:
-                        checkpoints.wait()
-                        raise Stopped(step)
-                    validate(step)
+                parts.save(step, state, stopping)
         split.switch("other")
         preemption.attentive = False
         with split.part("validation"):
-            scores.wait()
+            parts.scores.wait()
         with split.part("checkpoint"):
-            checkpoints.wait()
+            parts.checkpoints.wait()
         if preemption.signalled():
             raise Stopped(last)
 
