@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         read_inputs,
         upscale_pair,
     )
+    from btsrn_jax.evaluation.figure_tables import markdown, name_without_error
     from btsrn_jax.evaluation.figures import (
         Row,
         as_text,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
         input_label,
         latest,
         lr_label,
-        markdown,
-        name_without_error,
         paper_psnr,
         paper_set,
         published_set,
@@ -103,6 +102,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "read_inputs",
             "upscale_pair",
         ],
+        "figure_tables": ["markdown", "name_without_error"],
         "figures": [
             "Row",
             "as_text",
@@ -111,8 +111,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "input_label",
             "latest",
             "lr_label",
-            "markdown",
-            "name_without_error",
             "paper_psnr",
             "paper_set",
             "published_set",

@@ -14,14 +14,8 @@ from btsrn_jax import images, inference, metrics, storage
 from btsrn_jax.data import Pair, check_pair, lr_origin
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation.degrading import Degradation, degradation_name, degrade
-from btsrn_jax.evaluation.figures import (
-    Row,
-    as_text,
-    mean_row,
-    name_without_error,
-    per_image_table,
-    write_csv,
-)
+from btsrn_jax.evaluation.figure_tables import name_without_error, per_image_table
+from btsrn_jax.evaluation.figures import Row, as_text, mean_row, write_csv
 from btsrn_jax.progress import logger, progress_bar
 from btsrn_jax.resize import imresize
 

@@ -15,7 +15,7 @@ from btsrn_jax.data import (
     set_names,
 )
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import degrading, evaluate, figures
+from btsrn_jax.evaluation import degrading, evaluate, figure_tables, figures
 from btsrn_jax.metrics import PROTOCOLS, get_protocol, most_ignored
 from btsrn_jax.progress import logger
 
@@ -94,9 +94,9 @@ def run_evaluation(
             rows += measured
             if csv:
                 figures.write_csv(csv, rows)
-    for line in figures.name_without_error(rows):
+    for line in figure_tables.name_without_error(rows):
         logger.info(line)
-    print(figures.table(rows))
+    print(figure_tables.table(rows))
     return rows
 
 

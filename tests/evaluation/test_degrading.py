@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from btsrn_jax import cli, metrics
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import degrading, figures, run_evaluation
+from btsrn_jax.evaluation import degrading, figure_tables, figures, run_evaluation
 from btsrn_jax.export import hub_metadata, provenance
 from btsrn_jax.report import (
     experiments,
@@ -183,7 +183,7 @@ def test_without_it_rows_are_those_of_clean_images(photos):
     rows = evaluate()
     assert rows == evaluate("clean")
     assert {row.degradation for row in rows} == {""}
-    assert "degradation" not in figures.table(rows)
+    assert "degradation" not in figure_tables.table(rows)
 
 
 def row(**fields):
@@ -203,7 +203,7 @@ def test_a_degraded_row_is_never_taken_for_a_clean_one(tmp_path):
     assert figures.paper_psnr(JPEG) is None
     assert figures.input_label(JPEG._replace(lr="x/LQ")) == ", LR of x/LQ, jpeg:75"
     perfect = JPEG._replace(image="a", psnr=metrics.WITHOUT_ERROR)
-    assert "B100 jpeg:75 x2" in figures.name_without_error([perfect])[0]
+    assert "B100 jpeg:75 x2" in figure_tables.name_without_error([perfect])[0]
     # Left out of the mean of the degraded images, and of these alone.
     base = row(model="bicubic", psnr=29.0)
     assert figures.gain(CLEAN, base, [perfect]) == pytest.approx(2.93)

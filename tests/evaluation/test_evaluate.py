@@ -10,7 +10,7 @@ import pytest
 from btsrn_jax import config, mesh, metrics
 from btsrn_jax.data import datasets
 from btsrn_jax.errors import InputError
-from btsrn_jax.evaluation import evaluate, figures
+from btsrn_jax.evaluation import evaluate, figure_tables, figures
 from btsrn_jax.export import provenance
 from btsrn_jax.network import btsrn as network
 from btsrn_jax.resize import imresize
@@ -85,8 +85,8 @@ def test_an_image_smaller_than_ssims_window_has_an_empty_cell_everywhere(tmp_pat
     for name, some in (("some", rows), ("none", alone)):
         figures.write_csv(tmp_path / name / "f.csv", some)
         text = (tmp_path / name / "f.csv").read_text()
-        assert "nan" not in text + figures.table(some)
-        assert "nan" not in figures.per_image_table(some, some)
+        assert "nan" not in text + figure_tables.table(some)
+        assert "nan" not in figure_tables.per_image_table(some, some)
         read = figures.read_csv(tmp_path / name / "f.csv")
         assert [r.ssim is None for r in read] == [r.ssim is None for r in some]
         held = json.dumps(provenance.figures(some), allow_nan=False)
@@ -223,7 +223,7 @@ def row(**fields):
 
 
 def test_the_table_has_a_protocol_with_every_figure_and_the_papers_beside_it():
-    text = figures.table(
+    text = figure_tables.table(
         [
             row(protocol="ntire", psnr=31.79),
             row(),
@@ -268,12 +268,12 @@ def test_an_image_without_error_counts_100_in_its_row_and_nothing_in_the_mean():
     black, other, grey, mean = rows
     assert (black.psnr, grey.psnr) == (100.0, 100.0)
     assert mean.psnr == other.psnr
-    (line,) = figures.name_without_error(rows)
+    (line,) = figure_tables.name_without_error(rows)
     assert line == (
         "set x2, ntire, bicubic: no error in black, grey; counted as 100 dB, and left"
         " out of the mean"
     )
-    assert figures.name_without_error([other, mean]) == []
+    assert figure_tables.name_without_error([other, mean]) == []
 
 
 def test_a_set_of_such_images_has_no_mean_and_every_table_of_it_is_finite(tmp_path):
@@ -284,7 +284,7 @@ def test_a_set_of_such_images_has_no_mean_and_every_table_of_it_is_finite(tmp_pa
         (tmp_path / "a.csv").read_text()
     )
     assert figures.read_csv(tmp_path / "a.csv") == rows
-    text = figures.table(rows) + figures.per_image_table(rows, rows)
+    text = figure_tables.table(rows) + figure_tables.per_image_table(rows, rows)
     assert "nan" not in text
     assert "inf" not in text
     assert "+0.00" in text  # of the image
@@ -306,7 +306,7 @@ def test_means_over_different_images_have_no_gain():
     ]
     assert figures.gain(rows[1], base[1], rows + base) == 1
     assert figures.gain(rows[2], base[2], rows + base) is None
-    last = figures.per_image_table(rows, base).splitlines()[-1]
+    last = figure_tables.per_image_table(rows, base).splitlines()[-1]
     assert "+2.00" not in last
     assert figures.gain(base[2], rows[2]) == -2  # it is not known
 
@@ -344,11 +344,11 @@ def test_where_lr_came_from_is_said_beside_the_figure(tmp_path):
     given = tmp_path / "Set5/LR_bicubic/X2"
     rows = [row(lr="imresize"), row(lr=str(given)), row(lr="Set5/LQ"), row()]
     assert [figures.lr_label(r) for r in rows] == ["", "LR_bicubic/X2", "LQ", ""]
-    header, _, *lines = figures.table(rows).splitlines()
+    header, _, *lines = figure_tables.table(rows).splitlines()
     assert "| LR " in header
     assert "| imresize " in lines[0]
     assert "| LR_bicubic/X2 " in lines[1]
-    assert "LR" not in figures.table([row(), row(lr="imresize")])
+    assert "LR" not in figure_tables.table([row(), row(lr="imresize")])
     # Other LR images are another measurement; who made them unsaid, they are the same.
     assert figures.latest(rows) == [rows[3], rows[1], rows[2]]
 
