@@ -122,13 +122,27 @@ def check_flags(argv: list[str], values: FlagValues) -> None:
                 raise InputError(f"--{flag} is not a flag{near}")
             continue
         name = flag.removeprefix("config.")
-        if any(field.startswith(f"{name}.") for field in fields):
+        inner = next((f for f in fields if f.startswith(f"{name}.")), None)
+        if inner and (value or "").lstrip().startswith("{"):
             continue  # a whole section; `validate` looks into it
+        if inner:
+            raise InputError(
+                f"config.{name} is a section: set single fields of it, as in"
+                f" --config.{inner}=VALUE"
+            )
         if name not in fields:
             near = " or ".join(_near_fields(name, value))
             give = f" Give {near}" if near else ""
             raise InputError(schema.unknown_field(name) + give)
         kind = int if fields[name] is None else type(fields[name])
+        if kind is tuple and name != "eval.sets":  # see `quote_sets`
+            try:
+                ast.literal_eval(value or "")
+            except (ValueError, SyntaxError):
+                allowed = schema.FIELDS[name].describe_allowed()
+                raise InputError(
+                    f"config.{name} is {value or ''!r}: {allowed} was expected"
+                ) from None
         if kind in (int, float):
             try:
                 kind(value)

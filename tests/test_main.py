@@ -28,6 +28,23 @@ X4 = ("--config", "configs/x4.py")
         ((*X4, "--config.train.steps=many"), ["train.steps", "'many'", "whole number"]),
         ((*X4, "--config.train.patch=110"), ["110", "108 or 112"]),
         ((*X4, "--config.model={'features': 8}"), ["replaces all"]),
+        ((*X4, "--config.train=5"), ["is a section", "--config.train.batch_size="]),
+        (
+            (*X4, "--config.data.degradation=jpeg:75"),
+            ["is a section", "--config.data.degradation.blur=VALUE"],
+        ),
+        (
+            (*X4, "--config.data.degradation.jpeg_quality=30-98"),
+            ["is '30-98': (low, high), whole numbers from 1 to 100 was expected"],
+        ),
+        (
+            (*X4, "--config.data.degradation.blur_width", "(0.2, 1"),
+            ["is '(0.2, 1': (low, high), numbers from 0 to 8 was expected"],
+        ),
+        (
+            (*X4, "--config.train.profile=[10,"),
+            ["is '[10,': two whole numbers, or () was expected"],
+        ),
         ((*X4, "--mode=test"), ["--mode=test", "train"]),
         ((*X4, "--config.train.tracker=wanb"), ["'wanb'", "tensorboard, wandb, none"]),
         ((*X4, "--config.eval.best_set=B100"), ["'B100'", "one of div2k/bicubic_x4"]),

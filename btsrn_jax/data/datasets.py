@@ -169,13 +169,15 @@ def lr_origin(pairs: list[Pair]) -> str:
 
 
 def origin(pairs: list[Pair]) -> str:
-    """Returns a few words on where a set's images come from."""
+    """Returns a few words on how many images a set has, and where they come from."""
+    count = f"{len(pairs)} image{'s' * (len(pairs) != 1)}"
     if pairs[0].files is None:
-        return "as prepared"
+        return f"{count}, as prepared"
+    hr = _common([p.files.hr for p in pairs])
     if pairs[0].files.lr is None:
-        return f"HR of {_common([p.files.hr for p in pairs])}, LR made by imresize"
-    hr, lr = (_common([p.files[i] for p in pairs]) for i in (1, 2))
-    return f"HR and LR of {hr}" if hr == lr else f"HR of {hr}, LR of {lr}"
+        return f"{count}, HR of {hr}, LR made by imresize"
+    lr = _common([p.files.lr for p in pairs])
+    return f"{count}, HR {f'and LR of {hr}' if hr == lr else f'of {hr}, LR of {lr}'}"
 
 
 def _common(paths):

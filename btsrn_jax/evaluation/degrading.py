@@ -42,11 +42,14 @@ def parse_degradations(texts: Iterable[str]) -> list[Degradation]:
 
     Args:
       texts: "clean", or "blur:WIDTH", "noise:SIGMA", "jpeg:QUALITY", or several of
-        these joined by +, which is their order; or several such texts with commas.
+        these joined by +, which is their order; or several such texts with commas or
+        spaces.
 
     Raises InputError for anything else, and for values that are out of range.
     """
-    names = [name.strip() for text in texts for name in text.split(",")]
+    joined = [re.sub(r"\s*\+\s*", "+", text) for text in texts]
+    parts = [part for text in joined for part in text.split(",")]
+    names = [name for part in parts for name in part.split() or [""]]
     return list(dict.fromkeys(map(_parse, names)))
 
 

@@ -207,7 +207,7 @@ def _find_sets(sets, scales, protocols, data_dir, lr_dir):
             if not pairs:  # all of them among the problems
                 continue
             found[scale, name] = pairs
-            said.append(f"{name} x{scale}: {len(pairs)} images, {origin(pairs)}")
+            said.append(f"{name} x{scale}: {origin(pairs)}")
             said += [f"{name}: {note}" for note in notes]
     raise_together(list(dict.fromkeys(problems)))
     for line in dict.fromkeys(said):

@@ -70,7 +70,7 @@ def write_report(
     before()
     for scale, given in found.items() if sets else ():
         for name, pairs in given.items():
-            logger.info(f"{name} x{scale}: {len(pairs)} images, {origin(pairs)}")
+            logger.info(f"{name} x{scale}: {origin(pairs)}")
     entries = _named_apart([load(source) for source in dict.fromkeys(sources)])
     with lock.hold(out, "report"):
         _write_all(entries, found, shown, out, sets, ensemble)

@@ -39,19 +39,21 @@ def describe(
     megapixels = sum(h * w for h, w in sizes) / 1e6
     sets = validation.sets if validation else {}
     names = ", ".join(f"{name} ({len(pairs)})" for name, pairs in sets.items())
+    best = config.eval.best_set
     often = f"every {_steps(train.eval_every)} and " * (train.eval_every < train.steps)
     lines = [
         f"{config.model.name.upper()} x{config.scale}:"
         f" {network.parameter_count(model):,} parameters, on {mesh.describe(devices)}",
-        f"data: {len(sizes)} images, {megapixels:.1f} HR megapixels; a pass is"
-        f" {_steps(one_pass)} of {train.batch_size} patches (one every 84 pixels,"
+        f"data: {_count(len(sizes), 'image')}, {megapixels:.1f} HR megapixels; a pass"
+        f" is {_steps(one_pass)} of {train.batch_size} patches (one every 84 pixels,"
         " upright and turned)",
         describe_degradation(config.data.degradation),
         f"schedule: {_steps(train.steps)}, {train.steps / one_pass:.3g} passes;"
         f" {describe_rate(train)}",
         warn_of_rate(train),
         f"validation: {names or 'none (config.eval.sets is empty)'}"
-        + f", {often}at the end" * bool(names),
+        + f", {often}at the end" * bool(names)
+        + f"; the best checkpoint is that of {best}" * bool(best),
         f"run directory: {workdir}, metrics every {_steps(train.log_every)}; watch it:"
         f" {_watch(workdir, train.tracker)}",
     ]
@@ -127,7 +129,11 @@ def warn_of_rate(train: Mapping) -> str:
 
 
 def _steps(count):
-    return f"{count:,} step{'s' * (count != 1)}"
+    return _count(count, "step")
+
+
+def _count(count, noun):
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _watch(workdir, tracker):

@@ -127,12 +127,14 @@ def how_to_launch(env: Mapping[str, str]) -> str:
     launcher = _launcher(env)
     variable = launcher.count if launcher else several
     address = "JAX_COORDINATOR_ADDRESS=HOST:PORT"
+    which = f"process {process} of {count}"
     if process is None:
+        which = f"one of {count} processes"
         address += ", JAX_NUM_PROCESSES and JAX_PROCESS_ID"
     return (
-        f"This is process {'?' if process is None else process} of {count} by"
-        f" {variable}, and nothing says where process 0 is. Set {address} in all of"
-        f" them, HOST being that of process 0; or unset {variable} to train alone"
+        f"This is {which} by {variable}, and nothing says where process 0 is. Set"
+        f" {address} in all of them, HOST being that of process 0; or unset {variable}"
+        " to train alone"
     )
 
 

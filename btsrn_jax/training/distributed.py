@@ -74,9 +74,10 @@ def _initialize(env):
         raise  # of the network
     except (ValueError, LookupError, RuntimeError) as error:  # JAX finds no launcher
         by = cluster.announced(env) or "--distributed"
-        raise InputError(
-            f"{by}: {first_line(error)} {cluster.how_to_launch(env)}"
-        ) from None
+        reason = first_line(error)
+        if "coordinator_address" in reason:  # what JAX calls it, and nobody else
+            reason = "the other processes cannot be found."
+        raise InputError(f"{by}: {reason} {cluster.how_to_launch(env)}") from None
     finally:
         timer.cancel()
 
@@ -93,6 +94,8 @@ def _given(env):
     if by in ("", cluster.SLICES, *cluster.HOSTS):
         return {}  # on TPUs JAX asks the machine
     process, count, local = cluster.place(env)
+    if count == 0:
+        raise InputError("JAX_NUM_PROCESSES is 0 in the environment: at least 1")
     if None not in (process, count) and process >= count:
         raise InputError(f"{by}: process {process} of {count}: they count from 0")
     given = {"process_id": process, "num_processes": count}

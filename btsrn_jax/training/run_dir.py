@@ -96,7 +96,7 @@ def _refusal(workdir, saved, wanted, digest, images):
     if saved.get("data_sha256") != digest:
         return (
             f"{workdir} holds a run on other training images: their names or sizes"
-            f" have changed, now {images} images. Take another --workdir"
+            f" have changed (now there are {images}). Take another --workdir"
         )
     made = max(checkpoint.steps_in(checkpoint.folder_of(workdir)), default=0)
     found = schema.contradictions(saved, wanted, made)

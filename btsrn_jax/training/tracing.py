@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +95,7 @@ class Trace:
             return
         logger.info(
             f"profile of {_steps(self._first, self._reached)}: {where}; open it:"
-            f" pip install xprof && xprof --logdir {self._home}"
+            f" pip install xprof && xprof --logdir {shlex.quote(str(self._home))}"
         )
 
     def _begin(self, state):

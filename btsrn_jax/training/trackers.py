@@ -10,6 +10,7 @@ import os
 import pathlib
 import queue
 import secrets
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -150,7 +151,7 @@ class WandB(Tracker):
         # Of our own, since W&B's steps may not go back, as those of a resumed run do.
         self._run.define_metric("*", step_metric="step")
         folder = pathlib.Path(self._run.dir).parent
-        offline = f"offline; to send it: wandb sync {folder}"
+        offline = f"offline; to send it: wandb sync {shlex.quote(str(folder))}"
         where = offline if self._run.offline else self._run.url
         logger.info(f"Weights & Biases: {where}")
 

@@ -219,7 +219,7 @@ def prepare_validation(
     if not sets:
         return None
     for name, pairs in sets.items():
-        logger.info(f"{name}: {len(pairs)} images, {origin(pairs)}")
+        logger.info(f"{name}: {origin(pairs)}")
     on = devices if mesh.process_count() == 1 else mesh.local()
     upscale = inference.tiled_upscaler(config, on, ensemble)
     return Validation(sets, upscale, ensemble, config)

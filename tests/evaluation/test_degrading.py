@@ -39,7 +39,7 @@ def degrade(lr, text, name="one"):
 
 
 def test_texts_name_degradations_in_order_each_once():
-    texts = ["clean, jpeg:75", f"{CHAIN},noise:5.0", "jpeg:075", "noise:.5", "noise:5"]
+    texts = ["clean, jpeg:75", f"{CHAIN},noise:5.0", "jpeg:075", "noise:.5 noise:5"]
     found = degrading.parse_degradations(texts)
     names = [degrading.degradation_name(degradation) for degradation in found]
     assert names == ["", "jpeg:75", CHAIN, "noise:5", "noise:0.5"]

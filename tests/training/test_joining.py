@@ -105,6 +105,10 @@ def test_each_process_knows_its_place(env, place):
         ),
         ({"JAX_COORDINATOR_ADDRESS": "a"}, "JAX_COORDINATOR_ADDRESS is 'a'"),
         (
+            {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "0"},
+            "JAX_NUM_PROCESSES is 0",
+        ),
+        (
             {
                 "JAX_COORDINATOR_ADDRESS": "a:70000",
                 "JAX_NUM_PROCESSES": "2",
@@ -153,7 +157,7 @@ def test_a_port_that_is_in_use_is_one_line(monkeypatch):
         ),
         (
             {"MEGASCALE_NUM_SLICES": "2"},
-            ["process ? of 2", "JAX_PROCESS_ID", "unset MEGASCALE_NUM_SLICES"],
+            ["one of 2 processes", "JAX_PROCESS_ID", "unset MEGASCALE_NUM_SLICES"],
         ),
     ],
 )

@@ -199,11 +199,13 @@ def test_an_image_too_small_for_another_protocol_has_no_figures_of_it(photos, tm
 
 
 @pytest.mark.parametrize("best", ["", "Set5", "Set14"])
-def test_the_set_that_decides_is_a_field(photos, sets, tmp_path, best):
+def test_the_set_that_decides_is_a_field(photos, sets, tmp_path, best, caplog):
     """Its images' score is the checkpoint's; the black image counts in that alone."""
     config = settings(photos, photos, steps=4, eval_every=4, learning_rate=1e-12)
     config.eval.sets, config.eval.best_set = sets, best
     *_, line = run(config, tmp_path / "run")
+    if best:
+        assert f"the best checkpoint is that of {best}\n" in caplog.text
     validation, variables = start(config)
     figures = validation(variables).figures()
     named = figures.psnr("ntire")
