@@ -85,7 +85,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if row not in rows or (comma and variant != "small"):
         known = ", ".join(rows)
         raise InputError(
-            f"configs/ablation.py:{arg or ''}: the argument is one of {known}; with"
+            f"configs/ablation.py:{arg or 'ARG'}: the argument is one of {known}; with"
             " ,small after it for the reduced size"
         )
     config = schema.defaults()

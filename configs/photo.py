@@ -28,7 +28,7 @@ SCALES = {"x2": 2, "x3": 3, "x4": 4}
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the config of "x2", "x3" or "x4"."""
     if arg not in SCALES:
-        raise InputError(f"configs/photo.py:{arg or ''}: one of {', '.join(SCALES)}")
+        raise InputError(f"configs/photo.py:{arg or 'ARG'}: one of {', '.join(SCALES)}")
     config = schema.defaults()
     config.scale = SCALES[arg]
     config.data.source = "folder"

@@ -71,7 +71,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     name, comma, variant = (arg or "").partition(",")
     if name not in SCALES or (comma and variant != "fast"):
         raise InputError(
-            f"configs/release.py:{arg or ''}: one of {', '.join(SCALES)}; with ,fast"
+            f"configs/release.py:{arg or 'ARG'}: one of {', '.join(SCALES)}; with ,fast"
             " after it for a CPU"
         )
     config = schema.defaults()

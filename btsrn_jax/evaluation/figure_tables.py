@@ -57,7 +57,7 @@ def per_image_table(rows: list[Row], baseline: list[Row]) -> str:
     lines = []
     for row, base in zip(rows, baseline, strict=True):
         figures = [as_text(base.psnr), as_text(row.psnr)]
-        figures += [as_text(gain(row, base, rows + baseline), "+.2f")]
+        figures += [as_text(gain(row, base, rows + baseline), "+z.2f")]
         figures += [as_text(base.ssim, ".4f"), as_text(row.ssim, ".4f")]
         lines.append([row.set, row.image, f"x{row.scale}", row.protocol, *figures])
     label = _label(rows[0])

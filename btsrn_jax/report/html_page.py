@@ -104,7 +104,8 @@ def table_html(table: Table, sortable: bool = False) -> str:
 
 
 def _row(table, i):
-    cells = [html.escape(cell) for cell in table.lines[i]]
+    # A number and its unit stay on one line.
+    cells = [html.escape(cell).replace(" %", "&nbsp;%") for cell in table.lines[i]]
     cells = [f"<b>{x}</b>" if (i, j) in table.best else x for j, x in enumerate(cells)]
     kind = ' class="reference"' if i in table.references else ""
     long = [' class="long"' if len(cell) > 60 else "" for cell in table.lines[i]]

@@ -35,8 +35,8 @@ def table3(entries: Sequence[ReportedModel]) -> Table | None:
             if won is None:
                 continue
             paper, paper_bicubic = evaluation.TABLE_3[row.scale]
-            line = [f"x{row.scale}", entry.name, f"{row.psnr:.2f}", f"{won:+.2f}"]
-            line += [f"{paper:.2f}", f"{paper - paper_bicubic:+.2f}"]
+            line = [f"x{row.scale}", entry.name, f"{row.psnr:.2f}", f"{won:+z.2f}"]
+            line += [f"{paper:.2f}", f"{paper - paper_bicubic:+z.2f}"]
             lines.append(line)
             used.append(entry)
     if not lines:
@@ -101,7 +101,7 @@ def table4(entries: Sequence[ReportedModel]) -> Table | None:
         for system, place, _ in columns:
             paper, row = published[system], cells.get((system, place, set_name, scale))
             line += [f"{row.psnr:.2f}" if row else "", f"{paper:.2f}"]
-            line.append(f"{row.psnr - paper:+.2f}" if row else "")
+            line.append(f"{row.psnr - paper:+z.2f}" if row else "")
         if any(line[2::3]):
             lines.append(line)
     if not lines:

@@ -40,7 +40,7 @@ def degraded_table(entries: Sequence[ReportedModel]) -> Table | None:
     columns = [inference.BICUBIC, *(c for c in filled if c != inference.BICUBIC)]
     return Table(
         "degraded",
-        f"LR images as photographs are, PSNR of the {PROTOCOL} protocol",
+        f"PSNR of the {PROTOCOL} protocol, from degraded LR images",
         ["set", "scale", "LR", *columns],
         [
             [name, f"x{scale}", degradation or evaluation.CLEAN]

@@ -31,4 +31,4 @@ def time_table(entries: Sequence[ReportedModel]) -> Table | None:
         return None
     parts = [part.replace("_", " ") for part in training.PARTS]
     header = ["run", "sessions", "minutes", *parts, "patches/s", "utilisation"]
-    return Table("time", "Where the time went", header, lines, [NOTE])
+    return Table("time", "Shares of the time of each run", header, lines, [NOTE])

@@ -27,6 +27,7 @@ from btsrn_jax.report import (
     html_page,
     paper_tables,
     plots,
+    sections,
     tables,
     time_table,
     viewer,
@@ -83,6 +84,9 @@ def test_where_the_time_of_runs_went_is_a_table_of_their_sessions(tmp_path):
     assert (line["sessions"], line["minutes"]) == ("2", "3.0")
     assert (line["patches/s"], line["utilisation"]) == ("10", "50 %")
     assert line["steps"] == "66.7 %"  # 30 and 90 s
+    assert "66.7&nbsp;%" in html_page.table_html(table)
+    (section,) = [s for s in sections.arrange(entries, []) if s.name == "time"]
+    assert section.title != table.title  # which stand below each other
     assert time_table.time_table(entries[1:]) is None
 
 
@@ -270,7 +274,7 @@ def test_table_3_compares_what_is_won_on_divk2s_validation_images(tmp_path):
 def test_table_4_has_three_systems_beside_the_papers_figures(tmp_path):
     def rows(name, psnr):
         return [
-            Row("Set5", "mean", 2, "bicubic", 0, "benchmark", 33.64, 0.9),
+            Row("Set5", "mean", 2, "bicubic", 0, "benchmark", 33.638, 0.9),
             Row("Set5", "mean", 2, name, 0, "benchmark", psnr - 0.1, 0.9),
             Row("Set5", "mean", 2, name, 1, "benchmark", psnr, 0.9),
             Row("Set5", "mean", 2, name, 1, "modern", 99.0, 0.9),
