@@ -258,12 +258,10 @@ def test_benchmark_sets_are_understood_as_people_have_them(tmp_path, layout):
     assert (lr is None) == ("LR made by imresize" in said)
 
 
-def test_srf_folders_of_another_scale_or_without_lr_are_named(tmp_path):
+def test_srf_folders_of_another_scale_are_named(tmp_path):
     save(tmp_path / "image_SRF_2/baby_SRF_2_HR.png", photo(8, 8))
     text = message(datasets.evaluation_set, str(tmp_path), 3)
     assert "image_SRF_3" in text
-    text = message(datasets.evaluation_set, str(tmp_path), 2)
-    assert "baby_SRF_2_HR.png: no LR image baby_SRF_2_LR" in text
 
 
 def test_the_samples_are_photographs_none_of_which_is_in_both_halves():

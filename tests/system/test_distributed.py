@@ -147,9 +147,9 @@ from btsrn_jax.training import distributed
 from btsrn_jax.training import step as train
 distributed.join(False)
 asked, cut = set(), host_store.cut
-def spy(store, drawn, side, target, rows, candidates):
+def spy(store, drawn, side, target, rows, *more):
     asked.update(range(rows.start, rows.stop))
-    return cut(store, drawn, side, target, rows, candidates)
+    return cut(store, drawn, side, target, rows, *more)
 host_store.cut = spy
 on = mesh.make_mesh()
 folder = pathlib.Path(sys.argv[1])

@@ -1,5 +1,5 @@
 """Claims about trackers: what they are told, and that they stop no training. Weights &
-Biases: tests/system/test_trackers.py."""
+Biases: tests/system/test_tracker_processes.py."""
 
 import contextlib
 import struct
