@@ -19,7 +19,9 @@ from btsrn_jax.progress import logger
 BICUBIC = "bicubic"
 FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
 AUTO = "auto"  # of these or of the photo models, by the quality of each JPEG
-PHOTO_BELOW = 92  # the quality of a JPEG from which on the photo model suits it no more
+# The quality of a JPEG from which on the photo model suits it no more: at 95 both have
+# the same PSNR (docs/photos.md).
+PHOTO_BELOW = 95
 DTYPES = (np.uint8, np.uint16)
 
 
