@@ -7,6 +7,7 @@ network's bicubic skip (`network/ops.py`).
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -77,8 +78,13 @@ def _contributions(size, out_size, scale):
     return symmetric(index[:, used].astype(int), size), weight[:, used]
 
 
-def symmetric(index: np.ndarray, size: int) -> np.ndarray:
+def symmetric(index: Any, size: Any) -> Any:
     """Reflects indices outside of [0, size) as SYMMETRIC padding does; the edge is
-    repeated."""
+    repeated.
+
+    Args:
+      index: whole numbers, of NumPy or of JAX.
+      size: a number, or as many as `index` takes.
+    """
     index = index % (2 * size)
-    return np.where(index < size, index, 2 * size - 1 - index)
+    return index.__array_namespace__().minimum(index, 2 * size - 1 - index)

@@ -27,6 +27,7 @@ from btsrn_jax.data.datasets import Pair, name_image
 from btsrn_jax.data.folders import raise_together
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
+from btsrn_jax.resize import symmetric
 
 SHARE = 0.6  # of a device's memory that a store may take
 
@@ -304,5 +305,5 @@ def _square(store, scale, image, top, left, border, side):
     if border >= 0:
         return whole[top : top + side, left : left + side]
     places = np.arange(side)
-    rows = sampler.mirror(top + places, scale * h)
-    return whole[rows[:, None], sampler.mirror(left + places, scale * w)]
+    rows = symmetric(top + places, scale * h)
+    return whole[rows[:, None], symmetric(left + places, scale * w)]

@@ -8,19 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from btsrn_jax import images
+
 UNIT = 16  # pixels a side of what 4:2:0 codes together; 8 at 4:4:4
 
-# ITU-T T.81, Annex K: the steps of quantisation at quality 50, in rows.
-_LUMINANCE = """
-    16 11 10 16  24  40  51  61    12 12 14 19  26  58  60  55
-    14 13 16 24  40  57  69  56    14 17 22 29  51  87  80  62
-    18 22 37 56  68 109 103  77    24 35 55 64  81 104 113  92
-    49 64 78 87 103 121 120 101    72 92 95 98 112 100 103  99"""
-_CHROMINANCE = """
-    17 18 24 47 99 99 99 99    18 21 26 66 99 99 99 99
-    24 26 56 99 99 99 99 99    47 66 99 99 99 99 99 99
-    99 99 99 99 99 99 99 99    99 99 99 99 99 99 99 99
-    99 99 99 99 99 99 99 99    99 99 99 99 99 99 99 99"""
 # The DCT of 8 values, pixels by coefficients, 8192 times the root of 8 of it: what the
 # factors of libjpeg's jfdctint.c and jidctint.c come to.
 _HALF = """
@@ -47,26 +38,11 @@ def save_and_read(
       (B, h, w, 3) int32 from 0 to 255.
     """
     planes = _to_ycc(pixels.astype(jnp.int32))  # (B, 3, h, w)
-    light, colour = tables(quality)
-    steps = jnp.stack([light, colour, colour], 1)
+    steps = jnp.asarray(images.JPEG_TABLES[:, (0, 1, 1)])[quality - 1]  # (B, 3, 64)
     full = _quantise(planes, steps)
     half = _enlarge(_quantise(_halve(planes[:, 1:]), steps[:, 1:]))
     colours = jnp.where(subsampled[:, None, None, None], half, full[:, 1:])
     return _to_rgb(full[:, 0], colours[:, 0], colours[:, 1])
-
-
-def tables(quality: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the steps of quantisation of luminance and of colours.
-
-    Args:
-      quality: (B,) int32 from 1 to 100.
-
-    Returns:
-      Two arrays (B, 64) int32 from 1 to 255, row by row.
-    """
-    percent = jnp.where(quality < 50, 5000 // quality, 200 - 2 * quality)[:, None]
-    bases = (np.array(t.split(), np.int32) for t in (_LUMINANCE, _CHROMINANCE))
-    return tuple(jnp.clip((base * percent + 50) // 100, 1, 255) for base in bases)
 
 
 def _to_ycc(pixels):

@@ -13,6 +13,7 @@ import numpy as np
 
 from btsrn_jax import images
 from btsrn_jax.data.degradation import Degradation, degrade
+from btsrn_jax.resize import symmetric
 
 
 class Index(NamedTuple):
@@ -221,19 +222,12 @@ def _with_margin(store, drawn, side, margin):
     index = store.index
     places = jnp.arange(-margin, side + margin)
     tops, lefts = drawn.top[:, None] + places, drawn.left[:, None] + places
-    rows = mirror(tops, index.height[drawn.image][:, None])
-    columns = mirror(lefts, index.width[drawn.image][:, None])
+    rows = symmetric(tops, index.height[drawn.image][:, None])
+    columns = symmetric(lefts, index.width[drawn.image][:, None])
     bands = store.lr[index.offset[drawn.image][:, None] + rows]  # (B, side, 3 width)
     columns = (3 * columns[:, :, None] + jnp.arange(3)).reshape(len(columns), -1)
     squares = jnp.take_along_axis(bands, columns[:, None], 2)
     return squares.reshape(*rows.shape, -1, 3)
-
-
-def mirror(places: jax.Array | np.ndarray, size: jax.Array | int) -> jax.Array:
-    """Returns which of `size` pixels are seen at `places`, any whole numbers, if the
-    image is followed by its mirror image over and over."""
-    places = places % (2 * size)
-    return places.__array_namespace__().minimum(places, 2 * size - 1 - places)
 
 
 def batch(

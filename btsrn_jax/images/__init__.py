@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     )
     from btsrn_jax.images.heif import readable_suffixes
     from btsrn_jax.images.picture import Picture
-    from btsrn_jax.images.quantisation import JpegQuality
+    from btsrn_jax.images.quantisation import JPEG_TABLES, JpegQuality
     from btsrn_jax.images.views import turn, turn_back
 
 __all__ = [
+    "JPEG_TABLES",
     "SUFFIXES",
     "JpegQuality",
     "Picture",
@@ -68,7 +69,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
         "heif": ["readable_suffixes"],
         "picture": ["Picture"],
-        "quantisation": ["JpegQuality"],
+        "quantisation": ["JPEG_TABLES", "JpegQuality"],
         "views": ["turn", "turn_back"],
     },
 )

@@ -5,25 +5,31 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# Annex K of the JPEG standard, row by row. libjpeg multiplies them by a factor that
-# follows from the quality, and so do most programs.
-LUMINANCE = (
-    16, 11, 10, 16, 24, 40, 51, 61,
-    12, 12, 14, 19, 26, 58, 60, 55,
-    14, 13, 16, 24, 40, 57, 69, 56,
-    14, 17, 22, 29, 51, 87, 80, 62,
-    18, 22, 37, 56, 68, 109, 103, 77,
-    24, 35, 55, 64, 81, 104, 113, 92,
-    49, 64, 78, 87, 103, 121, 120, 101,
-    72, 92, 95, 98, 112, 100, 103, 99,
-)  # fmt: skip
-CHROMINANCE = (
-    17, 18, 24, 47, 99, 99, 99, 99,
-    18, 21, 26, 66, 99, 99, 99, 99,
-    24, 26, 56, 99, 99, 99, 99, 99,
-    47, 66, 99, 99, 99, 99, 99, 99,
-    *[99] * 32,
-)  # fmt: skip
+# Annex K of the JPEG standard, row by row, of luminance and of the colours.
+_STANDARD = np.array([
+    [
+        16, 11, 10, 16, 24, 40, 51, 61,
+        12, 12, 14, 19, 26, 58, 60, 55,
+        14, 13, 16, 24, 40, 57, 69, 56,
+        14, 17, 22, 29, 51, 87, 80, 62,
+        18, 22, 37, 56, 68, 109, 103, 77,
+        24, 35, 55, 64, 81, 104, 113, 92,
+        49, 64, 78, 87, 103, 121, 120, 101,
+        72, 92, 95, 98, 112, 100, 103, 99,
+    ],
+    [
+        17, 18, 24, 47, 99, 99, 99, 99,
+        18, 21, 26, 66, 99, 99, 99, 99,
+        24, 26, 56, 99, 99, 99, 99, 99,
+        47, 66, 99, 99, 99, 99, 99, 99,
+        *[99] * 32,
+    ],
+])  # fmt: skip
+_QUALITIES = np.arange(1, 101)[:, None, None]
+_PERCENT = np.where(_QUALITIES < 50, 5000 // _QUALITIES, 200 - 2 * _QUALITIES)
+# (100, 2, 64) int32: these tables as libjpeg, and so most programs, scales them at each
+# quality from 1 to 100.
+JPEG_TABLES = ((_STANDARD * _PERCENT + 50) // 100).clip(1, 255).astype(np.int32)
 
 WEIGHTS = 1 / (1 + np.add.outer(np.arange(8), np.arange(8))).ravel()  # by frequency
 
@@ -57,16 +63,10 @@ def quality_of(tables: Mapping[int, Sequence[int]]) -> JpegQuality | None:
     found = [np.asarray(tables[number]) for number in sorted(tables)][:2]
     if not found or any(table.shape != (64,) for table in found):
         return None
-    away = {}
-    for quality in range(1, 101):
-        scaled = [_scaled(t, quality) for t in (LUMINANCE, CHROMINANCE)[: len(found)]]
-        if np.array_equal(found, scaled):
-            return JpegQuality(quality, standard=True)
-        ratios = np.log(np.maximum(found, 1)) - np.log(scaled)
-        away[quality] = abs((ratios * WEIGHTS).sum())
-    return JpegQuality(min(away, key=away.get), standard=False)
-
-
-def _scaled(table, quality):
-    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.clip((np.array(table) * percent + 50) // 100, 1, 255)
+    scaled = JPEG_TABLES[:, : len(found)]
+    same = (scaled == found).all(axis=(1, 2))
+    if same.any():
+        return JpegQuality(int(same.argmax()) + 1, standard=True)
+    ratios = np.log(np.maximum(found, 1)) - np.log(scaled)
+    away = np.abs((ratios * WEIGHTS).sum(axis=(1, 2)))
+    return JpegQuality(int(away.argmin()) + 1, standard=False)

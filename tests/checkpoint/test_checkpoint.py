@@ -9,13 +9,12 @@ import pathlib
 import random
 import resource
 import shutil
-import subprocess
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import processes
+from helpers import disks, processes
 
 from btsrn_jax import checkpoint, mesh, storage, trees
 from btsrn_jax.checkpoint import reading
@@ -367,13 +366,8 @@ def test_a_score_changed_by_hand_is_noticed(run, restore):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of one megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, stderr=-3).returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with disks.mounted(tmp_path / "disk", "1m") as place:
+        yield place
 
 
 @pytest.fixture

@@ -42,10 +42,7 @@ def test_other_tables_give_the_nearest_quality_and_say_so(picture, tmp_path, pre
 
 def test_tables_near_the_standard_ones_are_of_the_quality_that_they_are_near():
     for quality in (30, 60, 90):
-        tables = [
-            quantisation._scaled(table, quality)
-            for table in (quantisation.LUMINANCE, quantisation.CHROMINANCE)
-        ]
+        tables = images.JPEG_TABLES[quality - 1].copy()
         tables[0][-1] += 1
         found = quantisation.quality_of(dict(enumerate(tables)))
         assert found == images.JpegQuality(quality, standard=False)

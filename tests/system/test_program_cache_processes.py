@@ -3,12 +3,10 @@ else differs. Real processes, with JAX's settings as a user's process has them."
 
 import contextlib
 import os
-import shutil
-import subprocess
 import sys
 
 import pytest
-from helpers import processes, runs, tiny
+from helpers import disks, processes, runs, tiny
 
 STEPS = {"steps": 6, "decay_steps": 3, "log_every": 3, "checkpoint_every": 3}
 HIT = "Persistent compilation cache hit for 'jit_train_step'"  # as JAX says it
@@ -107,17 +105,12 @@ def test_several_processes_keep_programs_only_where_all_see_one_folder(
 
 @pytest.fixture
 def full_disk(tmp_path):
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "none", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, stderr=-3).returncode:
-        pytest.skip("mounting a small file system is not permitted here")
-    with (place / "ballast").open("wb", 0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(1024)):
-            continue
-    os.truncate(place / "ballast", 90_000)  # room for folders
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with disks.mounted(tmp_path / "disk", "100k") as place:
+        with (place / "ballast").open("wb", 0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(1024)):
+                continue
+        os.truncate(place / "ballast", 90_000)  # room for folders
+        yield place
 
 
 def test_a_command_keeps_programs_and_says_in_one_line_where_it_cannot(
