@@ -41,7 +41,8 @@ SOMETIMES = {
 }
 # Scores of two validations compare only if these are equal.
 SCORING = tuple(
-    f"eval.{name}" for name in ("sets", "best_set", "protocol", "max_images", "dtype")
+    f"eval.{name}"
+    for name in ("sets", "best_set", "degrade", "protocol", "max_images", "dtype")
 )
 
 

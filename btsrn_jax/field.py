@@ -35,6 +35,7 @@ class Field:
       help: What the field does, in plain sentences.
       role: What the field is to a training run.
       places: True if the field names files or folders, where ~ is the home directory.
+      form: What a value looks like, where `allowed` and the type do not tell.
     """
 
     default: Any
@@ -42,6 +43,7 @@ class Field:
     help: str
     role: Role = Role.SETTING
     places: bool = False
+    form: str = ""
 
     @property
     def type(self) -> type:
@@ -62,8 +64,8 @@ class Field:
         """Returns the choices or the range in words; "" if any value is allowed."""
         if self.places:
             return "a path" if self.type is str else "names or paths"
-        if self.type is tuple and not self.allowed:
-            return "two whole numbers, or ()"
+        if self.form:
+            return self.form
         if self.type is bool:
             return "true or false"
         if self.allowed is None:

@@ -255,6 +255,7 @@ FIELDS = {
         "(first step, number of steps): JAX's profiler records these steps, for"
         " TensorBoard and xprof (docs/training.md); (): none.",
         Role.CONDUCT,
+        form="two whole numbers, or ()",
     ),
     "train.tracker": Field(
         "tensorboard",
@@ -277,6 +278,14 @@ FIELDS = {
         "Training: the evaluation set by whose images the best checkpoint is chosen, as"
         " figures call it. If this is empty: all images of all sets.",
         Role.CONDUCT,
+    ),
+    "eval.degrade": Field(
+        "",
+        None,
+        "What is done to the LR images of the evaluation sets, as of `btsrn evaluate"
+        " --degrade`. Each image counts once for each of them.",
+        Role.CONDUCT,
+        form="such as clean,jpeg:75,blur:0.6+noise:5; empty for clean alone",
     ),
     "eval.protocol": Field(
         "ntire",

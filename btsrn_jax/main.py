@@ -159,6 +159,7 @@ def run(argv: list[str]) -> int:
     _check_folders(options.config)
     several = options.distributed or training.cluster.announced(os.environ)
     trains = options.mode == "train"
+    evaluation.degradations_of(options.config)
     if trains:
         data.check_best_set(options.config)
         if not several:  # or the first process does, once all have joined
@@ -224,7 +225,8 @@ def _work(options, preemption):
         name = "validation" if trains else "evaluation"
         protocols = [config.eval.protocol]
         logger.info(f"{name} on {', '.join(validation.sets)}")
-        evaluation.compare(upscaler, validation.sets, protocols, workdir, name)
+        how = validation.degradations
+        evaluation.compare(upscaler, validation.sets, protocols, workdir, name, how)
     if trains:
         logger.info(training.next_steps(workdir))
     return 0

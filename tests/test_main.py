@@ -49,6 +49,10 @@ X4 = ("--config", "configs/x4.py")
         ((*X4, "--config.train.tracker=wanb"), ["'wanb'", "tensorboard, wandb, none"]),
         ((*X4, "--config.eval.best_set=B100"), ["'B100'", "one of div2k/bicubic_x4"]),
         (
+            (*X4, "--config.eval.degrade=clean,jpg:75"),
+            ["config.eval.degrade 'jpg:75'", "did you mean jpeg?"],
+        ),
+        (
             (*X4, "--config.eval.best_set=a", "--config.eval.sets=tests,docs"),
             ["'a'", "one of tests, docs"],
         ),

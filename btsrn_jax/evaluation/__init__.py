@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from btsrn_jax.evaluation.degrading import CLEAN
+    from btsrn_jax.evaluation.degrading import (
+        CLEAN,
+        Degradation,
+        degradation_name,
+        degradations_of,
+    )
     from btsrn_jax.evaluation.evaluate import (
         Input,
         Upscaler,
@@ -59,6 +64,7 @@ __all__ = [
     "TABLE_3",
     "TABLE_4",
     "TABLE_4_MODELS",
+    "Degradation",
     "Input",
     "Row",
     "Upscaler",
@@ -66,6 +72,8 @@ __all__ = [
     "bicubic_upscaler",
     "compare",
     "crop_row",
+    "degradation_name",
+    "degradations_of",
     "evaluate_set",
     "gain",
     "image_rows",
@@ -90,7 +98,7 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "degrading": ["CLEAN"],
+        "degrading": ["CLEAN", "Degradation", "degradation_name", "degradations_of"],
         "evaluate": [
             "Input",
             "Upscaler",

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from btsrn_jax.errors import InputError
@@ -37,31 +38,44 @@ class Step(NamedTuple):
 Degradation = tuple[Step, ...]  # in order; () for the LR images as they are
 
 
-def parse_degradations(texts: Iterable[str]) -> list[Degradation]:
-    """Returns the degradations that `--degrade` names, each once.
+def parse_degradations(
+    texts: Iterable[str], option: str = "--degrade"
+) -> list[Degradation]:
+    """Returns the degradations that an option names, each once.
 
     Args:
       texts: "clean", or "blur:WIDTH", "noise:SIGMA", "jpeg:QUALITY", or several of
         these joined by +, which is their order; or several such texts with commas or
         spaces.
+      option: for messages.
 
     Raises InputError for anything else, and for values that are out of range.
     """
     joined = [re.sub(r"\s*\+\s*", "+", text) for text in texts]
     parts = [part for text in joined for part in text.split(",")]
     names = [name for part in parts for name in part.split() or [""]]
-    return list(dict.fromkeys(map(_parse, names)))
+    return list(dict.fromkeys(_parse(name, option) for name in names))
 
 
-def _parse(text):
+def degradations_of(config: ConfigDict) -> list[Degradation]:
+    """Returns those of `eval.degrade`, by which training validates; [()] without.
+
+    Raises InputError as `parse_degradations` does.
+    """
+    named = config.eval.degrade
+    return parse_degradations([named], "config.eval.degrade") if named else [()]
+
+
+def _parse(text, option):
     if text == CLEAN:
         return ()
-    return tuple(_parse_step(part.strip(), text) for part in text.split("+"))
+    where = f"{option} {text!r}: "
+    return tuple(_parse_step(part.strip(), text, where) for part in text.split("+"))
 
 
-def _parse_step(part, text):
+def _parse_step(part, text, where):
     kind, _, value = part.partition(":")
-    where = f"--degrade {text!r}: " + (f"{part!r} is wrong: " if part != text else "")
+    where += f"{part!r} is wrong: " if part != text else ""
     if kind not in KINDS:
         known = ", ".join(f"{name}:{unit}" for name, unit in KINDS.items())
         near = difflib.get_close_matches(kind, KINDS, n=1)

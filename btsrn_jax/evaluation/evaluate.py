@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,22 +197,28 @@ def compare(
     protocols: list[str],
     workdir: pathlib.Path,
     name: str,
+    degradations: Sequence[Degradation] = ((),),
 ) -> None:
-    """Measures a network and bicubic on whole sets.
+    """Measures a network and bicubic on whole sets, under each degradation of LR.
 
     The table goes to the log; the figures go to NAME.csv, and crops of the first images
     to NAME.png, both in `workdir`.
     """
     peer = bicubic_upscaler(upscaler.scale)
     rows, baseline = [], []
-    for set_name, pairs in sets.items():
-        rows += evaluate_set(set_name, pairs, upscaler, protocols)
-        baseline += evaluate_set(set_name, pairs, peer, protocols)
+    for (set_name, pairs), how in itertools.product(sets.items(), degradations):
+        labels = {"protocols": protocols, "degradation": how}
+        rows += evaluate_set(set_name, pairs, upscaler, **labels)
+        baseline += evaluate_set(set_name, pairs, peer, **labels)
     write_csv(workdir / f"{name}.csv", baseline + rows)
     logger.info(per_image_table(rows, baseline))
     for line in name_without_error(baseline + rows):
         logger.info(line)
-    crops = [crop_row(pair, [peer, upscaler]) for pair in next(iter(sets.values()))[:3]]
+    shown = next(iter(sets.values()))[:3]
+    crops = [
+        crop_row(pair, [peer, upscaler], how)
+        for pair, how in itertools.product(shown, degradations)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         made = pathlib.Path(folder) / "crops.png"
         images.write_image(made, images.side_by_side(crops))
@@ -222,11 +229,14 @@ def compare(
 
 
 def crop_row(
-    pair: Pair, upscalers: list[Upscaler], side: int = 96
+    pair: Pair,
+    upscalers: list[Upscaler],
+    degradation: Degradation = (),
+    side: int = 96,
 ) -> list[tuple[str, np.ndarray]]:
     """Returns the busiest square of one image as each upscaler gives it, then of HR:
     (label with PSNR, crop) each, as `images.side_by_side` takes them."""
-    found = upscale_pair(pair, upscalers)
+    found = upscale_pair(pair, upscalers, degradation)
     hr = found[-1][1]
     side = min(side, *hr.shape[:2])
     top, left = images.busiest_square(hr, side)
@@ -234,17 +244,21 @@ def crop_row(
     return [(label, image[square]) for label, image in found]
 
 
-def upscale_pair(pair: Pair, upscalers: list[Upscaler]) -> list[tuple[str, np.ndarray]]:
+def upscale_pair(
+    pair: Pair, upscalers: list[Upscaler], degradation: Degradation = ()
+) -> list[tuple[str, np.ndarray]]:
     """Returns one image as each upscaler gives it, then HR: (label with PSNR, image)
     each, all of HR's size."""
     scale = upscalers[0].scale
     lr, hr = pair.load()
     hr = metrics.mod_crop(hr, scale) if lr is None else _fit(lr, hr, scale, pair.name)
     lr = imresize(hr, 1 / scale) if lr is None else lr
+    lr = degrade(lr, degradation, pair.name)
+    protocol = ", ".join(filter(None, ["ntire", degradation_name(degradation)]))
     found = []
     for upscaler in upscalers:
         sr = upscaler.upscale(images.as_rgb(lr))
         psnr = metrics.counted(metrics.psnr(sr, hr, "ntire", scale))
-        label = f"{upscaler.name} {as_text(psnr)} dB (ntire)"
+        label = f"{upscaler.name} {as_text(psnr)} dB ({protocol})"
         found.append((label, sr[: hr.shape[0], : hr.shape[1]]))
     return [*found, (f"original: {pair.name}", hr)]

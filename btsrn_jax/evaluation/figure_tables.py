@@ -59,7 +59,8 @@ def per_image_table(rows: list[Row], baseline: list[Row]) -> str:
         figures = [as_text(base.psnr), as_text(row.psnr)]
         figures += [as_text(gain(row, base, rows + baseline), "+z.2f")]
         figures += [as_text(base.ssim, ".4f"), as_text(row.ssim, ".4f")]
-        lines.append([row.set, row.image, f"x{row.scale}", row.protocol, *figures])
+        name = ", ".join(filter(None, [row.set, row.degradation]))
+        lines.append([name, row.image, f"x{row.scale}", row.protocol, *figures])
     label = _label(rows[0])
     header = ["set", "image", "scale", "protocol", "bicubic PSNR", f"{label} PSNR"]
     return markdown([*header, "gain", "bicubic SSIM", f"{label} SSIM"], lines)

@@ -66,6 +66,7 @@ def run_provenance(config: Mapping, step: int, metrics: Sequence[Mapping]) -> di
         "training_command": training_command(config),
         "hardware": config.get("devices", "unknown"),
         "validation": validation,
+        "validation_lr": config["eval"].get("degrade", ""),  # a run may be older
     }
     if lines:
         known["date"] = time.strftime("%Y-%m-%d", time.gmtime(lines[-1]["time"]))
@@ -209,8 +210,10 @@ def describe_step(about: Mapping) -> str:
     """Returns which of a run's steps a model is, and why that one."""
     if about["step"] is None:
         return "an unknown step"
+    degraded = about.get("validation_lr", "")
+    on = f", LR {degraded}" * bool(degraded)
     validation = ", ".join(
-        (f"{psnr:.3f} dB" if psnr is not None else "no error") + f" ({protocol})"
+        (f"{psnr:.3f} dB" if psnr is not None else "no error") + f" ({protocol}{on})"
         for protocol, psnr in about["validation"].items()
     )
     why = f"the best by validation: {validation}" if validation else "never validated"

@@ -39,6 +39,7 @@ def describe(
     megapixels = sum(h * w for h, w in sizes) / 1e6
     sets = validation.sets if validation else {}
     names = ", ".join(f"{name} ({len(pairs)})" for name, pairs in sets.items())
+    names += f", LR {config.eval.degrade}" * bool(names and config.eval.degrade)
     best = config.eval.best_set
     often = f"every {_steps(train.eval_every)} and " * (train.eval_every < train.steps)
     lines = [

@@ -97,12 +97,10 @@ class Scores:
         text = evaluation.as_text(mean, ".3f") or "none"
         perfect = [k for k, v in found.items() if v == metrics.WITHOUT_ERROR]
         text += f", without {', '.join(perfect)}: no error there" if perfect else ""
-        sets = list(self._validation.sets)
-        if len(sets) > 1:
-            of_sets = (means.get(f"psnr_{protocol}/{name}") for name in sets)
-            each = zip(sets, of_sets, strict=True)
-            text += "; " + ", ".join(
-                f"{name} {evaluation.as_text(x, '.3f') or 'none'}" for name, x in each
-            )
+        if len(figures.groups) > 1:
+            of_each = [means.get(f"psnr_{protocol}/{name}") for name in figures.groups]
+            texts = [evaluation.as_text(x, ".3f") or "none" for x in of_each]
+            each = zip(figures.groups, texts, strict=True)
+            text += "; " + ", ".join(map(" ".join, each))
         logger.info(f"step {step}: validation PSNR ({protocol}) {text}")
         self._checkpoints.set_score(step, rank)

@@ -8,9 +8,9 @@ import collections
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,43 +29,72 @@ WAITING = 16  # upscaled images whose figures are still to be taken
 KEPT_BYTES = 2**29  # of images that later validations need not read again
 
 
+class Item(NamedTuple):
+    """An image that is validated on, under one degradation of its LR."""
+
+    set: str
+    """The name of its set."""
+
+    pair: Pair
+    """What it is read from."""
+
+    degradation: evaluation.Degradation
+    """() for none."""
+
+    @property
+    def group(self) -> str:
+        """Returns what its figures are a mean of: SET, or SET+jpeg:75."""
+        degraded = evaluation.degradation_name(self.degradation)
+        return "+".join(filter(None, [self.set, degraded]))
+
+    @property
+    def name(self) -> str:
+        """Returns GROUP/IMAGE."""
+        return f"{self.group}/{self.pair.name}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Figures:
     """What one validation has measured, of the images of all sets."""
 
-    images: list[tuple[str, str]]
-    """The names of each image's set and of the image."""
+    items: list[Item]
+    """The images."""
 
     values: np.ndarray
-    """(images, protocols, 2): PSNR as of `metrics.counted` and SSIM, by PROTOCOLS; nan
+    """(items, protocols, 2): PSNR as of `metrics.counted` and SSIM, by PROTOCOLS; nan
     where an image has none."""
 
     snapshots: dict[str, np.ndarray]
-    """By SET/IMAGE, (h, w, 3) uint8; see `snapshots.draw`."""
+    """By the item's name, (h, w, 3) uint8; see `snapshots.draw`."""
 
     def psnr(self, protocol: str, of_set: str = "") -> dict[str, float]:
-        """Returns the PSNR by SET/IMAGE under a protocol, of one set or of all."""
+        """Returns PSNR under a protocol by the item's name, of one set or of all."""
         found = self.values[:, PROTOCOLS.index(protocol), 0]
         return {
-            f"{name}/{image}": float(value)
-            for (name, image), value in zip(self.images, found, strict=True)
-            if of_set in ("", name) and not np.isnan(value)
+            item.name: float(value)
+            for item, value in zip(self.items, found, strict=True)
+            if of_set in ("", item.set) and not np.isnan(value)
         }
 
+    @property
+    def groups(self) -> list[str]:
+        """Returns what means are taken of: each set under each degradation."""
+        return list(dict.fromkeys(item.group for item in self.items))
+
     def means(self) -> dict[str, float]:
-        """Returns the mean of each set under each protocol: psnr_PROTOCOL/SET and
-        ssim_PROTOCOL/SET. Without the images that count in no mean; nothing where these
-        are all."""
+        """Returns the mean of each group under each protocol: psnr_PROTOCOL/GROUP and
+        ssim_PROTOCOL/GROUP. Without the images that count in no mean; nothing where
+        these are all."""
         means = {}
-        for name in dict.fromkeys(name for name, _ in self.images):
-            mine = [i for i, image in enumerate(self.images) if image[0] == name]
-            for protocol in PROTOCOLS:
-                mean = metrics.mean_psnr(self.psnr(protocol, name).values())
-                ssim = self.values[mine, PROTOCOLS.index(protocol), 1]
+        for group in self.groups:
+            mine = [i for i, item in enumerate(self.items) if item.group == group]
+            for j, protocol in enumerate(PROTOCOLS):
+                psnr, ssim = self.values[mine, j].T
+                mean = metrics.mean_psnr(psnr[~np.isnan(psnr)])
+                means |= {} if mean is None else {f"psnr_{protocol}/{group}": mean}
                 ssim = ssim[~np.isnan(ssim)]
-                means |= {} if mean is None else {f"psnr_{protocol}/{name}": mean}
                 if ssim.size:
-                    means[f"ssim_{protocol}/{name}"] = float(ssim.mean())
+                    means[f"ssim_{protocol}/{group}"] = float(ssim.mean())
         return means
 
 
@@ -103,6 +132,9 @@ class Validation:
     config: ConfigDict
     """Of the run."""
 
+    degradations: Sequence[evaluation.Degradation] = ((),)
+    """Each image is judged under each of them."""
+
     kept: dict[int, list[evaluation.Input]] = dataclasses.field(default_factory=dict)
     """Images that were read, by their number."""
 
@@ -113,13 +145,15 @@ class Validation:
         return evaluation.Upscaler(name, scale, self.ensemble, function)
 
     @property
-    def images(self) -> list[tuple[str, Pair]]:
-        """The images that training validates on, with the names of their sets. Of each
-        set the first `eval.max_images` count: the same at every step, or scores would
-        not compare."""
+    def items(self) -> list[Item]:
+        """The images that training validates on. Of each set the first
+        `eval.max_images` count: the same at every step, or scores would not compare."""
         most = self.config.eval.max_images
         return [
-            (name, pair) for name, pairs in self.sets.items() for pair in pairs[:most]
+            Item(name, pair, degradation)
+            for name, pairs in self.sets.items()
+            for degradation in self.degradations
+            for pair in pairs[:most]
         ]
 
     def __call__(self, variables: Mapping[str, Any]) -> Measuring:
@@ -129,11 +163,11 @@ class Validation:
         """
         if mesh.process_count() > 1:
             variables = jax.tree.map(np.asarray, variables)
-        images = self.images
-        shown = snapshots.choose([name for name, _ in images])
-        values = np.full((len(images), len(PROTOCOLS), 2), np.nan)
+        items = self.items
+        shown = snapshots.choose([item.group for item in items])
+        values = np.full((len(items), len(PROTOCOLS), 2), np.nan)
         sheets = np.zeros((len(shown), *snapshots.SHAPE), np.uint8)
-        share = range(jax.process_index(), len(images), mesh.process_count())
+        share = range(jax.process_index(), len(items), mesh.process_count())
         room = threading.Semaphore(WAITING)
 
         def measure(number, inputs, answers):
@@ -154,12 +188,11 @@ class Validation:
         measurers.shutdown(wait=False)
 
         def finish():
-            owner = np.arange(len(images)) % mesh.process_count()
-            every = mesh.gather(values)[owner, np.arange(len(images))]
+            owner = np.arange(len(items)) % mesh.process_count()
+            every = mesh.gather(values)[owner, np.arange(len(items))]
             drawn = mesh.gather(sheets).max(axis=0) if shown else []
-            names = [(name, pair.name) for name, pair in images]
-            titles = ["/".join(names[number]) for number in shown]
-            return Figures(names, every, dict(zip(titles, drawn, strict=True)))
+            titles = [items[number].name for number in shown]
+            return Figures(items, every, dict(zip(titles, drawn, strict=True)))
 
         return Measuring(futures, finish)
 
@@ -167,14 +200,14 @@ class Validation:
         """Returns (number, what is upscaled of that image), the deciding protocol's
         first."""
         if number not in self.kept:
-            name, pair = self.images[number]
-            first = self.config.eval.protocol
+            item = self.items[number]
+            protocols = dict.fromkeys((self.config.eval.protocol, *PROTOCOLS))
             try:
                 found = evaluation.read_inputs(
-                    pair, self.config.scale, dict.fromkeys((first, *PROTOCOLS))
+                    item.pair, self.config.scale, protocols, item.degradation
                 )
             except InputError as error:
-                raise InputError(f"{name}/{error}") from None
+                raise InputError(f"{item.set}/{error}") from None
             held = [image for inputs in list(self.kept.values()) for image in inputs]
             if sum(x.lr.nbytes + x.hr.nbytes for x in held + found) > KEPT_BYTES:
                 return number, found
@@ -222,4 +255,6 @@ def prepare_validation(
         logger.info(f"{name}: {origin(pairs)}")
     on = devices if mesh.process_count() == 1 else mesh.local()
     upscale = inference.tiled_upscaler(config, on, ensemble)
-    return Validation(sets, upscale, ensemble, config)
+    return Validation(
+        sets, upscale, ensemble, config, evaluation.degradations_of(config)
+    )

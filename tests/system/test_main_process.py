@@ -8,6 +8,7 @@ import sys
 import pytest
 from helpers import tiny
 
+from btsrn_jax import evaluation
 from btsrn_jax import main as entry
 from btsrn_jax.errors import InputError
 
@@ -81,6 +82,14 @@ def test_the_quickstart_trains_validates_continues_and_evaluates(tmp_path, monke
     with pytest.raises(InputError, match=wrong):
         entry.run(["main.py", *tiny_run, "--mode=eval", "--config.model.bottleneck=5"])
 
-    said = main(*tiny_run, "--mode=eval")
+    said = main(*tiny_run, "--mode=eval", "--config.eval.degrade=clean,jpeg:50")
     assert "ensemble" in said
-    assert (run / "evaluation.csv").exists()
+    assert ", jpeg:50 | " in said
+    found = evaluation.read_csv(run / "evaluation.csv")
+    assert {row.degradation for row in found} == {"", "jpeg:50"}
+    clean, jpeg = (
+        [x.psnr for x in found if x.image == "mean" and x.degradation == how]
+        for how in ("", "jpeg:50")
+    )
+    assert len(clean) == len(jpeg) == 2  # bicubic, the network
+    assert jpeg[0] < clean[0] - 1

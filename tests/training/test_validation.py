@@ -11,10 +11,11 @@ import pytest
 from helpers import tiny
 from PIL import Image
 
-from btsrn_jax import checkpoint, evaluation, export, mesh, metrics, training
+from btsrn_jax import checkpoint, evaluation, export, inference, mesh, metrics, training
 from btsrn_jax import config as schema
 from btsrn_jax.data import datasets
 from btsrn_jax.errors import InputError
+from btsrn_jax.evaluation import degrading
 from btsrn_jax.training import step as stepping
 
 
@@ -161,7 +162,7 @@ def test_each_image_is_upscaled_once_and_the_host_measures_afterwards(
     """The call returns after the forward passes, though no figure is taken yet."""
     config = settings(photos, tiny.write_photos(tmp_path / "val"), steps=2)
     validation, variables = start(config)
-    count = len(validation.images)
+    count = len(validation.items)
     calls, free = [], threading.Event()
 
     def upscale(variables, lr):
@@ -240,3 +241,45 @@ def test_another_deciding_set_is_warned_of_and_an_unknown_one_refused(
     config.eval.sets = ()
     with pytest.raises(InputError, match="there are no sets"):
         datasets.check_best_set(config)
+
+
+def test_validation_on_degraded_images_as_evaluate_measures_them(
+    photos, sets, tmp_path, caplog
+):
+    """Each set once clean and once as a JPEG; a score is the mean over all of them."""
+    config = settings(photos, photos, steps=2, log_every=1, eval_every=2)
+    config.eval.sets, config.eval.degrade = sets, "clean, noise:5+jpeg:40"
+    *_, line = run(config, tmp_path / "run")
+    assert "Set5 (2), Set14 (2), LR clean, noise:5+jpeg:40" in caplog.text
+    validation, _ = start(config)
+    found = inference.load_weights(str(tmp_path / "run"))
+    upscaler = validation.upscaler(found.variables)
+    every = []
+    for name, pairs in validation.sets.items():
+        for how in ("", "noise:5+jpeg:40"):
+            degradations = degrading.parse_degradations([how]) if how else [()]
+            rows = evaluation.evaluate_set(
+                name, pairs, upscaler, ["ntire"], degradation=degradations[0]
+            )
+            *images, mean = rows
+            label = f"psnr_ntire/{name}" + f"+{how}" * bool(how)
+            assert line[label] == pytest.approx(mean.psnr, rel=1e-6)
+            every += [row.psnr for row in images]
+    assert line["score"] == pytest.approx(np.mean(every), rel=1e-6)
+    assert line["psnr_ntire/Set14"] > line["psnr_ntire/Set14+noise:5+jpeg:40"] + 1
+    assert "Set14+noise:5+jpeg:40 " in caplog.text
+    config.eval.best_set = "Set14"
+    validation, _ = start(config)
+    figures = validation(found.variables).figures()
+    assert {name.partition("/")[0] for name in figures.psnr("ntire", "Set14")} == {
+        "Set14",
+        "Set14+noise:5+jpeg:40",
+    }
+    export.export_model(str(tmp_path / "run"), tmp_path / "out", ["safetensors"])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert " dB (ntire, LR clean, noise:5+jpeg:40)" in card
+    saved = config.to_dict()
+    config.eval.degrade = ""
+    assert schema.contradictions(saved, config) == []
+    (changed,) = schema.rescored(saved, config)
+    assert changed.startswith("config.eval.degrade was 'clean, noise:5+jpeg:40'")
