@@ -161,7 +161,7 @@ def run(argv: list[str]) -> int:
     trains = options.mode == "train"
     evaluation.degradations_of(options.config)
     if trains:
-        data.check_best_set(options.config)
+        data.check_names(options.config)
         if not several:  # or the first process does, once all have joined
             training.check_tracker(options.config.train.tracker)
     with contextlib.ExitStack() as stack:

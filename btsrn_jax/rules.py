@@ -38,8 +38,6 @@ def _check_model(config):
 
 def _check_data(config):
     data = config.data
-    if data.source == "folder" and not data.hr_dir:
-        raise InputError("config.data.hr_dir is empty: the folder of HR images")
     if data.source != "folder" and (data.hr_dir or data.lr_dir):
         raise InputError(
             f"config.data.hr_dir and lr_dir need config.data.source=folder, not"

@@ -152,8 +152,6 @@ def test_every_config_file_is_tried_here():
 )
 def test_every_config_file_is_valid_and_its_shapes_evaluate(file, arg):
     config = load(file, arg)
-    if config.data.source == "folder":
-        config.data.hr_dir = "photos"
     schema.validate(config)
     network = model.build(config.model, config.scale)
     side = config.train.patch // config.scale
@@ -207,7 +205,6 @@ def test_an_unknown_argument_is_named(file):
         (changed(model_block="resnet"), ["'resnet'", "pconv"]),
         (changed(model_features=0), ["model.features", "0"]),
         (changed(data_source="imagenet"), ["'imagenet'", "div2k"]),
-        (changed(data_source="folder"), ["hr_dir"]),
         (changed(data_hr_dir="photos"), ["hr_dir", "folder"]),
         (changed(eval_sets=(1,)), ["eval.sets[0]", "1"]),
         (changed(eval_sets=("a", "")), ["eval.sets[1]"]),

@@ -56,6 +56,7 @@ X4 = ("--config", "configs/x4.py")
             (*X4, "--config.eval.best_set=a", "--config.eval.sets=tests,docs"),
             ["'a'", "one of tests, docs"],
         ),
+        (("--config", "configs/photo.py:x2"), ["config.data.hr_dir is empty"]),
         ((*X4, "--flug"), ["flug"]),
         ((*X4, "--config.data.root=nowhere"), ["btsrn prepare div2k/bicubic_x4", "GB"]),
         (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from btsrn_jax.data.datasets import (
         SAMPLES_TRAIN,
         Pair,
-        check_best_set,
+        check_names,
         check_pair,
         check_set,
         evaluation_set,
@@ -36,7 +36,7 @@ __all__ = [
     "Batches",
     "Degradation",
     "Pair",
-    "check_best_set",
+    "check_names",
     "check_pair",
     "check_set",
     "degradation",
@@ -66,7 +66,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "datasets": [
             "SAMPLES_TRAIN",
             "Pair",
-            "check_best_set",
+            "check_names",
             "check_pair",
             "check_set",
             "evaluation_set",

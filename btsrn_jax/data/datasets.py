@@ -117,8 +117,11 @@ def evaluation_set_names(config: ConfigDict) -> list[str]:
     return [SAMPLES] if data.source == "samples" else []
 
 
-def check_best_set(config: ConfigDict) -> None:
-    """Raises InputError where `eval.best_set` is none of the evaluation sets."""
+def check_names(config: ConfigDict) -> None:
+    """Raises InputError where a config cannot be trained for what it names: no folder
+    of HR images, or an `eval.best_set` that is none of the evaluation sets."""
+    if config.data.source == "folder" and not config.data.hr_dir:
+        raise InputError("config.data.hr_dir is empty: the folder of HR images")
     best, names = config.eval.best_set, evaluation_set_names(config)
     if best and best not in names:
         known = f"one of {', '.join(names)}" if names else "there are no sets"

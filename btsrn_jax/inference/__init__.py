@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from btsrn_jax.inference.hub import in_hub
     from btsrn_jax.inference.jobs import STREAM, Output, plan_files, standard_streams
     from btsrn_jax.inference.models import (
-        AUTO,
         BICUBIC,
         FAMILY,
         Model,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from btsrn_jax.inference.tiling import TiledUpscaler, tiled_upscaler
     from btsrn_jax.inference.upscale import upscale_files
     from btsrn_jax.inference.weights import (
+        AUTO,
         CHECKPOINTS,
         CONFIG,
         WEIGHTS,
@@ -88,7 +88,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "hub": ["in_hub"],
         "jobs": ["STREAM", "Output", "plan_files", "standard_streams"],
         "models": [
-            "AUTO",
             "BICUBIC",
             "FAMILY",
             "Model",
@@ -109,6 +108,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "tiling": ["TiledUpscaler", "tiled_upscaler"],
         "upscale": ["upscale_files"],
         "weights": [
+            "AUTO",
             "CHECKPOINTS",
             "CONFIG",
             "find_folder",

@@ -18,7 +18,6 @@ from btsrn_jax.progress import logger
 
 BICUBIC = "bicubic"
 FAMILY = "btsrn"  # the released models: btsrn-x2, btsrn-x3, btsrn-x4
-AUTO = "auto"  # of these or of the photo models, by the quality of each JPEG
 # The quality of a JPEG from which on the photo model suits it no more: at 95 both have
 # the same PSNR (docs/photos.md).
 PHOTO_BELOW = 95
@@ -94,7 +93,7 @@ def load_model(
     Raises InputError (a ValueError) where there is no such model, or it is damaged, or
     the runtime that is named cannot compute it.
     """
-    if source == AUTO:
+    if source == weights.AUTO:
         raise InputError("auto chooses by the files of btsrn upscale: name a model")
     return open_model(storage.expand(source), None, ensemble, runtime=runtime)
 
@@ -133,7 +132,7 @@ def find_model(
         raise InputError(f"scale {scale}: one of 2, 3, 4")
     if source == BICUBIC:
         return source
-    if source == AUTO:
+    if source == weights.AUTO:
         source = suited_photo_model(scale or 2, quality)
     if source in (None, FAMILY):
         source = f"{FAMILY}-x{scale or 2}"

@@ -25,6 +25,7 @@ from btsrn_jax.inference import hub, tensor_file
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CHECKPOINTS = "checkpoints"  # `checkpoint.FOLDER`, of a module that loads JAX
+AUTO = "auto"  # a released model or a photo model, by the quality of each JPEG
 PHOTO = "-photo"  # how the names of photo models end: btsrn-x2-photo
 RELEASED = pathlib.Path(__file__).parents[1] / "pretrained"
 # What config.json must hold, what it may hold, and what one of its figures holds.
@@ -36,6 +37,7 @@ KNOWN = {
     **dict.fromkeys(("training_command", "export_command", "date"), str),
     **dict.fromkeys(("step", "batch_size", "patch"), int | None),
     **dict.fromkeys(("validation", "parity", "bytes", "sha256", "eval"), dict),
+    "validation_lr": str,
     "averaged": bool,
     "figures": list,
 }
@@ -108,6 +110,8 @@ def find_folder(source: str) -> tuple[Any, bool]:
         return RELEASED / source, True
     if source == "bicubic":
         raise InputError("bicubic has no weights: name a model")
+    if source == AUTO:
+        raise InputError("auto is no model: btsrn upscale chooses one for each picture")
     if storage.is_there(path / CONFIG):
         raise InputError(f"{path / WEIGHTS} is missing, and there is no run in {path}")
     released = released_models()

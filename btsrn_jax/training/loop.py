@@ -16,7 +16,7 @@ from btsrn_jax import checkpoint, lock, mesh, trees
 from btsrn_jax import config as schema
 from btsrn_jax.data import (
     Batches,
-    check_best_set,
+    check_names,
     host_store,
     load_store,
     name_folders,
@@ -61,7 +61,7 @@ def run(
     preemption = preemption or Preemption()
     if config.train.time_limit:
         preemption.deadline = time.monotonic() + 60 * config.train.time_limit
-    check_best_set(config)
+    check_names(config)
     pairs = training_pairs(config)
     config = name_folders(config, pairs)
     store = load_store(config, pairs, devices)

@@ -240,7 +240,7 @@ def test_another_deciding_set_is_warned_of_and_an_unknown_one_refused(
     assert not (tmp_path / "run").exists()
     config.eval.sets = ()
     with pytest.raises(InputError, match="there are no sets"):
-        datasets.check_best_set(config)
+        datasets.check_names(config)
 
 
 def test_validation_on_degraded_images_as_evaluate_measures_them(
