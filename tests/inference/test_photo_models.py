@@ -121,7 +121,7 @@ def test_a_photo_model_is_found_by_name_only(photos, capsys):
     assert {row.model for row in rows} == {"btsrn-x2", "btsrn-x3"}
     with pytest.raises(InputError, match="auto chooses by the files"):
         btsrn_jax.load_model("auto")
-    with pytest.raises(InputError, match="no model 'auto'"):
+    with pytest.raises(InputError, match="auto is no model"):
         run_evaluation("auto", ["set"], [], ["modern"])
     with pytest.raises(InputError, match="scale 5"):
         models.find_model("auto", 5)
