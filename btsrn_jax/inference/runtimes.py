@@ -88,7 +88,11 @@ def open_runtime(name: str, graph: bytes, streams: int = 1) -> Runtime:
 
 
 def _openvino(graph, streams):
-    core = _load_openvino().Core()
+    package = _load_openvino()
+    # Whatever asks its binding for a type of NumPy first sets that up, and two threads
+    # that do so at once may wait for each other for ever.
+    package.Type.f32.to_dtype()
+    core = package.Core()
     # By default it computes in bfloat16 where the processor can.
     hints = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": str(streams)}
     compiled = core.compile_model(core.read_model(graph), "CPU", hints)
