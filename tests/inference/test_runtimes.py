@@ -1,6 +1,7 @@
 """Claims of runtimes.py and graphs.py: other runtimes give what JAX gives."""
 
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -206,3 +207,36 @@ def test_the_memory_bounds_the_tile_and_running_out_of_it_halves_the_tile(caplog
     failing = runtimes.Runtime("the CPU", "a runtime", lambda lr: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         runtimes.GraphUpscaler(config, lambda streams: failing, False)(noise(9, 9))
+
+
+TOGETHER = """
+import os, sys, threading
+import openvino
+from onnx import TensorProto, helper
+from btsrn_jax.inference import runtimes
+value = helper.make_tensor_value_info
+lr, sr = (value(name, TensorProto.FLOAT, [1]) for name in ("lr", "sr"))
+graph = helper.make_graph([helper.make_node("Relu", ["lr"], ["sr"])], "g", [lr], [sr])
+opsets = [helper.make_opsetid("", 17)]
+made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+runtimes.open_runtime("openvino", made.SerializeToString(), 4)
+sys.setswitchinterval(1e-6)
+start, found = threading.Barrier(4), []
+def work():
+    start.wait()
+    found.append(openvino.Type.f32.to_dtype())  # as every inference does
+threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(30)
+os._exit(len(found) != 4)
+"""
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_threads_that_use_openvino_first_at_once_do_not_wait_for_ever(attempt):
+    """Before, about half of such processes hung."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    subprocess.run([sys.executable, "-c", TOGETHER], check=True, timeout=60)
