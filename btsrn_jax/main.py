@@ -159,7 +159,7 @@ def run(argv: list[str]) -> int:
     _check_folders(options.config)
     several = options.distributed or training.cluster.announced(os.environ)
     trains = options.mode == "train"
-    evaluation.degradations_of(options.config)
+    evaluation.degradations_of(options.config)  # a mistake is refused before JAX
     if trains:
         data.check_names(options.config)
         if not several:  # or the first process does, once all have joined
