@@ -104,6 +104,14 @@ FIELDS = {
         Role.SOURCE,
         places=True,
     ),
+    "data.smaller_copies": Field(
+        (),
+        None,
+        "Also train on smaller copies of each image, made by imresize; these are their"
+        " sides, as shares of the image's. A copy is at least as large as a patch. For"
+        " long runs on few images; LR has to be imresize's.",
+        form="numbers between 0 and 1, such as (0.75, 0.55); or ()",
+    ),
     "data.cache": Field(
         "auto",
         ("auto", "device", "host"),

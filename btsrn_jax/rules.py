@@ -43,6 +43,20 @@ def _check_data(config):
             f"config.data.hr_dir and lr_dir need config.data.source=folder, not"
             f" {data.source}"
         )
+    copies = list(data.smaller_copies)
+    shares = [type(share) is float and 0.0 < share < 1.0 for share in copies]
+    if not all(shares) or len(set(copies)) < len(copies):
+        raise InputError(
+            f"config.data.smaller_copies is {data.smaller_copies!r}: different numbers"
+            " between 0 and 1, such as (0.75, 0.55); or () for none"
+        )
+    unknown = data.source == "div2k" and data.track != "bicubic"
+    if copies and (unknown or data.lr_dir):
+        given = "data.lr_dir" if data.lr_dir else f"data.track={data.track}"
+        raise InputError(
+            "config.data.smaller_copies needs LR images as imresize makes them, and"
+            f" config.{given} gives others"
+        )
 
 
 def _check_training(config, devices):

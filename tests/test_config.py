@@ -206,6 +206,22 @@ def test_an_unknown_argument_is_named(file):
         (changed(model_features=0), ["model.features", "0"]),
         (changed(data_source="imagenet"), ["'imagenet'", "div2k"]),
         (changed(data_hr_dir="photos"), ["hr_dir", "folder"]),
+        (changed(data_smaller_copies=(1.0,)), ["smaller_copies is (1.0,)", "(0.75, "]),
+        (changed(data_smaller_copies=(0.5, 0.5)), ["different numbers"]),
+        (changed(data_smaller_copies=("0.5",)), ["between 0 and 1"]),
+        (
+            changed(data_smaller_copies=(0.5,), data_track="unknown"),
+            ["smaller_copies needs", "data.track=unknown"],
+        ),
+        (
+            changed(
+                data_smaller_copies=(0.5,),
+                data_source="folder",
+                data_hr_dir="hr",
+                data_lr_dir="lr",
+            ),
+            ["smaller_copies needs", "data.lr_dir gives"],
+        ),
         (changed(eval_sets=(1,)), ["eval.sets[0]", "1"]),
         (changed(eval_sets=("a", "")), ["eval.sets[1]"]),
         (changed(eval_protocol="psnr"), ["'psnr'", "ntire"]),

@@ -20,6 +20,7 @@ from btsrn_jax.data.set_naming import DIV2K, SAMPLES, is_reserved, set_names
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import get_protocol, mod_crop
 from btsrn_jax.progress import progress_bar
+from btsrn_jax.resize import imresize
 
 # Photographs inside the scikit-image wheel, all CC0 or public domain; see README.
 SAMPLES_TRAIN = (
@@ -53,11 +54,24 @@ class Pair(NamedTuple):
 
 
 def training_pairs(config: ConfigDict) -> list[Pair]:
-    """Returns the pairs that a config's `data` section asks for.
+    """Returns the pairs that a config's `data` section asks for: the images, then their
+    smaller copies.
 
     Raises:
       InputError: there are none, or a folder or partners are missing.
     """
+    pairs, patch = _training_images(config), config.train.patch
+    copies = config.data.smaller_copies
+    with_lr = [pair.files.lr for pair in pairs if pair.files and pair.files.lr]
+    if copies and with_lr:
+        raise InputError(
+            "config.data.smaller_copies needs LR images as imresize makes them, and"
+            f" there are others: {with_lr[0]}"
+        )
+    return pairs + [_smaller(pair, share, patch) for share in copies for pair in pairs]
+
+
+def _training_images(config):
     data, scale = config.data, config.scale
     if data.source == "samples":
         return _samples(SAMPLES_TRAIN)
@@ -65,6 +79,17 @@ def training_pairs(config: ConfigDict) -> list[Pair]:
         lr_dir = storage.local(data.lr_dir) if data.lr_dir else None
         return folder_pairs(storage.local(data.hr_dir), lr_dir, scale, "train")
     return _div2k(f"{data.track}_x{scale}", data.split, data.root)
+
+
+def _smaller(pair, share, patch):
+    """Returns the pair of a smaller copy of an image, at least as large as a patch."""
+
+    def load(notes=None):
+        hr = pair.load(notes)[1]
+        fits = patch / min(hr.shape[:2])
+        return None, imresize(hr, min(1.0, max(share, fits)))
+
+    return Pair(f"{pair.name}, {share:g} of its sides", load, pair.files)
 
 
 def name_folders(config: ConfigDict, pairs: list[Pair]) -> ConfigDict:

@@ -306,7 +306,8 @@ def _times(small, large):
 
 
 def raise_together(problems: list[str]) -> None:
-    """Raises one InputError of all problems, a line each, if there are any."""
+    """Raises one InputError of all problems, a line each, each once; none: nothing."""
+    problems = list(dict.fromkeys(problems))
     if not problems:
         return
     shown = problems[:20]

@@ -221,8 +221,8 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path | None:
     there is no cache folder.
 
     Args:
-      config: `scale` and `data` count; for folders, or one file, also the size and the
-        date of each file.
+      config: `scale` and `data` count, with smaller copies `train.patch`; for folders,
+        or one file, also the size and the date of each file.
       names: of the images.
     """
     data = config.data
@@ -232,6 +232,8 @@ def folder_for(config: ConfigDict, names: list[str]) -> pathlib.Path | None:
         for path in [place] if place.is_file() else images.find_images(place):
             status = path.stat()
             what.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+    if data.smaller_copies:  # the patch bounds their size
+        what.append(config.train.patch)
     digest = hashlib.sha256(json.dumps([what, names]).encode()).hexdigest()
     cache = machine.cache_dir()
     return cache and cache / f"raw_x{config.scale}" / digest

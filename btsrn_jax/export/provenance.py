@@ -86,6 +86,9 @@ def describe_data(config: Mapping) -> str:
         text = f"photographs that come with scikit-image: {names}"
     else:
         text = f"a folder of images, {pathlib.Path(data['hr_dir']).name}"
+    if data.get("smaller_copies"):  # a run may be older than this field
+        shares = " and ".join(f"{share:g}" for share in data["smaller_copies"])
+        text += f", and smaller copies of them ({shares} of their sides)"
     done = data.get("degradation", {})  # a run may be older than this section
     degraded = [name for name in ("blur", "noise", "jpeg") if done.get(name)]
     if degraded:

@@ -205,6 +205,61 @@ def test_lr_made_from_hr_is_imresizes_and_is_kept(tmp_path):
     np.testing.assert_array_equal(lr, imresize(255 - hr[:32, :24], 1 / 4))
 
 
+def copies(folder, *shares, patch=8, **fields):
+    """Returns the config of a folder with smaller copies of its images at x2."""
+    config = schema.defaults()
+    config.scale, config.train.patch = 2, patch
+    config.data.source, config.data.hr_dir = "folder", str(folder)
+    config.data.smaller_copies = shares
+    config.data.update(fields)
+    return config
+
+
+def test_smaller_copies_are_imresizes_and_come_after_the_images(tmp_path):
+    one, grey = photo(40, 60), photo(30, 20, seed=1, channels=0)
+    save(tmp_path / "one.png", one)
+    save(tmp_path / "two.png", grey)
+    pairs = datasets.training_pairs(copies(tmp_path, 0.75, 0.5))
+    assert len(set(names(pairs))) == 6
+    made = list(loading.load_training(pairs, 2, 8))
+    sizes = [hr.shape[:2] for _, hr in made]
+    assert sizes == [(40, 60), (30, 20), (30, 44), (22, 14), (20, 30), (14, 10)]
+    expected = imresize(one, 0.75)[:, :44]  # 45, of which two LR pixels make 44
+    np.testing.assert_array_equal(made[2][1], expected)
+    np.testing.assert_array_equal(made[2][0], imresize(expected, 0.5))
+    np.testing.assert_array_equal(made[3][1][..., 0], imresize(grey, 0.75)[:22, :14])
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_smaller_copy_is_no_smaller_than_a_patch(tmp_path, scale):
+    patch = 12 * scale
+    for i, size in enumerate([(50, 97), (97, 53), (patch, 60), (patch + 1, patch + 1)]):
+        save(tmp_path / f"{i}.png", photo(*size))
+    config = copies(tmp_path, 0.3, patch=patch)
+    config.scale = scale
+    made = list(loading.load_training(datasets.training_pairs(config), scale, patch))
+    assert [min(hr.shape[:2]) for _, hr in made[4:]] == 4 * [patch]
+
+
+def test_an_image_at_fault_is_named_once_whatever_copies_there_are(tmp_path):
+    save(tmp_path / "small.png", photo(10, 40))
+    (tmp_path / "text.png").write_text("this is no image")
+    pairs = datasets.training_pairs(copies(tmp_path, 0.75, 0.5, patch=24))
+    lines = message(loading.load_training, pairs, 2, 24).splitlines()
+    assert [("small.png" in x, "text.png" in x) for x in lines] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_smaller_copies_are_refused_where_images_have_lr(tmp_path):
+    save(tmp_path / "HR/one.png", photo(16, 16))
+    save(tmp_path / "LR/one.png", photo(8, 8))
+    text = message(datasets.training_pairs, copies(tmp_path, 0.5))
+    assert text.startswith("config.data.smaller_copies needs LR images as imresize")
+    assert str(tmp_path / "LR/one.png") in text
+
+
 def test_grey_images_train_as_three_equal_channels(tmp_path):
     save(tmp_path / "grey.png", photo(16, 16, channels=0))
     ((lr, hr),) = loading.load_training(datasets.folder_pairs(tmp_path, None, 2), 2, 8)

@@ -145,6 +145,14 @@ def test_images_that_changed_are_another_store(photos, tmp_path):
     assert host_store.folder_for(photos, ["a"]) != before
 
 
+def test_a_patch_counts_where_it_bounds_smaller_copies(photos):
+    found = []
+    for photos.data.smaller_copies in ((), (0.5,)):
+        for photos.train.patch in (16, 32):
+            found.append(host_store.folder_for(photos, ["a"]))
+    assert found[0] == found[1] != found[2] != found[3]
+
+
 def load(config, cache):
     config.data.cache = cache
     return host_store.load_store(

@@ -297,6 +297,17 @@ def test_the_training_command_names_every_field_that_differs(tmp_path):
     assert str(tmp_path) not in command
 
 
+def test_smaller_copies_are_told_in_the_data_and_in_the_command():
+    config, _ = runs.build(scale=2)
+    config["data"] |= {"source": "folder", "hr_dir": "train"}
+    assert provenance.describe_data(config) == "a folder of images, train"
+    config["data"]["smaller_copies"] = [0.75, 0.5]
+    told = "a folder of images, train, and smaller copies of them (0.75 and 0.5 of"
+    assert provenance.describe_data(config).startswith(told)
+    command = provenance.training_command(json.loads(json.dumps(config)))
+    assert "'--config.data.smaller_copies=(0.75, 0.5)'" in command
+
+
 @pytest.mark.parametrize(
     ("file", "argument", "start"),
     [
