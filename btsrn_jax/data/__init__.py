@@ -11,13 +11,10 @@ if TYPE_CHECKING:
     from btsrn_jax.data import degradation, div2k, host_store, sampler
     from btsrn_jax.data.datasets import (
         SAMPLES_TRAIN,
-        Pair,
         check_names,
-        check_pair,
         check_set,
         evaluation_set,
         evaluation_sets,
-        file_pair,
         lr_origin,
         name_folders,
         origin,
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from btsrn_jax.data.folders import raise_together
     from btsrn_jax.data.host_store import load_store
     from btsrn_jax.data.layouts import is_hr_name
+    from btsrn_jax.data.pairs import Pair, check_pair, file_pair
     from btsrn_jax.data.set_naming import is_reserved, set_names
 
 __all__ = [
@@ -65,13 +63,10 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "datasets": [
             "SAMPLES_TRAIN",
-            "Pair",
             "check_names",
-            "check_pair",
             "check_set",
             "evaluation_set",
             "evaluation_sets",
-            "file_pair",
             "lr_origin",
             "name_folders",
             "origin",
@@ -83,6 +78,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "folders": ["raise_together"],
         "host_store": ["load_store"],
         "layouts": ["is_hr_name"],
+        "pairs": ["Pair", "check_pair", "file_pair"],
         "set_naming": ["is_reserved", "set_names"],
     },
 )

@@ -8,19 +8,23 @@ import concurrent.futures
 import importlib.resources
 import os
 import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from btsrn_jax import images, machine, storage
+from btsrn_jax import machine, storage
 from btsrn_jax.data import div2k, folders
+from btsrn_jax.data.pairs import (
+    Pair,
+    check_pair,
+    file_pair,
+    files_pair,
+    name_image,
+    smaller_copy,
+)
 from btsrn_jax.data.set_naming import DIV2K, SAMPLES, is_reserved, set_names
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import get_protocol, mod_crop
 from btsrn_jax.progress import progress_bar
-from btsrn_jax.resize import imresize
 
 # Photographs inside the scikit-image wheel, all CC0 or public domain; see README.
 SAMPLES_TRAIN = (
@@ -33,24 +37,6 @@ SAMPLES_TRAIN = (
     "gravel.png",
 )
 SAMPLES_HELD_OUT = ("chelsea.png", "coffee.png")
-
-
-class Pair(NamedTuple):
-    """One image of a set, not read yet."""
-
-    name: str
-    """Unique in its set."""
-
-    load: Callable[..., tuple[np.ndarray | None, np.ndarray]]
-    """Reads (lr, hr), each uint8 (h, w, 3), or (h, w) if the file is grey. lr is None
-    where it is to be made from hr. With `files`, it takes an optional list, to which it
-    adds a phrase for each thing that was done on reading."""
-
-    files: folders.Files | None = None
-    """Where the image lies; None for records of DIV2K, which are no files."""
-
-    prepared: str = ""
-    """div2k/CONFIG of a record of DIV2K."""
 
 
 def training_pairs(config: ConfigDict) -> list[Pair]:
@@ -68,7 +54,9 @@ def training_pairs(config: ConfigDict) -> list[Pair]:
             "config.data.smaller_copies needs LR images as imresize makes them, and"
             f" there are others: {with_lr[0]}"
         )
-    return pairs + [_smaller(pair, share, patch) for share in copies for pair in pairs]
+    return pairs + [
+        smaller_copy(pair, share, patch) for share in copies for pair in pairs
+    ]
 
 
 def _training_images(config):
@@ -79,17 +67,6 @@ def _training_images(config):
         lr_dir = storage.local(data.lr_dir) if data.lr_dir else None
         return folder_pairs(storage.local(data.hr_dir), lr_dir, scale, "train")
     return _div2k(f"{data.track}_x{scale}", data.split, data.root)
-
-
-def _smaller(pair, share, patch):
-    """Returns the pair of a smaller copy of an image, at least as large as a patch."""
-
-    def load(notes=None):
-        hr = pair.load(notes)[1]
-        fits = patch / min(hr.shape[:2])
-        return None, imresize(hr, min(1.0, max(share, fits)))
-
-    return Pair(f"{pair.name}, {share:g} of its sides", load, pair.files)
 
 
 def name_folders(config: ConfigDict, pairs: list[Pair]) -> ConfigDict:
@@ -184,7 +161,7 @@ def evaluation_set(
             raise InputError(f"{name} is not of scale {scale}")
         return _div2k(config, "validation", root)
     found = folders.find_set(storage.local(name), scale, problems, lr_dir)
-    return [_pair(files) for files in found]
+    return [files_pair(files) for files in found]
 
 
 def lr_origin(pairs: list[Pair]) -> str:
@@ -237,20 +214,7 @@ def folder_pairs(
     Arguments and errors are those of `folders.find_set`.
     """
     found = folders.find_set(hr_dir, scale, None, lr_dir, split)
-    return [_pair(files) for files in found]
-
-
-def file_pair(path: pathlib.Path) -> Pair:
-    """Returns the pair of an HR file alone; LR is to be made from it."""
-    return _pair(folders.Files(path.stem, path, None))
-
-
-def _pair(files):
-    def load(notes=None):
-        lr = None if files.lr is None else images.read_image(files.lr, notes)
-        return lr, images.read_image(files.hr, notes)
-
-    return Pair(files.name, load, files)
+    return [files_pair(files) for files in found]
 
 
 def check_set(pairs: list[Pair], scale: int, ignored: int = 0) -> list[str]:
@@ -304,32 +268,3 @@ def check_set(pairs: list[Pair], scale: int, ignored: int = 0) -> list[str]:
 def _shortened(names, most=5):
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def name_image(error: InputError, pair: Pair) -> str:
-    """Returns the error's text, the image's file or name in front if it lacks it."""
-    text = str(error)
-    if pair.files is None:
-        return f"{pair.name}: {text}"
-    known = any(path and str(path) in text for path in pair.files[1:])
-    return text if known else f"{pair.files.hr}: {text}"
-
-
-def check_pair(lr: np.ndarray, hr: np.ndarray, scale: int) -> np.ndarray:
-    """Returns HR cut to `scale` times LR at the right and the bottom.
-
-    Args:
-      lr: (h, w, 3) or (h, w).
-      hr: of at least `scale` times that size, and less than `scale` pixels more.
-      scale: the factor.
-
-    Raises:
-      InputError: the two sizes do not fit.
-    """
-    (h, w), (full_h, full_w) = lr.shape[:2], hr.shape[:2]
-    if not (0 <= full_h - scale * h < scale and 0 <= full_w - scale * w < scale):
-        raise InputError(
-            f"LR of {w}x{h} and HR of {full_w}x{full_h} do not fit at x{scale}:"
-            f" LR of {full_w // scale}x{full_h // scale} was expected"
-        )
-    return hr[: scale * h, : scale * w]

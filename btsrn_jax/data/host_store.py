@@ -23,8 +23,8 @@ from ml_collections import ConfigDict
 
 from btsrn_jax import images, machine, mesh, storage
 from btsrn_jax.data import loading, sampler
-from btsrn_jax.data.datasets import Pair, name_image
 from btsrn_jax.data.folders import raise_together
+from btsrn_jax.data.pairs import Pair, name_image
 from btsrn_jax.errors import InputError
 from btsrn_jax.progress import logger
 from btsrn_jax.resize import symmetric

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from btsrn_jax import images, machine, storage
-from btsrn_jax.data.datasets import Pair, check_pair, name_image
 from btsrn_jax.data.folders import raise_together
+from btsrn_jax.data.pairs import Pair, check_pair, name_image
 from btsrn_jax.errors import InputError
 from btsrn_jax.metrics import mod_crop
 from btsrn_jax.progress import progress_bar

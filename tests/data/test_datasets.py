@@ -9,6 +9,7 @@ from PIL import Image
 from btsrn_jax import config as schema
 from btsrn_jax import machine
 from btsrn_jax.data import datasets, loading, set_naming
+from btsrn_jax.data.pairs import Pair, smaller_copy
 from btsrn_jax.errors import InputError
 from btsrn_jax.resize import imresize
 
@@ -239,6 +240,13 @@ def test_a_smaller_copy_is_no_smaller_than_a_patch(tmp_path, scale):
     config.scale = scale
     made = list(loading.load_training(datasets.training_pairs(config), scale, patch))
     assert [min(hr.shape[:2]) for _, hr in made[4:]] == 4 * [patch]
+
+
+def test_smaller_copies_of_records_that_are_no_files():
+    record = Pair("0001", lambda: (photo(10, 15), photo(20, 30)))
+    copy = smaller_copy(record, 0.5, 8)
+    lr, hr = copy.load()
+    assert (lr, hr.shape, copy.files) == (None, (10, 15, 3), None)
 
 
 def test_an_image_at_fault_is_named_once_whatever_copies_there_are(tmp_path):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from btsrn_jax import config, mesh, metrics
+from btsrn_jax import config, data, mesh, metrics
 from btsrn_jax.data import datasets
 from btsrn_jax.errors import InputError
 from btsrn_jax.evaluation import evaluate, figure_tables, figures
@@ -46,7 +46,7 @@ def test_bicubic_gives_the_papers_figures(shared_data, name, scale):
 
 
 def pair(hr, lr=None, name="one"):
-    return datasets.Pair(name, lambda: (lr, hr))
+    return data.Pair(name, lambda: (lr, hr))
 
 
 def noise(h, w, channels=3, seed=0):
