@@ -58,10 +58,10 @@ thousand steps on few images should make both:
 
 Both together, from released weights, on one CPU core, with wsd and a rate of 3e-4:
 
-    x2, 12,500 steps of 4 patches (decay_share 0.3)       35.40 became 35.46
-    the same, 1,000 steps at 1e-4 (decay_share 1)         35.43
-    x3, 4,800 steps of 4 (decay_share 0.4)                31.35 became 31.40
-    x2, 1,000 steps more, the output of the ensemble as HR 35.48
+    x2, 12,500 steps of 4 patches (decay_share 0.3)         35.40 became 35.46
+    the same, 1,000 steps at 1e-4 (decay_share 1)           35.43
+    x3, 4,800 steps of 4 (decay_share 0.4)                  31.35 became 31.40
+    the first of x2, 1,000 steps more, HR of the ensemble   35.48
 
 The bound and the warm-up brought nothing and are left out. The averages bring nothing
 after a decay to 0 (x4, 3,000 steps: 29.22 with and without), but 0.13 dB halfway: they

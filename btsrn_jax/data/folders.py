@@ -79,7 +79,6 @@ def find_set(
         hr = {name: path for name, path in hr.items() if name in lr}
     if lr is None:
         _check_no_copies(list(hr.values()))
-    said = list(dict.fromkeys(said))
     if not hr and not said:
         said = [f"no images NAME_HR in {hr_dir}, as in NAME_SRF_{scale}_HR.png"]
     if problems is None:

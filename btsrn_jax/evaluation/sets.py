@@ -209,7 +209,7 @@ def _find_sets(sets, scales, protocols, data_dir, lr_dir):
             found[scale, name] = pairs
             said.append(f"{name} x{scale}: {origin(pairs)}")
             said += [f"{name}: {note}" for note in notes]
-    raise_together(list(dict.fromkeys(problems)))
+    raise_together(problems)
     for line in dict.fromkeys(said):
         logger.info(line)
     return found

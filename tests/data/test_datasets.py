@@ -206,13 +206,12 @@ def test_lr_made_from_hr_is_imresizes_and_is_kept(tmp_path):
     np.testing.assert_array_equal(lr, imresize(255 - hr[:32, :24], 1 / 4))
 
 
-def copies(folder, *shares, patch=8, **fields):
+def copies(folder, *shares, patch=8):
     """Returns the config of a folder with smaller copies of its images at x2."""
     config = schema.defaults()
     config.scale, config.train.patch = 2, patch
     config.data.source, config.data.hr_dir = "folder", str(folder)
     config.data.smaller_copies = shares
-    config.data.update(fields)
     return config
 
 
