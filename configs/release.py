@@ -64,14 +64,9 @@ Both together, from released weights, on one CPU core, with wsd and a rate of 3e
     the first of x2, 1,000 steps more, HR of the ensemble   35.48
 
 The last of these is what pays: the network learns from its own ensemble
-(docs/training.md). On crops of 256 pixels, one candidate, also on one CPU core:
+(docs/training.md; docs/results.md has all that was tried). Also on one CPU core:
 
-    x2, 300 steps of 4 from 35.40, at 3e-4                  35.46
-    the same by squared errors                              35.44
-    the same with 2 patches of 108 pixels                   35.46
-    the same with 150 steps of 8                            35.45
-    the same at 1e-3, at 1e-4                               35.43, 35.45
-    x2, 5,400 steps at 4e-4, a cosine                       35.50, Kodak 33.61
+    x2, 5,400 steps from 35.40, at 4e-4, a cosine           35.50, Kodak 33.61
     x3, 2,200 steps from 31.40, at 4e-4, a cosine           31.45, Kodak 30.20
 
 The bound and the warm-up brought nothing and are left out. The averages bring nothing
